@@ -1,0 +1,21 @@
+"""The demo's recipe: a narrow ResNet-18 that learns copies from a few hundred small pictures in minutes on 2 CPU cores.
+
+    sscd-jax demo
+    sscd-jax train configs/demo.py --workdir runs/demo --data.source DIR
+
+Needs 128 pictures or more. It differs from the paper's recipe where the size asks for it (see the README).
+"""
+
+from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation
+
+
+def get_config() -> Config:
+    return Config(
+        steps=300,
+        data=Data(batch_size=128, image_size=64, augmentation="SIMCLR", min_crop_area=0.3, workers=2),
+        model=Model(backbone="resnet18", dims=128, width=16),
+        loss=Loss(entropy_weight=1.0),
+        optimizer=Optimizer(base_learning_rate=15.0, warmup_steps=0),
+        validation=Validation(image_size=64, batch_size=64, every_epochs=25),
+        checkpoint=Checkpoint(every_steps=100),
+    )

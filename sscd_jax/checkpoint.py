@@ -1,0 +1,110 @@
+"""Checkpoints of a training run by Orbax: WORKDIR/checkpoints/STEP, each with the run's config."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import v1 as ocp
+
+from sscd_jax import config as configs
+from sscd_jax.config import Config
+from sscd_jax.train_state import TrainState
+
+FOLDER = "checkpoints"
+BEST_METRIC = "uAP"
+
+
+def open_checkpoints(workdir: Path, *, keep: int) -> ocp.training.Checkpointer:
+    """The checkpoints of a run, as a context manager that on leaving waits for the one being written.
+
+    Keeps the last `keep` and the one of the best validation uAP. Orbax writes to a temporary folder and renames it, so
+    that a checkpoint is whole or absent; what a killed process left is removed.
+    """
+    policies = ocp.training.preservation_policies
+    best = policies.BestN(
+        get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
+    )
+    return ocp.training.Checkpointer(
+        workdir.absolute() / FOLDER,
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+        cleanup_tmp_directories=True,
+    )
+
+
+def save(
+    checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config, metrics: dict[str, float] | None
+) -> None:
+    """Starts to write the state under its step and returns; `metrics` are those of a validation at this step."""
+    checkpoints.save_async(
+        int(state.step), dataclasses.asdict(state), metrics=metrics, custom_metadata=configs.to_dict(config)
+    )
+
+
+def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config) -> TrainState:
+    """The latest checkpoint, laid out as `state` is; `state` itself where there is none yet.
+
+    Raises:
+        ValueError: the checkpoint is of another network than the config's.
+    """
+    if checkpoints.latest is None:
+        return state
+    saved = _config(checkpoints, checkpoints.latest.step)
+    if saved.model != config.model:
+        raise ValueError(
+            f"the run in {checkpoints.directory.parent} trains {saved.model}, not {config.model}: "
+            "take another --workdir, or the same model"
+        )
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), dataclasses.asdict(state)
+    )
+    return TrainState(**checkpoints.load(checkpoints.latest, abstract))
+
+
+def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
+    """The steps of all complete checkpoints, in order."""
+    return sorted(c.step for c in checkpoints.checkpoints)
+
+
+def remove_after(checkpoints: ocp.training.Checkpointer, step: int) -> None:
+    """Removes the checkpoints of later steps, so that the run continues before them."""
+    checkpoints.wait()
+    for later in [s for s in saved_steps(checkpoints) if s > step]:
+        checkpoints.delete(later)
+
+
+def is_run(path: Path) -> bool:
+    """Whether `load_run` can read the path: the folder of a run, or of one of its checkpoints."""
+    return (path / FOLDER).is_dir() or path.parent.name == FOLDER
+
+
+def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
+    """Config and variables of a run's latest checkpoint, or of one checkpoint (WORKDIR/checkpoints/STEP).
+
+    On one device of this process, whatever devices the run had.
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint.
+    """
+    path = path.absolute()
+    folder = path.parent if path.parent.name == FOLDER else path / FOLDER
+    step = int(path.name) if folder == path.parent else None
+    with ocp.training.Checkpointer(folder) as checkpoints:
+        found = saved_steps(checkpoints)
+        if not found or (step is not None and step not in found):
+            raise FileNotFoundError(f"no complete checkpoint in {path}; there are {found or 'none'} in {folder}")
+        step = max(found) if step is None else step
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), checkpoints.metadata(step).metadata
+        )
+        config, state = _config(checkpoints, step), checkpoints.load(step, abstract)
+    return config, {k: state[k] for k in ("params", "batch_stats")}
+
+
+def _config(checkpoints: ocp.training.Checkpointer, step: int) -> Config:
+    metadata = checkpoints.metadata(step).custom_metadata
+    assert isinstance(metadata, dict)
+    return configs.from_dict(metadata)

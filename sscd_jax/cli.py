@@ -1,0 +1,175 @@
+"""The command `sscd-jax`: each subcommand is a thin call into the package."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sscd_jax import config as configs
+from sscd_jax import mesh
+from sscd_jax.config import Config
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Reads the recipe first: its values are the defaults of the options."""
+    path = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    default = configs.load(path) if path else Config()
+
+    def command(workdir: Path, config: Annotated[Config, tyro.conf.arg(name="")] = default) -> None:
+        """Train a network, or continue the run in WORKDIR.
+
+        Usage: sscd-jax train CONFIG.py --workdir DIR [options]. CONFIG.py is a recipe, as configs/disc_blur.py; its
+        values are the defaults of the options below.
+
+        Args:
+            workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events.
+        """
+        if path is None:
+            raise ValueError("no recipe given: sscd-jax train CONFIG.py --workdir DIR, as configs/disc_blur.py")
+        if not config.data.source:
+            raise ValueError("no training pictures given: --data.source DIR, or tfds:NAME, or sample")
+        from sscd_jax.train import train as run
+
+        print(json.dumps(run(config, workdir), indent=2))
+
+    rest = list(arguments[1:] if path else arguments)
+    tyro.cli(command, args=rest, prog=f"sscd-jax train {path or 'CONFIG.py'}")
+
+
+def embed(
+    images: tyro.conf.Positional[str],
+    weights: Path,
+    out: Path,
+    preset: Literal["skew_320"] = "skew_320",
+    batch_size: int = 32,
+    split: str = "train",
+    data_dir: str | None = None,
+) -> None:
+    """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
+
+    Args:
+        images: A folder (searched recursively), a text file of paths, or tfds:NAME.
+        weights: A training run, or one of its checkpoints (RUN/checkpoints/STEP).
+        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
+        preset: How pictures are resized and normalised.
+        batch_size: Pictures a batch, over all devices.
+        split: Split of a TFDS data set.
+        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
+    """
+    from sscd_jax import weights as known_weights
+    from sscd_jax.data.decode import PRESETS
+    from sscd_jax.data.sources import open_source
+    from sscd_jax.embed import write_descriptors
+
+    source = open_source(images, split=split, data_dir=data_dir)
+    model, variables = known_weights.load(weights)
+    summary = write_descriptors(model, variables, source, PRESETS[preset], out, batch_size=batch_size)
+    print(json.dumps(summary, indent=2))
+
+
+def evaluate_disc(
+    queries: Path,
+    references: Path,
+    ground_truth: Path,
+    training: Path | None = None,
+    codecs: tuple[str, ...] = (),
+    score_norm: tuple[str, ...] = ("1.0[0,2]",),
+    candidates: Literal["per_query", "global"] = "per_query",
+    k: int = 10,
+    out: Path | None = None,
+) -> None:
+    """Measure copy detection as on DISC2021: a row for each codec, without and with score normalisation.
+
+    Args:
+        queries: Descriptors of the queries, a folder that `sscd-jax embed` wrote.
+        references: Descriptors of the pictures that are searched.
+        ground_truth: CSV file with the header query_id,reference_id.
+        training: Descriptors that codecs are fitted on and scores normalised by.
+        codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
+            are enough training descriptors.
+        score_norm: Score normalisations, as weight[first,last]; used where --training is given.
+        candidates: The best k of each query, or the best k x queries of all.
+        k: Candidates a query.
+        out: JSON file for the rows; by default QUERIES.disc.json.
+    """
+    from sscd_jax.descriptors import Descriptors
+    from sscd_jax.evaluation import disc
+
+    rows = disc.evaluate(
+        Descriptors.read(queries),
+        Descriptors.read(references),
+        Descriptors.read(training) if training else None,
+        disc.read_ground_truth(ground_truth),
+        codecs=codecs or None,
+        score_norms=[None, *score_norm] if training else [None],
+        k=k,
+        candidates=candidates,
+    )
+    print(table(rows))
+    out = out or queries.with_name(f"{queries.name}.disc.json")
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    unfinished.write_text(json.dumps(rows, indent=2))
+    unfinished.replace(out)
+
+
+def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
+    """Train on bundled photographs, search, evaluate, and write OUT/report.html: the whole of it in minutes.
+
+    Args:
+        out: Folder for everything it makes; a demo that was interrupted there goes on.
+        seed: Of the picture set and of the training.
+        steps: Steps of training; by default what configs/demo.py says.
+    """
+    from sscd_jax.demo import run
+
+    print(table(run(out, seed=seed, steps=steps)))
+    print(f"\nLook at {out / 'report.html'}")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as text in columns."""
+    cells = [list(rows[0])] + [
+        [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "embed": embed, "evaluate disc": evaluate_disc}
+USAGE = """usage: sscd-jax COMMAND [options]
+
+SSCD, the descriptor for image copy detection, in JAX.
+
+  demo            train on bundled photographs, search, evaluate: the whole of it in minutes
+  train           train a network from a recipe, or continue a run
+  embed           write the descriptors of pictures
+  evaluate disc   measure copy detection as on DISC2021
+
+sscd-jax COMMAND --help lists the options of a command with their defaults."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a subcommand; an error of the user's making is one line on stderr and status 1."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    mesh.start()
+    name = next((n for n in [*COMMANDS, "train"] if arguments[: len(n.split())] == n.split()), None)
+    if name is None:
+        if arguments and arguments[0] not in ("-h", "--help"):
+            print(f"sscd-jax: no command {arguments[0]}\n\n{USAGE}", file=sys.stderr)
+            sys.exit(2)
+        print(USAGE)
+        return
+    rest = arguments[len(name.split()) :]
+    try:
+        if name == "train":
+            train(rest)
+        else:
+            tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        print(f"sscd-jax {name}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,113 @@
+"""Encoded bytes to pixels, and what inference does to the pixels."""
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+# Pillow's guard against decompression bombs, for all decoders.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """A JPEG, PNG, WebP, BMP or GIF (first frame) as RGB: scalar string -> uint8 [H, W, 3], in the graph.
+
+    Pixels are those of Pillow; alpha is composited on white, EXIF orientation is ignored as in the official code.
+    TensorFlow decodes JPEG and PNG of 8 or 16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of
+    1 bit and on palette BMPs, and refuse WebP with alpha.
+
+    Raises:
+        tf.errors.OpError: when run, on bytes that are not such a picture, are cut off, or hold over MAX_PIXELS pixels.
+    """
+    image = tf.case(
+        [(tf.io.is_jpeg(data), lambda: _decode_jpeg(data)), (_is_deep_png(data), lambda: _decode_png(data))],
+        default=lambda: tf.ensure_shape(tf.numpy_function(decode_with_pillow, [data], tf.uint8), [None, None, 3]),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
+    height, width = tf.unstack(tf.image.extract_jpeg_shape(data)[:2])
+    with tf.control_dependencies([_check_size(height, width)]):
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
+
+
+def _is_deep_png(data: tf.Tensor) -> tf.Tensor:
+    """Whether this is a PNG of at least 8 bits a channel; byte 24, in the header, holds the number."""
+
+    def is_deep() -> tf.Tensor:
+        signature, depth = tf.strings.substr(data, 0, 8), tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)
+        return (signature == b"\x89PNG\r\n\x1a\n") & (depth[0] >= 8)
+
+    return tf.cond(tf.strings.length(data) > 32, is_deep, lambda: False)
+
+
+def _decode_png(data: tf.Tensor) -> tf.Tensor:
+    width, height = tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), 2)
+    with tf.control_dependencies([_check_size(height, width)]):
+        rgba = tf.io.decode_png(data, channels=4)
+    rgb, alpha = rgba[..., :3], tf.cast(rgba[..., 3:], tf.float32) / 255
+
+    def on_white() -> tf.Tensor:
+        mixed = tf.cast(rgb, tf.float32) * alpha + 255 * (1 - alpha)
+        return tf.cast(tf.round(mixed), tf.uint8)
+
+    return tf.cond(tf.reduce_all(rgba[..., 3] == 255), lambda: rgb, on_white)
+
+
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), "too many pixels")
+
+
+def decode_with_pillow(data: bytes) -> np.ndarray:
+    """The same by Pillow: bytes -> uint8 [H, W, 3].
+
+    Raises:
+        OSError, ValueError: the bytes are not a picture, are cut off, or hold too many pixels.
+    """
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture of a known format") from error
+    with opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width} x {opened.height} are too many pixels")
+        if not opened.has_transparency_data:
+            return np.asarray(opened.convert("RGB"))
+        rgba = opened.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How pictures are resized and normalised for inference."""
+
+    name: str
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def parameters(self) -> dict[str, Any]:
+        """As a manifest records it."""
+        return asdict(self)
+
+
+def skew(size: int) -> Preset:
+    """Resized to size x size without keeping the aspect, as the official validation does."""
+    return Preset(f"skew_{size}", size)
+
+
+PRESETS = {preset.name: preset for preset in [skew(320)]}
+
+
+def apply_preset(image: tf.Tensor, preset: Preset) -> tf.Tensor:
+    """Resized as Pillow does it (bilinear, antialiased, rounded): uint8 [H, W, 3] -> uint8 [size, size, 3]."""
+    # Pillow resizes the rows, rounds, then resizes the columns.
+    for size in ((tf.shape(image)[0], preset.size), (preset.size, preset.size)):
+        image = tf.floor(tf.image.resize(image, size, antialias=True) + 0.5)
+    return tf.cast(image, tf.uint8)

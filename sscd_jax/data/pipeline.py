@@ -1,0 +1,147 @@
+"""The training and the inference pipeline."""
+
+import os
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from sscd_jax.data.augment import augment
+from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
+from sscd_jax.data.sources import Source
+
+# Pictures tried in place of one that cannot be read.
+_TRIES = 100
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    augmentation: str,
+    seed: int,
+    min_crop_area: float = 0.08,
+    start_step: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
+    workers: int | None = None,
+) -> tf.data.Dataset:
+    """This host's rows of the global batches from a step on, without end.
+
+    Epoch e visits the examples in an order that is a function of (seed, e) alone, less the last, incomplete batch. A
+    view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads and order. A
+    picture that cannot be read is replaced by the next readable one of the source.
+
+    Yields:
+        With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids
+        int32 [2b], the index of the example; requested and used int64 [b], which differ where a picture was replaced.
+
+    Raises:
+        ValueError: the batch does not divide over the hosts, or the source has fewer examples than a batch.
+    """
+    if batch_size % host_count:
+        raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
+    rows, steps_per_epoch = batch_size // host_count, len(source) // batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(f"{source.name} has {len(source)} pictures, fewer than a batch of {batch_size}")
+
+    def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Position in this host's stream to epoch and example."""
+        step, row = position // rows, position % rows
+        epoch, step = step // steps_per_epoch, step % steps_per_epoch
+        order = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch]), tf.uint32)
+        in_epoch = step * batch_size + host_index * rows + row
+        index = tf.random.experimental.index_shuffle(in_epoch, order, len(source) - 1)
+        return epoch, index
+
+    def readable(position: tf.Tensor) -> tf.data.Dataset:
+        epoch, requested = place(position)
+
+        def load(attempt: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            used = (requested + attempt) % len(source)
+            return decode(source.read(used)), epoch, requested, used
+
+        def give_up(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            message = f"{_TRIES} pictures of {source.name} in a row cannot be read: are they pictures?"
+            with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+                return tf.zeros([1, 1, 3], tf.uint8), epoch, requested, requested
+
+        attempts = tf.data.Dataset.range(_TRIES).map(load).ignore_errors()
+        return attempts.concatenate(tf.data.Dataset.range(1).map(give_up)).take(1)
+
+    def views(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
+        fold_in = tf.random.experimental.stateless_fold_in
+        key = fold_in(fold_in(tf.constant([seed, 0], tf.int64), epoch), used)
+        view_of = partial(augment, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
+        pair = [view_of(image, fold_in(key, view)) for view in range(2)]
+        return {"images": tf.stack(pair), "requested": requested, "used": used}
+
+    def first_before_second(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        images = tf.concat([batch["images"][:, 0], batch["images"][:, 1]], 0)
+        ids = tf.cast(tf.tile(batch["used"], [2]), tf.int32)
+        return {"images": images, "instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
+
+    dataset = tf.data.Dataset.range(start_step * rows, np.iinfo(np.int64).max)
+    dataset = _interleave(dataset, readable, workers)
+    dataset = dataset.map(views, num_parallel_calls=workers or tf.data.AUTOTUNE)
+    dataset = dataset.batch(rows, drop_remainder=True).map(first_before_second)
+    return dataset.with_options(_options(workers)).prefetch(2)
+
+
+def inference_batches(
+    source: Source, preset: Preset, *, batch_size: int, workers: int | None = None
+) -> tf.data.Dataset:
+    """The pictures in the source's order, in batches of one shape.
+
+    Yields:
+        images uint8 [batch_size, S, S, 3]; index int64 [batch_size], -1 in the padding of the last batch; ok bool
+        [batch_size], False in the padding and for pictures that cannot be read, whose pixels are 0.
+    """
+    padded = -(-len(source) // batch_size) * batch_size
+    blank = tf.zeros([preset.size, preset.size, 3], tf.uint8)
+
+    def picture(position: tf.Tensor) -> tf.data.Dataset:
+        one = tf.data.Dataset.from_tensors(position)
+        index = tf.where(position < len(source), position, -1)
+        missing = one.map(lambda _: {"images": blank, "index": index, "ok": False})
+
+        def load(position: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"images": apply_preset(decode(source.read(position)), preset), "index": index, "ok": True}
+
+        loaded = one.filter(lambda position: position < len(source)).map(load).ignore_errors()
+        return loaded.concatenate(missing).take(1)
+
+    dataset = _interleave(tf.data.Dataset.range(padded), picture, workers)
+    return dataset.batch(batch_size, drop_remainder=True).with_options(_options(workers)).prefetch(2)
+
+
+def why_unreadable(source: Source, index: int) -> str:
+    """The reason for which a picture cannot be read, found by reading it again; one line."""
+    try:
+        data = source.read(tf.constant(index, tf.int64)).numpy()
+    except tf.errors.OpError as error:
+        return error.message.splitlines()[0]
+    try:
+        decode_with_pillow(data)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "not decoded by TensorFlow"
+
+
+def _interleave(dataset: tf.data.Dataset, function, workers: int | None) -> tf.data.Dataset:
+    """`flat_map` with several elements under way: what one gives stays in its place."""
+    return dataset.interleave(
+        function,
+        cycle_length=workers or 2 * (os.cpu_count() or 1),
+        num_parallel_calls=workers or tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _options(workers: int | None) -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    if workers is not None:
+        options.threading.private_threadpool_size = workers
+    return options

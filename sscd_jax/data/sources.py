@@ -1,0 +1,169 @@
+"""Where pictures come from: folders, lists of paths, TFDS data sets, the bundled sample.
+
+A source is read at random by index, so that any step of a run can be reached at once and a restored run sees just the
+examples that it would have seen.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Encoded pictures by index.
+
+    Attributes:
+        name: as the user gave it.
+        ids: one for each picture, unique.
+        paths: where each picture is, for messages: its file, or its place in the TFDS data set.
+        read: graph function from an int64 scalar, the index, to the encoded bytes, a scalar string.
+    """
+
+    name: str
+    ids: Sequence[str]
+    paths: Sequence[str]
+    read: Callable[[tf.Tensor], tf.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
+    """A folder (searched recursively), a text file of paths, "tfds:NAME" (prepared before), or "sample".
+
+    Ids are paths without the ending, relative to the folder or to the text file; of TFDS examples "SPLIT/INDEX".
+
+    Args:
+        source: what to open.
+        split: of a TFDS data set.
+        data_dir: where TFDS data sets are; by default where TFDS puts them. For "tfds:ImageFolder" the folder.
+
+    Raises:
+        ValueError: there is no such source, no picture in it, or two pictures with one id; says what to do.
+    """
+    if source.startswith("tfds:"):
+        return _tfds(source, split, data_dir)
+    if source == "sample":
+        from sscd_jax.photographs import photograph_paths
+
+        photographs = photograph_paths()
+        return _files(source, list(photographs), [str(path) for path in photographs.values()])
+    if tf.io.gfile.isdir(source):
+        return _folder(source)
+    if tf.io.gfile.exists(source):
+        return _list(source)
+    raise ValueError(f"{source}: no such folder or file; give a folder, a text file of paths, tfds:NAME, or sample")
+
+
+def _folder(folder: str) -> Source:
+    paths = sorted(
+        os.path.join(parent, name)
+        for parent, _, names in tf.io.gfile.walk(folder)
+        for name in names
+        if name.lower().endswith(ENDINGS)
+    )
+    if not paths:
+        raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {', '.join(ENDINGS)}")
+    prefix = os.path.join(folder, "")
+    return _files(folder, [os.path.splitext(path.removeprefix(prefix))[0] for path in paths], paths)
+
+
+def _list(file: str) -> Source:
+    with tf.io.gfile.GFile(file) as lines:
+        names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"no paths in {file}: it should have one a line")
+    paths = [os.path.join(os.path.dirname(file), name) for name in names]
+    return _files(file, [os.path.splitext(name)[0] for name in names], paths)
+
+
+def _files(name: str, ids: list[str], paths: list[str]) -> Source:
+    first: dict[str, str] = {}
+    for one, path in zip(ids, paths, strict=True):
+        if one in first:
+            raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
+        first[one] = path
+    table = tf.constant(paths)
+    return Source(name, ids, paths, lambda index: tf.io.read_file(table[index]))
+
+
+def _tfds(source: str, split: str, data_dir: str | None) -> Source:
+    import tensorflow_datasets as tfds
+
+    name = source.removeprefix("tfds:")
+    builder = _image_folder(data_dir) if name == "ImageFolder" else _prepared(name, data_dir)
+    if split.split("[")[0] not in builder.info.splits:
+        raise ValueError(f"{source} has no split {split}; it has {', '.join(builder.info.splits)}")
+    images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    if not images:
+        raise ValueError(f"{source} has no image among its features: {', '.join(builder.info.features)}")
+    decoders = {images[0]: tfds.decode.SkipDecoding()}
+    try:
+        examples: Any = builder.as_data_source(split, decoders=decoders)
+    except (NotImplementedError, ValueError):
+        # Not stored as ArrayRecord: its files can only be read in order.
+        dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
+        encoded = (example[images[0]] for example in tfds.as_numpy(dataset))
+        examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)
+
+    def record(index: np.ndarray) -> np.ndarray:
+        example = examples[int(index)]
+        return np.array(example if isinstance(example, bytes) else example[images[0]], object)
+
+    def read(index: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(record, [index], tf.string, stateful=False), [])
+
+    ids = [f"{split}/{i:08d}" for i in range(len(examples))]
+    return Source(source, ids, [f"{source}/{i}" for i in ids], read)
+
+
+def _image_folder(data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    if data_dir is None:
+        raise ValueError("tfds:ImageFolder needs --data.data-dir, a folder of SPLIT/LABEL/PICTURE")
+    return tfds.ImageFolder(data_dir)
+
+
+def _prepared(name: str, data_dir: str | None) -> Any:
+    """The builder of a data set that is on disk; nothing is downloaded."""
+    import tensorflow_datasets as tfds
+
+    where = f" --data_dir {data_dir}" if data_dir else ""
+    prepare = f"tfds build {name} --file_format array_record{where}"
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(name, tfds.list_builders(), 3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"TFDS knows no data set {name}, and none is prepared under that name{hint}") from error
+    if not builder.is_prepared():
+        raise ValueError(f"the TFDS data set {name} is not prepared in {builder.data_dir}: {prepare}")
+    return builder
+
+
+def _packed(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> Any:
+    """The pictures of a data set in one ArrayRecord file beside it, written at its first use."""
+    from array_record.python import array_record_data_source, array_record_module
+
+    path = folder / "sscd_jax" / f"{split}-{count}.array_record"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
+        note = f"copying {folder} once, to read it at random (not needed for file_format array_record)"
+        for data in tqdm(encoded, total=count, desc=note):
+            writer.write(data)
+        writer.close()
+        unfinished.replace(path)
+    return array_record_data_source.ArrayRecordDataSource(str(path))

@@ -1,0 +1,163 @@
+"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own pictures."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sscd_jax import benchmark_set, checkpoint, train_state
+from sscd_jax import config as configs
+from sscd_jax.config import Config
+from sscd_jax.data.decode import Preset, skew
+from sscd_jax.data.sources import open_source
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.embed import write_descriptors
+from sscd_jax.evaluation import disc
+from sscd_jax.mesh import create_mesh, replicated
+from sscd_jax.models import SSCD, build_from
+from sscd_jax.optimizer import lars
+from sscd_jax.perceptual_hash import pdq_vectors
+from sscd_jax.report import result_from_vectors, write_report
+from sscd_jax.search import write_index
+from sscd_jax.train import train
+from sscd_jax.train_log import read_metrics
+
+SETS = ("queries", "references", "training")
+SCORE_NORM = "1.0[0,2]"
+RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
+
+
+def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
+    """Makes the picture set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
+
+    Leaves in `out`: pictures/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss, metrics.json
+    and report.html. A demo that was interrupted goes on where it was.
+
+    Raises:
+        ValueError: `out` holds a demo of another seed or length; what it needs is not there.
+    """
+    if not RECIPE.is_file():
+        raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
+    config = demo_config(out, seed=seed, steps=steps)
+    earlier = out / "run" / "config.json"
+    if earlier.is_file() and configs.from_dict(json.loads(earlier.read_text())) != config:
+        raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
+    pictures = out / "pictures"
+    if not pictures.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+        benchmark_set.make(pictures, seed=seed)
+
+    train(config, out / "run")
+    model = build_from(config.model)
+    start = train_state.create(model, lars(0.0), seed, replicated(create_mesh())).variables
+    _, trained = checkpoint.load_run(out / "run")
+    preset = skew(config.validation.image_size)
+    described = {
+        "PDQ, a perceptual hash": _hash(pictures, out / "descriptors" / "pdq"),
+        "network before training": _embed(model, start, pictures, preset, out / "descriptors" / "untrained"),
+        "network after training": _embed(model, trained, pictures, preset, out / "descriptors" / "trained"),
+    }
+    references = described["network after training"]["references"]
+    write_index(out / "references.faiss", references.vectors)
+
+    ground_truth = disc.read_ground_truth(pictures / "ground_truth.csv")
+    rows, results = [], []
+    for name, sets in described.items():
+        queries, references, training = (sets[s] for s in SETS)
+        norms = [None, SCORE_NORM]
+        plain, normed = disc.evaluate(queries, references, training, ground_truth, codecs=["Flat"], score_norms=norms)
+        metrics = {
+            "uAP": plain["uAP"],
+            "uAP, score normalisation": normed["uAP"],
+            "accuracy@1": plain["accuracy_at_1"],
+            "recall@p90": plain["recall_at_p90"],
+        }
+        rows.append({"descriptor": name} | metrics)
+        results.append(
+            result_from_vectors(
+                name,
+                metrics,
+                query_ids=queries.ids,
+                queries=queries.vectors,
+                reference_ids=references.ids,
+                references=references.vectors,
+                ground_truth=ground_truth,
+            )
+        )
+    unfinished = out / "metrics.json.unfinished"
+    unfinished.write_text(json.dumps({"seed": seed, "config": configs.to_dict(config), "rows": rows}, indent=2))
+    unfinished.replace(out / "metrics.json")
+    _report(out, config, results, ground_truth)
+    return rows
+
+
+def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
+    """The recipe of configs/demo.py on the pictures in `out`; fewer steps keep the same share of warm-up."""
+    config = configs.load(RECIPE)
+    pictures = out / "pictures"
+    optimizer = config.optimizer
+    if steps is not None:
+        optimizer = dataclasses.replace(optimizer, warmup_steps=min(optimizer.warmup_steps or 0, steps // 10))
+    return dataclasses.replace(
+        config,
+        seed=seed,
+        steps=steps or config.steps,
+        optimizer=optimizer,
+        data=dataclasses.replace(config.data, source=str(pictures / "training")),
+        validation=dataclasses.replace(
+            config.validation,
+            queries=str(pictures / "queries"),
+            references=str(pictures / "references"),
+            ground_truth=str(pictures / "ground_truth.csv"),
+        ),
+    )
+
+
+def _embed(model: SSCD, variables: Any, pictures: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
+    for name in SETS:
+        source = open_source(str(pictures / name))
+        batch_size = 32 * jax.device_count()
+        write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
+    return {name: Descriptors.read(out / name) for name in SETS}
+
+
+def _hash(pictures: Path, out: Path) -> dict[str, Descriptors]:
+    for name in SETS:
+        paths = sorted((pictures / name).iterdir())
+        ids = [path.stem for path in paths]
+        Descriptors(ids, pdq_vectors(paths), Provenance("pdqhash", "whole picture")).write(out / name)
+    return {name: Descriptors.read(out / name) for name in SETS}
+
+
+def _report(out: Path, config: Config, results: list[Any], ground_truth: list[tuple[str, str]]) -> None:
+    pictures = out / "pictures"
+    lines = [line for line in read_metrics(out / "run") if "loss" in line]
+    with (pictures / "queries.csv").open(newline="") as file:
+        edits = {row["query_id"]: row["edits"].split(" + ") for row in csv.DictReader(file)}
+    counts = {name: len(list((pictures / name).iterdir())) for name in SETS}
+    write_report(
+        out / "report.html",
+        title="Finding copies: a descriptor trained from photographs",
+        summary=(
+            f"A narrow {config.model.backbone} learned from {counts['training']} pictures, cut from photographs that "
+            f"scikit-image and scikit-learn ship, which pictures are edited copies of one another. It then searched "
+            f"{counts['references']} other pictures, cut from other photographs, for the originals of "
+            f"{counts['queries']} queries: {len(ground_truth)} are copies with two or three strong edits, the rest "
+            "copy nothing."
+        ),
+        results=results,
+        ground_truth=ground_truth,
+        pictures={path.stem: path for name in SETS for path in (pictures / name).iterdir()},
+        history={name: np.array([line[name] for line in lines]).tolist() for name in lines[0]},
+        edits=edits,
+        facts={
+            "Training": f"{config.steps} steps of {config.data.batch_size} pictures, two views of "
+            f"{config.data.image_size} px each, {config.data.augmentation}, seed {config.seed}",
+            "Descriptor": f"{config.model.dims} numbers, from pictures resized to {config.validation.image_size} px",
+            "Command": "sscd-jax demo",
+        },
+    )

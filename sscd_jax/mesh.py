@@ -1,0 +1,61 @@
+"""Devices: start-up, the one-axis mesh, and how a batch lies on it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+# An unknown XLA flag aborts the process: only versions on which the flag was tried.
+_CPU_FLAGS = {"0.10.2": "--xla_cpu_experimental_ynn_fusion_type="}
+
+
+def start() -> None:
+    """Sets what must be set before the first computation of a process.
+
+    On the CPU, one fusion pass of XLA makes convolutions slower; it is turned off (scripts/benchmarks/layers.py).
+    Compiled programs are kept in ~/.cache/sscd_jax, or where JAX_COMPILATION_CACHE_DIR says.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors still show.
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "sscd_jax"))
+    flag = _CPU_FLAGS.get(jaxlib.__version__)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag and flag.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of all processes, along the axis 'data'."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """Split over the devices along the first axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+    """This host's rows of a batch to global arrays, split over the devices along the first axis."""
+    sharding = by_rows(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def check_divisible(batch_size: int, option: str) -> None:
+    """Raises ValueError where a global batch does not divide over the devices; says which sizes do."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        near = max(batch_size // devices, 1) * devices
+        raise ValueError(
+            f"{option} {batch_size} does not divide over {devices} devices: take a multiple of {devices}, as {near}"
+        )

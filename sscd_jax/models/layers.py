@@ -1,0 +1,140 @@
+"""Convolution, batch normalisation and pooling as torch computes them.
+
+What XLA:CPU would compile to slow loops is said in another way there; `scripts/benchmarks/layers.py` measures it.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from sscd_jax.models.convolution import conv2d
+
+KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # Kaiming normal
+
+
+class Conv(nn.Module):
+    """k x k convolution without bias, padded by k // 2 on every side: [B, H, W, C] -> [B, H', W', features]."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        k = self.kernel_size
+        shape = (k, k, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", KERNEL_INIT, shape, jnp.float32)
+        return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, in float32.
+
+    Flax's own keeps the biased variance as the running one; torch keeps the unbiased one. Under jit the mean over a
+    batch sharded over devices is the mean over the global batch (synchronised batch normalisation).
+    """
+
+    momentum: float = 0.9  # torch's 0.1
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if not train:
+            multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
+            return (x * multiplier + (bias - running_mean.value * multiplier)).astype(self.dtype)
+        mean, mean_square = _channel_means(x.astype(jnp.float32)), _channel_means(jnp.square(x.astype(jnp.float32)))
+        var = jnp.maximum(mean_square - jnp.square(mean), 0.0)
+        if not self.is_initializing():
+            n = x.size // x.shape[-1]
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * var * (n / max(n - 1, 1))
+        return _standardize(x, scale, bias, mean, lax.rsqrt(var + self.epsilon)).astype(self.dtype)
+
+
+@jax.custom_vjp
+def _standardize(x: Array, scale: Array, bias: Array, mean: Array, inverse_std: Array) -> Array:
+    """(x - mean) * inverse_std * scale + bias; its gradient takes mean and inverse_std for those of x itself."""
+    multiplier = scale * inverse_std
+    return x * multiplier + (bias - mean * multiplier)
+
+
+def _standardize_forward(x: Array, scale: Array, bias: Array, mean: Array, inverse_std: Array) -> tuple[Array, Any]:
+    return _standardize(x, scale, bias, mean, inverse_std), (x, scale, mean, inverse_std)
+
+
+def _standardize_backward(saved: Any, d_out: Array) -> tuple[Array, Array, Array, None, None]:
+    # Written out, as autodiff makes more passes over the activations (arXiv 1502.03167, section 3).
+    x, scale, mean, inverse_std = saved
+    n = x.size // x.shape[-1]
+    mean_d = _channel_means(d_out)
+    mean_d_x = (_channel_means(d_out * x) - mean * mean_d) * inverse_std  # of d_out times the standardised x
+    multiplier = scale * inverse_std
+    slope = multiplier * inverse_std * mean_d_x
+    d_x = multiplier * d_out - slope * x + (slope * mean - multiplier * mean_d)
+    return d_x.astype(x.dtype), n * mean_d_x, n * mean_d, None, None
+
+
+_standardize.defvjp(_standardize_forward, _standardize_backward)
+
+
+def _channel_means(x: Array) -> Array:
+    """Means over all axes but the last: float32 [..., W, C] -> [C]."""
+
+    def by_rows(x: Array) -> Array:
+        # XLA:CPU sums long rows several times faster than short ones.
+        rows = x.reshape(-1, x.shape[-2] * x.shape[-1]).sum(0)
+        return rows.reshape(x.shape[-2:]).sum(0) * (x.shape[-1] / x.size)
+
+    return lax.platform_dependent(x, cpu=by_rows, default=lambda x: x.mean(tuple(range(x.ndim - 1))))
+
+
+def max_pool_3x3_stride_2(x: Array) -> Array:
+    """torch's MaxPool2d(3, stride=2, padding=1): [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
+
+    def windows(x: Array) -> Array:
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    # On the CPU the gradient of a window reduction is a scalar loop.
+    return lax.platform_dependent(x, cpu=lambda x: _max_of_three(_max_of_three(x, 1), 2), default=windows)
+
+
+def _max_of_three(x: Array, axis: int) -> Array:
+    """Maxima of windows of 3, stride 2, padding 1, along an axis."""
+    low = jnp.array(-jnp.inf, x.dtype)
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (0, x.shape[axis] % 2, 0)
+    pairs = lax.pad(x, low, padding)
+    pairs = pairs.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    padding[axis] = (1, -1, 0)
+    return jnp.maximum(jnp.maximum(lax.pad(odd, low, padding), even), odd)
+
+
+def gem_pool(x: Array, p: float) -> Array:
+    """Generalised mean over the map: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
+
+    In float32 whatever the dtype of x: the floor 1e-6 to the power 3 underflows half precision.
+    """
+    x = jnp.maximum(x.astype(jnp.float32), 1e-6)
+    return jnp.power(jnp.power(x, p).mean((1, 2)), 1 / p)
+
+
+def l2_normalize(x: Array) -> Array:
+    """Rows of norm 1, as torch's F.normalize: [..., D] -> float32 [..., D]."""
+    x = x.astype(jnp.float32)
+    # The square root's gradient at 0 is infinite; below the floor of 1e-12 the norm is a constant.
+    squared = jnp.square(x).sum(-1, keepdims=True)
+    return x * lax.rsqrt(jnp.maximum(squared, 1e-24))

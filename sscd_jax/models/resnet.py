@@ -1,0 +1,101 @@
+"""ResNet-18/50 and ResNeXt-101, equal to torchvision's and classy_vision's down to the padding.
+
+Deep Residual Learning (arXiv 1512.03385) in its v1.5 form: the stride of a bottleneck is in its 3x3 convolution.
+All padding is explicit and symmetric as in torch; XLA's 'SAME' pads a stride-2 convolution on one side only.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from sscd_jax.models.layers import BatchNorm, Conv, max_pool_3x3_stride_2
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (ResNet-18)."""
+
+    features: int
+    stride: int = 1
+    groups: int = 1
+    group_width: int = 64
+    dtype: Any = jnp.float32
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        y = conv(self.features, 3, self.stride, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y, train))
+        y = conv(self.features, 3, name="conv2")(y)
+        y = norm(scale_init=nn.initializers.zeros, name="bn2")(y, train)
+        return nn.relu(y + _shortcut(self, x, self.features, train))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (grouped in ResNeXt), 1x1 convolutions; the output is four times as wide as the stage."""
+
+    features: int
+    stride: int = 1
+    groups: int = 1
+    group_width: int = 64
+    dtype: Any = jnp.float32
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        inner = self.features * self.group_width // 64 * self.groups
+        y = nn.relu(norm(name="bn1")(conv(inner, 1, name="conv1")(x), train))
+        y = conv(inner, 3, self.stride, groups=self.groups, name="conv2")(y)
+        y = nn.relu(norm(name="bn2")(y, train))
+        y = conv(self.features * self.expansion, 1, name="conv3")(y)
+        y = norm(scale_init=nn.initializers.zeros, name="bn3")(y, train)
+        return nn.relu(y + _shortcut(self, x, self.features * self.expansion, train))
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bool) -> Array:
+    """The identity, or a 1x1 convolution where a block changes the shape (called inside a compact method)."""
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = Conv(features, 1, block.stride, dtype=block.dtype, name="downsample_conv")(x)
+    return BatchNorm(dtype=block.dtype, name="downsample_bn")(x, train)
+
+
+class ResNet(nn.Module):
+    """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion]."""
+
+    stage_sizes: Sequence[int]
+    block: type[BasicBlock] | type[Bottleneck]
+    width: int = 64
+    groups: int = 1
+    group_width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        x = max_pool_3x3_stride_2(x)
+        for stage, blocks in enumerate(self.stage_sizes):
+            for i in range(blocks):
+                x = self.block(
+                    features=self.width * 2**stage,
+                    stride=2 if stage > 0 and i == 0 else 1,
+                    groups=self.groups,
+                    group_width=self.group_width,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{i}",
+                )(x, train)
+        return x
+
+
+BACKBONES = {
+    "resnet18": partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock),
+    "resnet50": partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck),
+    "resnext101_32x4d": partial(ResNet, stage_sizes=(3, 4, 23, 3), block=Bottleneck, groups=32, group_width=4),
+    "resnext101_32x8d": partial(ResNet, stage_sizes=(3, 4, 23, 3), block=Bottleneck, groups=32, group_width=8),
+}

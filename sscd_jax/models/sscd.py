@@ -1,0 +1,75 @@
+"""The SSCD network: a ResNet, GeM pooling, a linear projection, L2 (official models/model.py)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from sscd_jax.config import Model
+from sscd_jax.models.layers import gem_pool, l2_normalize
+from sscd_jax.models.resnet import BACKBONES, ResNet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(
+    images: Array,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Array:
+    """RGB [..., 3], uint8 or float in [0, 1], to the network's float32 input: minus mean, over std."""
+    scaled = images / 255 if images.dtype == jnp.uint8 else images
+    return (scaled.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std)
+
+
+class SSCD(nn.Module):
+    """Normalised images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims]."""
+
+    backbone: ResNet
+    dims: int
+    pool_param: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        features = gem_pool(self.backbone(images, train), self.pool_param)
+        init = nn.initializers.xavier_uniform()
+        return l2_normalize(nn.Dense(self.dims, kernel_init=init, name="embeddings")(features))
+
+
+def build_model(
+    backbone: str = "resnet50",
+    dims: int = 512,
+    *,
+    width: int = 64,
+    pool_param: float = 3.0,
+    dtype: Any = jnp.float32,
+) -> SSCD:
+    """The network as a Linen module; see `SSCD` for what it maps to what.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        dims: length of a descriptor.
+        width: channels of the stem, 64 in every published network; less makes a narrow network.
+        pool_param: GeM's power p, 3 in the paper; 1 is mean pooling.
+        dtype: of the activations; parameters, statistics, pooling and descriptors stay float32.
+
+    Raises:
+        ValueError: the backbone is unknown.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
+    return SSCD(BACKBONES[backbone](width=width, dtype=dtype), dims, pool_param)
+
+
+def build_from(config: Model) -> SSCD:
+    """The network that a run's config describes."""
+    return build_model(
+        config.backbone,
+        config.dims,
+        width=config.width,
+        pool_param=config.pool_param,
+        dtype=jnp.dtype(config.dtype),
+    )

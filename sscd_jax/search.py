@@ -1,0 +1,107 @@
+"""Exact nearest neighbours, faiss codecs and indexes; the only file that imports faiss."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import faiss
+import numpy as np
+
+Metric = Literal["l2", "inner_product"]
+BLOCK_ELEMENTS = 50_000_000  # similarities held at once by `capped_search`
+_FAISS_METRIC = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
+
+
+def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """The k best references of each query.
+
+    Args:
+        queries: float32 [Q, D].
+        references: float32 [R, D].
+        k: how many; at most R are given.
+        metric: inner product, or minus the squared L2 distance, so that more is better.
+
+    Returns:
+        (scores float32 [Q, k], indexes int64 [Q, k]), best first.
+    """
+    k = min(k, len(references))
+    scores, indexes = faiss.knn(_contiguous(queries), _contiguous(references), k, metric=_FAISS_METRIC[metric])
+    return (-scores if metric == "l2" else scores), indexes
+
+
+def capped_search(
+    queries: np.ndarray, references: np.ndarray, count: int, metric: Metric
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best `count` pairs over all queries together (official isc/descriptor_matching.py search_with_capped_res).
+
+    Exact, in memory of the order of `count` and one block of queries: a pair below the worst of `count` pairs already
+    found is dropped as soon as its block is done.
+
+    Returns:
+        (query int64 [n], reference int64 [n], score float32 [n]), best first; n = min(count, Q R).
+    """
+    block = max(1, BLOCK_ELEMENTS // max(len(references), 1))
+    kept: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
+    for start in range(0, len(queries), block):
+        # A query has at most `count` of the best pairs, and a block not more than there are.
+        scores, indexes = knn(queries[start : start + block], references, count, metric)
+        rows = np.repeat(np.arange(start, start + len(scores)), scores.shape[1])
+        candidates = [rows, indexes.ravel(), scores.ravel()]
+        if len(kept[2]) == count:
+            better = candidates[2] > kept[2][-1]
+            candidates = [part[better] for part in candidates]
+        joined = [np.concatenate([a, b]) for a, b in zip(kept, candidates, strict=True)]
+        best = np.argsort(-joined[2], kind="stable")[:count]
+        kept = [part[best] for part in joined]
+    query, reference, score = kept
+    return query, reference, score
+
+
+def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:
+    """Vectors as a faiss codec encodes them: the training vectors, where given, then the others.
+
+    Args:
+        codec: faiss factory string that ends in Flat, as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
+        training: float32 [T, D], on which the codec is fitted.
+        others: float32 [N, D] each.
+
+    Raises:
+        ValueError: the codec is not such a string, cannot be fitted on these vectors, or gives non-finite numbers.
+    """
+    given = [] if training is None else [training]
+    if codec == "Flat":
+        return [*given, *others]
+    if not codec.endswith(",Flat"):
+        raise ValueError(f"codec {codec}: it must end in Flat, as PCAW512,L2norm,Flat")
+    if training is None:
+        raise ValueError(f"codec {codec} must be fitted: give training descriptors, or use the codec Flat")
+    try:
+        index = faiss.index_factory(training.shape[1], codec)
+        index.train(_contiguous(training))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(
+            f"codec {codec} cannot be fitted on {len(training)} vectors of {training.shape[1]} dimensions: {reason}; "
+            "give more training descriptors, or a codec of fewer dimensions"
+        ) from error
+    encoded = [index.sa_encode(_contiguous(v)).view(np.float32) for v in [*given, *others]]
+    if not all(np.isfinite(v).all() for v in encoded):
+        raise ValueError(
+            f"codec {codec} gives numbers that are not finite: its {len(training)} training vectors span fewer "
+            "dimensions than it asks for; give more of them, or a codec of fewer dimensions"
+        )
+    return encoded
+
+
+def write_index(path: str | os.PathLike[str], vectors: np.ndarray, factory: str = "Flat") -> None:
+    """Writes a faiss index of the vectors, by inner product; its labels are the rows. Renamed into place when whole."""
+    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(_contiguous(vectors))
+    index.add(_contiguous(vectors))
+    unfinished = Path(path).with_name(f"{Path(path).name}.unfinished")
+    faiss.write_index(index, str(unfinished))
+    unfinished.replace(path)
+
+
+def _contiguous(vectors: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(vectors, np.float32)

@@ -1,0 +1,141 @@
+"""Training: `train(config, workdir)` reads from top to bottom."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax import Array
+
+from sscd_jax import checkpoint, train_state
+from sscd_jax import config as configs
+from sscd_jax.config import Config
+from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.sources import open_source
+from sscd_jax.losses import sscd_loss
+from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
+from sscd_jax.models import SSCD, build_from, normalize
+from sscd_jax.optimizer import lars, warmup_cosine
+from sscd_jax.train_log import TrainLog, latest_metrics
+from sscd_jax.train_state import TrainState
+from sscd_jax.validation import open_validation, validate
+
+
+def train_step(
+    state: TrainState,
+    images: Array,
+    instance_ids: Array,
+    *,
+    model: SSCD,
+    optimizer: optax.GradientTransformation,
+    loss: configs.Loss,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids."""
+
+    def loss_fn(params: optax.Params) -> tuple[Array, Any]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        embeddings, updates = model.apply(variables, normalize(images), train=True, mutable=["batch_stats"])
+        value, metrics = sscd_loss(
+            embeddings, instance_ids, temperature=loss.temperature, entropy_weight=loss.entropy_weight
+        )
+        return value, (metrics, updates["batch_stats"])
+
+    (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value} | metrics
+
+
+def train(config: Config, workdir: Path) -> dict[str, float]:
+    """Trains, or continues the run in `workdir`, and returns the latest value of each metric.
+
+    Leaves in `workdir`: checkpoints/, config.json, metrics.jsonl (a line a step), TensorBoard events, and errors.jsonl
+    where pictures could not be read.
+
+    Raises:
+        ValueError: the config cannot be run on these devices or this data; says what to change.
+        FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
+    """
+    # ---- Devices and data: what cannot work is refused here, before any picture is read.
+    mesh = create_mesh()
+    check_divisible(config.data.batch_size, "--data.batch-size")
+    source = open_source(config.data.source, split=config.data.split, data_dir=config.data.data_dir)
+    length = configs.run_length(config, len(source))
+    validation = open_validation(config.validation)
+
+    # ---- Network, optimizer, state.
+    model = build_from(config.model)
+    schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
+    optimizer = lars(
+        schedule,
+        weight_decay=config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+        trust_coefficient=config.optimizer.trust_coefficient,
+        eps=config.optimizer.eps,
+        exclude_bias_and_norm=config.optimizer.exclude_bias_and_norm,
+    )
+    step_fn = jax.jit(
+        partial(train_step, model=model, optimizer=optimizer, loss=config.loss),
+        donate_argnums=0,
+        out_shardings=replicated(mesh),
+    )
+    state = train_state.create(model, optimizer, config.seed, replicated(mesh))
+
+    # ---- Where the run stands.
+    workdir.mkdir(parents=True, exist_ok=True)
+    with checkpoint.open_checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        state = checkpoint.restore(checkpoints, state, config)
+        start = int(state.step)
+        (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
+        log = TrainLog(
+            workdir,
+            saved=checkpoint.saved_steps(checkpoints),
+            total=length.total,
+            batch_size=config.data.batch_size,
+            schedule=schedule,
+        )
+        batches = train_batches(
+            source,
+            batch_size=config.data.batch_size,
+            image_size=config.data.image_size,
+            augmentation=config.data.augmentation,
+            min_crop_area=config.data.min_crop_area,
+            seed=config.seed,
+            start_step=start,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
+            workers=config.data.workers,
+        ).as_numpy_iterator()
+
+        # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
+        save_every = config.checkpoint.every_steps or length.epoch
+        validate_every = config.validation.every_epochs * length.epoch
+        with log:
+            try:
+                for step in range(start + 1, length.total + 1):
+                    asked = time.perf_counter()
+                    batch = next(batches)
+                    waited = time.perf_counter() - asked
+                    log.unreadable(source, batch.pop("requested"), batch.pop("used"))
+                    state, metrics = step_fn(state, **to_devices(batch, mesh))
+                    log.write()
+                    log.later(step, metrics, waited)
+
+                    final = step == length.total
+                    validating = validation if final or step % validate_every == 0 else None
+                    if final or validating or step % save_every == 0:
+                        log.write()
+                        validated = None
+                        if validating:
+                            validated = validate(validating, model, state.variables, mesh)
+                            log.write_validation(step, validated)
+                        checkpoint.save(checkpoints, state, config, validated)
+                        log.saved(step)
+            except FloatingPointError:
+                # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
+                checkpoint.remove_after(checkpoints, log.last_good)
+                raise
+    return latest_metrics(workdir)

@@ -1,0 +1,65 @@
+"""Copy detection on a DISC-like set during training, as the official code's validation does it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from sscd_jax.config import Validation
+from sscd_jax.data.decode import Preset, skew
+from sscd_jax.data.sources import Source, open_source
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.embed import embed
+from sscd_jax.evaluation import disc
+from sscd_jax.mesh import check_divisible
+from sscd_jax.models import SSCD
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """What a validation needs, opened before training begins."""
+
+    queries: Source
+    references: Source
+    ground_truth: list[tuple[str, str]]
+    preset: Preset
+    batch_size: int
+
+
+def open_validation(config: Validation) -> ValidationSet | None:
+    """The validation set of a config; None where it names none.
+
+    Raises:
+        ValueError: pictures or ground truth are not there, or do not belong together.
+    """
+    if not config.queries:
+        return None
+    check_divisible(config.batch_size, "--validation.batch-size")
+    queries, references = open_source(config.queries), open_source(config.references)
+    ground_truth = disc.read_ground_truth(Path(config.ground_truth))
+    known = set(queries.ids), set(references.ids)
+    if absent := [pair for pair in ground_truth if pair[0] not in known[0] or pair[1] not in known[1]]:
+        raise ValueError(
+            f"{config.ground_truth} has {len(absent)} pairs without their pictures, as {absent[0]}: "
+            f"queries have ids like {queries.ids[0]}, references like {references.ids[0]}"
+        )
+    return ValidationSet(queries, references, ground_truth, skew(config.image_size), config.batch_size)
+
+
+def validate(data: ValidationSet, model: SSCD, variables: Any, mesh: Mesh) -> dict[str, float]:
+    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbour search (official train.py validation)."""
+
+    def descriptors(source: Source) -> Descriptors:
+        batches = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
+        index = np.concatenate([index for index, _, _ in batches])
+        vectors = np.concatenate([vectors for _, vectors, _ in batches])
+        return Descriptors([source.ids[i] for i in index], vectors, Provenance("training", data.preset.name))
+
+    queries, references = descriptors(data.queries), descriptors(data.references)
+    # Pictures that cannot be read are left out here; `sscd-jax embed` reports them.
+    known = set(queries.ids), set(references.ids)
+    ground_truth = [pair for pair in data.ground_truth if pair[0] in known[0] and pair[1] in known[1]]
+    (result,) = disc.evaluate(queries, references, None, ground_truth, codecs=["Flat"])
+    return {name: result[name] for name in ("uAP", "accuracy_at_1", "recall_at_p90")}

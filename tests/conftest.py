@@ -1,0 +1,27 @@
+"""Eight CPU devices for every test, and real photographs on disk."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sscd_jax import mesh
+from sscd_jax.photographs import photograph_paths
+
+mesh.start()
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of 40 cuts of photographs, JPEG, 80 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
+    for number in range(40):
+        photograph = photographs[number % len(photographs)]
+        left, top = (int(rng.integers(0, side - cut)) for side, cut in zip(photograph.size, (96, 80), strict=True))
+        photograph.crop((left, top, left + 96, top + 80)).save(folder / f"{number:03d}.jpg", quality=90)
+    return folder

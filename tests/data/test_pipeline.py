@@ -1,0 +1,124 @@
+"""Batches: seekable, independent of hosts and threads, whole in spite of broken files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sscd_jax.data.decode import skew
+from sscd_jax.data.pipeline import inference_batches, train_batches, why_unreadable
+from sscd_jax.data.sources import open_source
+
+OPTIONS = {"batch_size": 16, "image_size": 32, "augmentation": "STRONG_BLUR", "seed": 3}
+
+
+def take(source, count, **options):
+    return list(train_batches(source, **(OPTIONS | options)).take(count).as_numpy_iterator())
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def source(pictures):
+    return open_source(str(pictures))
+
+
+def test_shapes_and_epochs(source):
+    batches = take(source, 4)
+    assert all(b["images"].shape == (32, 32, 32, 3) and b["images"].dtype == np.uint8 for b in batches)
+    assert all(b["instance_ids"].dtype == np.int32 for b in batches)
+    for batch in batches:
+        np.testing.assert_array_equal(batch["instance_ids"][:16], batch["instance_ids"][16:])
+        np.testing.assert_array_equal(batch["requested"], batch["used"])
+    epochs = [np.concatenate([b["used"] for b in batches[i : i + 2]]) for i in (0, 2)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 32, "no example twice in an epoch"
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_the_two_views_and_two_epochs_differ(source):
+    batch = take(source, 1)[0]["images"].astype(int)
+    assert (np.abs(batch[:16] - batch[16:]).mean((1, 2, 3)) > 0.5).all()
+    first, later = (
+        {i: v for b in take(source, 2, start_step=s) for i, v in zip(b["used"], b["images"], strict=False)}
+        for s in (0, 2)
+    )
+    assert all((first[i] != later[i]).any() for i in first.keys() & later.keys())
+
+
+def test_any_step_can_be_reached_at_once(source):
+    unbroken = take(source, 6)
+    assert_same(take(source, 3, start_step=3), unbroken[3:])
+
+
+def test_threads_do_not_matter(source):
+    assert_same(take(source, 3, workers=1), take(source, 3, workers=7))
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_do_not_matter(source, hosts):
+    one = take(source, 3)
+    parts = [take(source, 3, host_index=h, host_count=hosts) for h in range(hosts)]
+    for step, whole in enumerate(one):
+        used = np.concatenate([part[step]["used"] for part in parts])
+        np.testing.assert_array_equal(used, whole["used"])
+        for view in range(2):
+            rows = 16 // hosts
+            images = np.concatenate([part[step]["images"][view * rows : (view + 1) * rows] for part in parts])
+            np.testing.assert_array_equal(images, whole["images"][view * 16 : (view + 1) * 16])
+
+
+def test_seeds_matter(source):
+    assert (take(source, 1)[0]["used"] != take(source, 1, seed=4)[0]["used"]).any()
+
+
+def test_impossible_batches_are_refused(source):
+    with pytest.raises(ValueError, match="3 hosts"):
+        take(source, 1, host_count=3)
+    with pytest.raises(ValueError, match="fewer than a batch of 64"):
+        take(source, 1, batch_size=64)
+
+
+@pytest.fixture
+def broken(tmp_path, pictures):
+    """Ten pictures, of which the fourth and the fifth cannot be read."""
+    for number, path in enumerate(sorted(pictures.iterdir())[:10]):
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes({3: b"text", 4: data[:200]}.get(number, data))
+    return open_source(str(tmp_path))
+
+
+def test_a_broken_picture_is_replaced_and_named(broken):
+    (batch,) = take(broken, 1, batch_size=10)
+    replaced = {int(r): int(u) for r, u in zip(batch["requested"], batch["used"], strict=True) if r != u}
+    assert replaced == {3: 5, 4: 5}
+    assert sorted(batch["requested"]) == list(range(10))
+    np.testing.assert_array_equal(batch["instance_ids"], np.tile(batch["used"], 2))
+    assert (batch["images"].std((1, 2, 3)) > 0).all()
+    assert why_unreadable(broken, 3)
+    assert why_unreadable(broken, 4) != why_unreadable(broken, 3)
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(b"text")
+    with pytest.raises(Exception, match="cannot be read"):
+        take(open_source(str(tmp_path)), 1, batch_size=4)
+
+
+def test_inference_keeps_order_and_shape_and_marks_what_is_broken(broken, tmp_path):
+    batches = list(inference_batches(broken, skew(48), batch_size=4).as_numpy_iterator())
+    assert [b["images"].shape for b in batches] == [(4, 48, 48, 3)] * 3
+    index = np.concatenate([b["index"] for b in batches])
+    np.testing.assert_array_equal(index, [*range(10), -1, -1])
+    ok = np.concatenate([b["ok"] for b in batches])
+    assert np.flatnonzero(~ok).tolist() == [3, 4, 10, 11]
+    images = np.concatenate([b["images"] for b in batches])
+    assert (images[~ok] == 0).all()
+    pillow = Image.open(tmp_path / f"{broken.ids[0]}.jpg").resize((48, 48), Image.Resampling.BILINEAR)
+    assert np.abs(images[0].astype(int) - np.asarray(pillow)).max() <= 1

@@ -1,0 +1,138 @@
+"""Folders, lists and TFDS data sets as sources."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.sources import open_source
+
+
+def contents(source) -> list[bytes]:
+    return [source.read(tf.constant(i, tf.int64)).numpy() for i in range(len(source))]
+
+
+def files(pictures):
+    return sorted(pictures.iterdir())
+
+
+def test_folder(pictures, tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for path, name in zip(files(pictures), ["z.jpg", "b/a.JPEG", "b/c/d.jpg"], strict=False):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "notes.txt").write_text("not a picture")
+    source = open_source(str(tmp_path))
+    assert source.ids == ["b/a", "b/c/d", "z"]
+    assert contents(source) == [(tmp_path / name).read_bytes() for name in ("b/a.JPEG", "b/c/d.jpg", "z.jpg")]
+
+
+def test_list(pictures, tmp_path):
+    names = [path.name for path in files(pictures)[:3]]
+    listing = pictures / "list.txt"
+    listing.write_text("\n".join(reversed(names)) + "\n\n")
+    source = open_source(str(listing))
+    listing.unlink()
+    assert source.ids == [name.removesuffix(".jpg") for name in reversed(names)]
+    assert contents(source)[0] == (pictures / names[2]).read_bytes()
+
+
+def test_sample_is_photographs():
+    source = open_source("sample")
+    assert len(source) > 10
+    assert all(Image.open(io.BytesIO(data)).size[0] > 100 for data in contents(source))
+
+
+def test_refused(tmp_path, pictures):
+    with pytest.raises(ValueError, match="no such folder or file"):
+        open_source(str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match=r"looked in it and below for names that end in \.jpg"):
+        open_source(str(tmp_path))
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).write_bytes(files(pictures)[0].read_bytes())
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have the same id a"):
+        open_source(str(tmp_path))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match="no paths in"):
+        open_source(str(tmp_path / "empty.txt"))
+
+
+@pytest.fixture
+def image_folder(tmp_path, pictures):
+    for number, path in enumerate(files(pictures)):
+        folder = tmp_path / "tree" / "train" / f"label{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "tree"
+
+
+class OurPictures(tfds.core.GeneratorBasedBuilder):
+    """A user's own data set; named our_pictures."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    PATHS: tuple = ()
+
+    def _info(self):
+        features = {"number": tfds.features.Scalar(tf.int64), "photo": tfds.features.Image(encoding_format="jpeg")}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number, path in enumerate(self.PATHS):
+            yield number, {"number": number, "photo": str(path)}
+
+
+def batches(source, start, count):
+    options = {"batch_size": 8, "image_size": 32, "augmentation": "SIMCLR", "seed": 0}
+    return list(train_batches(source, start_step=start, **options).take(count).as_numpy_iterator())
+
+
+def assert_resumes_exactly(make):
+    unbroken, resumed = batches(make(), 0, 12), batches(make(), 7, 5)
+    for one, other in zip(unbroken[7:], resumed, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_prepared_tfds_data_set(tmp_path, pictures, monkeypatch, file_format, capsys):
+    monkeypatch.setattr(OurPictures, "PATHS", tuple(files(pictures)))
+    builder = OurPictures(data_dir=str(tmp_path), file_format=file_format)
+    config = tfds.download.DownloadConfig(num_shards=3) if hasattr(tfds.download.DownloadConfig, "num_shards") else None
+    builder.download_and_prepare(download_config=config)
+
+    def make():
+        return open_source("tfds:our_pictures", data_dir=str(tmp_path))
+
+    source = make()
+    assert len(source) == 40
+    assert source.ids[3] == "train/00000003"
+    assert sorted(contents(source)) == sorted(path.read_bytes() for path in files(pictures))
+    copied = "copying" in capsys.readouterr().err
+    assert copied == (file_format == "tfrecord")
+    assert_resumes_exactly(make)
+    assert "copying" not in capsys.readouterr().err, "only the first use copies"
+
+
+def test_tfds_image_folder(image_folder):
+    def make():
+        return open_source("tfds:ImageFolder", data_dir=str(image_folder))
+
+    assert sorted(contents(make())) == sorted(path.read_bytes() for path in image_folder.rglob("*.jpg"))
+    assert_resumes_exactly(make)
+
+
+def test_tfds_errors(tmp_path, image_folder):
+    with pytest.raises(ValueError, match="did you mean mnist"):
+        open_source("tfds:mnits", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="tfds build mnist --file_format array_record"):
+        open_source("tfds:mnist", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="has no split test; it has train"):
+        open_source("tfds:ImageFolder", split="test", data_dir=str(image_folder))
+    with pytest.raises(ValueError, match=r"needs --data\.data-dir"):
+        open_source("tfds:ImageFolder")

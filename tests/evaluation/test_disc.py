@@ -1,0 +1,96 @@
+"""DISC evaluation against what the official code gives on the same descriptors."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.evaluation import disc
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+INPUTS = np.load(GOLDEN / "disc_eval_inputs.npz")
+EXPECTED = json.loads((GOLDEN / "disc_eval_expected.json").read_text())
+TRUTH = [(f"Q{q:05d}", f"R{r:06d}") for q, r in INPUTS["ground_truth"]]
+
+
+def descriptors(name: str, form: str, weights: str = "a" * 64, preset: str = "skew_320") -> Descriptors:
+    vectors = INPUTS[name]
+    return Descriptors([form % i for i in range(len(vectors))], vectors, Provenance(weights, preset))
+
+
+QUERIES, REFERENCES = descriptors("queries", "Q%05d"), descriptors("references", "R%06d")
+TRAINING = descriptors("training", "T%06d")
+
+
+@pytest.mark.parametrize("row", EXPECTED, ids=lambda r: f"{r['codec']} {r['score_norm']} {r['candidates']}")
+def test_golden(row):
+    (result,) = disc.evaluate(
+        QUERIES,
+        REFERENCES,
+        TRAINING,
+        TRUTH,
+        codecs=[row["codec"]],
+        score_norms=[None if row["score_norm"] == "None" else row["score_norm"]],
+        k=row["k"],
+        candidates=row["candidates"],
+    )
+    for ours, official in {
+        "uAP": "uAP",
+        "accuracy_at_1": "accuracy-at-1",
+        "recall_at_p90": "recall-at-p90",
+    }.items():
+        assert result[ours] == pytest.approx(row[official], abs=1e-6), ours
+
+
+def test_a_row_for_each_combination_in_the_official_order():
+    rows = disc.evaluate(QUERIES, REFERENCES, TRAINING, TRUTH, score_norms=[None, "1.0[0,2]"])
+    assert [(row["score_norm"], row["codec"]) for row in rows] == [
+        (norm, codec) for norm in (None, "1.0[0,2]") for codec in ("Flat", "PCAW32,L2norm,Flat")
+    ]
+
+
+def test_different_weights_or_presets_are_refused_with_both_names():
+    other = descriptors("references", "R%06d", weights="b" * 64)
+    with pytest.raises(ValueError, match=r"weights a{12} with preset skew_320.*weights b{12}"):
+        disc.evaluate(QUERIES, other, TRAINING, TRUTH)
+    other = descriptors("references", "R%06d", preset="small_288")
+    with pytest.raises(ValueError, match=r"preset skew_320.*preset small_288"):
+        disc.evaluate(QUERIES, other, TRAINING, TRUTH)
+
+
+def test_what_needs_training_descriptors_says_so():
+    assert [row["codec"] for row in disc.evaluate(QUERIES, REFERENCES, None, TRUTH)] == ["Flat"]
+    with pytest.raises(ValueError, match=r"1\.0\[0,2\] needs training"):
+        disc.evaluate(QUERIES, REFERENCES, None, TRUTH, score_norms=["1.0[0,2]"])
+    with pytest.raises(ValueError, match=r"PCAW16.*training"):
+        disc.evaluate(QUERIES, REFERENCES, None, TRUTH, codecs=["PCAW16,L2norm,Flat"])
+    few = Descriptors(TRAINING.ids[:8], TRAINING.vectors[:8], TRAINING.provenance)
+    with pytest.raises(ValueError, match=r"PCAW32.*give more"):
+        disc.evaluate(QUERIES, REFERENCES, few, TRUTH, codecs=["PCAW32,L2norm,Flat"])
+    with pytest.raises(ValueError, match="must end in Flat"):
+        disc.evaluate(QUERIES, REFERENCES, TRAINING, TRUTH, codecs=["PQ16"])
+    with pytest.raises(ValueError, match=r"as 1\.0\[0,2\]"):
+        disc.evaluate(QUERIES, REFERENCES, TRAINING, TRUTH, score_norms=["1.0"])
+
+
+def test_ids_without_descriptors_are_named():
+    with pytest.raises(ValueError, match=r"1 ids .* Q99999"):
+        disc.evaluate(QUERIES, REFERENCES, None, [*TRUTH, ("Q99999", "R000000")])
+
+
+def test_read_ground_truth(tmp_path):
+    path = tmp_path / "truth.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["query_id", "reference_id"], ["Q1", "R1"], ["Q2", ""], ["Q3", "R,3"]])
+    assert disc.read_ground_truth(path) == [("Q1", "R1"), ("Q3", "R,3")]
+    path.write_text("Q1,R1\n")
+    with pytest.raises(ValueError, match="first line must be query_id,reference_id"):
+        disc.read_ground_truth(path)
+    path.write_text("query_id,reference_id\nQ1\n")
+    with pytest.raises(ValueError, match="line 2"):
+        disc.read_ground_truth(path)
+    with pytest.raises(ValueError, match="no such file"):
+        disc.read_ground_truth(tmp_path / "absent.csv")

@@ -1,0 +1,107 @@
+"""The commands as a user calls them, on real pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sscd_jax import Descriptors
+from sscd_jax.cli import main
+
+DEBUG = str(Path(__file__).parents[1] / "configs" / "debug.py")
+
+
+def fails(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code != 0
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("run")
+    main(["train", DEBUG, "--workdir", str(workdir), "--steps", "2", "--optimizer.warmup-steps", "1"])
+    return workdir
+
+
+def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
+    """Every picture is its own copy: all must be found, by any network."""
+    for name in ("queries", "references"):
+        main(["embed", str(pictures), "--weights", str(run), "--out", str(tmp_path / name), "--batch-size", "16"])
+    truth = tmp_path / "truth.csv"
+    truth.write_text("query_id,reference_id\n" + "".join(f"{p.stem},{p.stem}\n" for p in pictures.iterdir()))
+    capsys.readouterr()
+    folders = ["--queries", str(tmp_path / "queries"), "--references", str(tmp_path / "references")]
+    main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "rows.json")])
+    assert "uAP" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["uAP"], row["accuracy_at_1"], row["recall_at_p90"]) == (1.0, 1.0, 1.0)
+
+
+def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for number, path in enumerate(sorted(pictures.iterdir())[:5]):
+        (folder / "below" / f"{number}.jpg").write_bytes(path.read_bytes())
+    (folder / "text.jpg").write_bytes(b"text")
+    (folder / "below" / "cut.jpg").write_bytes(path.read_bytes()[:300])
+    out = tmp_path / "out"
+    main(["embed", str(folder), "--weights", str(run), "--out", str(out), "--batch-size", "8"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["embedded"] == 5
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert errors == summary["unreadable"]
+    assert {error["path"] for error in errors} == {str(folder / "text.jpg"), str(folder / "below" / "cut.jpg")}
+    assert all(error["reason"] for error in errors)
+    descriptors = Descriptors.read(out)
+    assert list(descriptors.ids) == [f"below/{i}" for i in range(5)]
+    np.testing.assert_allclose(np.linalg.norm(descriptors.vectors, axis=1), 1, rtol=1e-5)
+    assert descriptors.provenance.preset == "skew_320"
+    assert len(descriptors.provenance.weights) == 64
+    assert descriptors.provenance.details["preset"]["size"] == 320
+
+
+def test_descriptors_do_not_depend_on_the_batch(run, pictures, tmp_path):
+    for size in (8, 32):
+        out = ["--out", str(tmp_path / str(size)), "--batch-size", str(size)]
+        main(["embed", str(pictures), "--weights", str(run), *out])
+    small, large = (Descriptors.read(tmp_path / str(size)) for size in (8, 32))
+    assert list(small.ids) == list(large.ids)
+    np.testing.assert_allclose(small.vectors, large.vectors, atol=1e-5)
+
+
+def test_train_refuses_what_cannot_work(capsys, tmp_path, pictures):
+    workdir = ["--workdir", str(tmp_path / "run")]
+    assert "Perhaps you meant: --data.batch-size" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-sise", "8")
+    assert "invalid literal for int" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-size", "many")
+    assert "invalid choice" in fails(capsys, "train", DEBUG, *workdir, "--model.backbone", "resnet19").lower()
+    assert "take a multiple of 8" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-size", "12")
+    assert "fewer than a batch of 64" in fails(
+        capsys, "train", DEBUG, *workdir, "--data.batch-size", "64", "--data.source", str(pictures)
+    )
+    (tmp_path / "empty").mkdir()
+    assert "no pictures in" in fails(capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "empty"))
+    assert "no such folder or file" in fails(
+        capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "absent")
+    )
+    assert "no recipe given" in fails(capsys, "train", *workdir)
+    assert "--data.source DIR" in fails(capsys, "train", DEBUG, *workdir, "--data.source", "")
+    assert not (tmp_path / "run").exists(), "nothing was started"
+
+
+def test_help_lists_defaults(capsys):
+    for command in (["train", DEBUG], ["embed"], ["evaluate", "disc"], ["demo"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+        assert "default" in capsys.readouterr().out
+    main(["--help"])
+    assert "evaluate disc" in capsys.readouterr().out
+    assert "no command fly" in fails(capsys, "fly")
+
+
+def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):
+    message = fails(capsys, "embed", str(pictures), "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert "is not a training run" in message

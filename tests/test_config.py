@@ -1,0 +1,71 @@
+"""Configurations: the recipes, and what is refused before any data is read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sscd_jax import config as configs
+from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation, run_length
+
+RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipes_load_and_survive_json(path):
+    config = configs.load(path)
+    assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+    assert f"configs/{path.name}" in path.read_text(), "the docstring gives the command"
+
+
+def test_disc_blur_is_the_recipe_of_the_paper():
+    config = configs.load(Path(__file__).parents[1] / "configs" / "disc_blur.py")
+    assert (config.model.backbone, config.model.dims, config.data.augmentation) == ("resnet50", 512, "STRONG_BLUR")
+    assert (config.data.batch_size, config.data.image_size, config.epochs) == (4096, 224, 100)
+    assert (config.loss.temperature, config.loss.entropy_weight) == (0.05, 30)
+    assert configs.learning_rate(config) == pytest.approx(4.8)
+    length = run_length(config, 1_000_000)
+    assert (length.epoch, length.total, length.warmup) == (244, 24400, 5 * 244)
+
+
+def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
+    assert configs.learning_rate(Config(optimizer=Optimizer(absolute_learning_rate=0.7))) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Data(batch_size=1), "at least 2"),
+        (lambda: Data(image_size=16), "32 or more"),
+        (lambda: Model(dims=0), "positive"),
+        (lambda: Loss(temperature=0.0), "positive"),
+        (lambda: Loss(entropy_weight=-1.0), "negative"),
+        (lambda: Optimizer(momentum=1.0), r"\[0, 1\)"),
+        (lambda: Optimizer(absolute_learning_rate=0.0), "positive"),
+        (lambda: Validation(queries="q"), "all of queries, references and ground_truth"),
+        (lambda: Checkpoint(keep=1), "at least 2"),
+        (lambda: Config(epochs=0), "positive"),
+        (lambda: Config(steps=0), "positive"),
+    ],
+)
+def test_impossible_values_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_fewer_pictures_than_a_batch_says_what_to_do():
+    with pytest.raises(ValueError, match=r"--data\.batch-size 10 or less"):
+        run_length(Config(data=Data(source="folder", batch_size=16)), 10)
+
+
+def test_a_warmup_longer_than_the_run_says_what_to_do():
+    with pytest.raises(ValueError, match=r"--optimizer\.warmup-steps 2"):
+        run_length(Config(steps=20, data=Data(batch_size=8)), 64)
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=r"empty.py has no function get_config"):
+        configs.load(tmp_path / "empty.py")
+    with pytest.raises(ValueError, match="not a Python file"):
+        configs.load(tmp_path / "absent.py")

@@ -1,0 +1,116 @@
+"""Descriptors on disk: read as written, or an error that names the file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance, write_shards
+
+MADE_BY = Provenance("f" * 64, "skew_320", {"size": 320})
+
+
+def some(count: int = 10) -> Descriptors:
+    vectors = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+    return Descriptors([f"folder/ä {i}" for i in range(count)], vectors, MADE_BY)
+
+
+def assert_same(one: Descriptors, other: Descriptors) -> None:
+    assert list(one.ids) == list(other.ids)
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    assert one.provenance == other.provenance
+    assert one.provenance.details == other.provenance.details
+
+
+def test_round_trip(tmp_path):
+    some().write(tmp_path / "d")
+    read = Descriptors.read(tmp_path / "d")
+    assert_same(read, some())
+    assert isinstance(read.vectors, np.memmap)
+    assert read.vectors.dtype == np.float32
+
+
+def test_shards(tmp_path):
+    whole = some(25)
+    batches = ((whole.ids[i : i + 4], whole.vectors[i : i + 4]) for i in range(0, 25, 4))
+    assert write_shards(tmp_path / "d", batches, MADE_BY, shard_size=8) == 25
+    assert sorted(p.name for p in (tmp_path / "d").glob("*.npy")) == [f"vectors-{i:05d}.npy" for i in range(4)]
+    assert_same(Descriptors.read(tmp_path / "d"), whole)
+
+
+def test_writing_replaces_descriptors_and_nothing_else(tmp_path):
+    some(3).write(tmp_path / "d")
+    some(5).write(tmp_path / "d")
+    assert len(Descriptors.read(tmp_path / "d").ids) == 5
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="not a set of descriptors"):
+        some().write(tmp_path / "photos")
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    some(3).write(tmp_path / "d")
+
+    def batches():
+        yield ["a"], np.zeros((1, 4), np.float32)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_shards(tmp_path / "d", batches(), MADE_BY)
+    assert len(Descriptors.read(tmp_path / "d").ids) == 3
+    with pytest.raises(ValueError, match="could no picture be read"):
+        write_shards(tmp_path / "e", [], MADE_BY)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("vectors-00000.npy", lambda p: p.unlink()),
+        ("vectors-00000.npy", lambda p: p.write_bytes(p.read_bytes()[:-20])),
+        ("vectors-00000.npy", lambda p: np.save(p, np.array([{}], object), allow_pickle=True)),
+        ("ids-00000.txt", lambda p: p.unlink()),
+        ("manifest.json", lambda p: p.unlink()),
+        ("manifest.json", lambda p: p.write_text("{")),
+        ("manifest.json", lambda p: p.write_text("{}")),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, damage):
+    some().write(tmp_path / "d")
+    damage(tmp_path / "d" / file)
+    with pytest.raises(ValueError, match=file):
+        Descriptors.read(tmp_path / "d")
+
+
+def test_counts_that_differ_from_the_manifest_are_an_error(tmp_path):
+    some().write(tmp_path / "d")
+    manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"count": 11}))
+    with pytest.raises(ValueError, match="10 ids"):
+        Descriptors.read(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a"], np.zeros((2, 3), np.float32), "1 ids for 2"),
+        (["a", "a"], np.zeros((2, 3), np.float32), "the id a is there more than once"),
+        (["a"], np.zeros((1, 3)), "float32"),
+        (["a", "b"], np.array([[0], [np.nan]], np.float32), "vector of b is not finite"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(ids, vectors, message):
+    with pytest.raises(ValueError, match=message):
+        Descriptors(ids, vectors, MADE_BY)
+
+
+def test_line_breaks_in_ids_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="line break"):
+        Descriptors(["a\nb"], np.zeros((1, 3), np.float32), MADE_BY).write(tmp_path / "d")
+
+
+def test_provenance():
+    other = Descriptors(["a"], np.zeros((1, 4), np.float32), Provenance("e" * 64, "skew_320"))
+    check_same_provenance(queries=some(), references=some())
+    with pytest.raises(ValueError, match=r"queries are of weights f{12}.*references are of weights e{12}"):
+        check_same_provenance(queries=some(), references=other)

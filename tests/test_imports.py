@@ -1,0 +1,68 @@
+"""Imports point one way (DESIGN section 2), so that a reader can take the package apart room by room."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sscd_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each room may import from those in earlier lines; files of one line may import one another.
+LEVELS = [
+    {"config", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
+    {"data", "models", "losses", "optimizer", "mesh", "search", "postprocess", "perceptual_hash", "evaluation"},
+    {"train_state", "checkpoint", "weights"},
+    {"embed", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},
+    {"demo"},
+    {"cli"},
+]
+ONLY_IN = {"faiss": {"search.py"}, "orbax": {"checkpoint.py"}}
+FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module named by an import anywhere in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def level(module: str) -> int | None:
+    """Of a module of the package, by its longest known name."""
+    matches = [
+        (len(room), number)
+        for number, rooms in enumerate(LEVELS)
+        for room in rooms
+        if module == room or module.startswith(f"{room}.")
+    ]
+    return max(matches)[1] if matches else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path: Path):
+    relative = path.relative_to(PACKAGE)
+    module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+    names = imported(path)
+    for package, files in ONLY_IN.items():
+        assert path.name in files or not any(n.split(".")[0] == package for n in names)
+    for package in FORBIDDEN.get(relative.parts[0], ()):
+        assert not any(n.split(".")[0] == package for n in names)
+    if module == "__init__":
+        return
+    mine = level(module)
+    assert mine is not None, f"{module} has no level: give it one in LEVELS"
+    for name in names:
+        theirs = level(name.removeprefix("sscd_jax.")) if name.startswith("sscd_jax.") else None
+        assert theirs is None or theirs <= mine, f"{module} must not import {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_short(path: Path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= (250 if path.name == "train.py" else 350)

@@ -87,7 +87,7 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
         ):
             for number, cell in enumerate(cells, 1):
                 name = f"{letter}{number:05d}"
-                _save(_enlarged(cell, rng), unfinished / folder / f"{name}.jpg", rng)
+                _save(_resized(cell.image, rng), unfinished / folder / f"{name}.jpg", rng)
                 instances.append((name, cell.photograph, *cell.box))
                 bar.update()
         # There are fewer held-back cells than queries that copy nothing: some cells serve again,
@@ -96,8 +96,8 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
         for number, reference in enumerate(queries, 1):
             name = f"Q{number:05d}"
             cell = spare.pop() if reference is None else references[reference]
-            others = [_enlarged(other, rng) for other in _three(held_back, cell, rng)]
-            edited, names = edit(_enlarged(cell, rng), rng, others, int(rng.integers(2, 4)))
+            others = [_resized(other.image, rng) for other in _three(held_back, cell, rng)]
+            edited, names = edit(_resized(cell.image, rng), rng, others, int(rng.integers(2, 4)))
             _save(_resized(edited, rng), unfinished / "queries" / f"{name}.jpg", rng)
             of = "" if reference is None else f"R{reference + 1:05d}"
             query_rows.append((name, of, cell.photograph, *cell.box, " + ".join(names)))
@@ -160,10 +160,6 @@ def _three(cells: list[Cell], but: Cell, rng: np.random.Generator) -> list[Cell]
     """Three cells of the list, none of them `but`."""
     drawn = [cells[i] for i in rng.choice(len(cells), 4, replace=False)]
     return [cell for cell in drawn if cell is not but][:3]
-
-
-def _enlarged(cell: Cell, rng: np.random.Generator) -> Image.Image:
-    return _resized(cell.image, rng)
 
 
 def _resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -17,7 +17,7 @@ from sscd_jax.data.decode import Preset
 from sscd_jax.data.pipeline import inference_batches, why_unreadable
 from sscd_jax.data.sources import Source
 from sscd_jax.descriptors import Provenance, write_shards
-from sscd_jax.mesh import check_divisible, create_mesh, to_devices
+from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.models import SSCD, normalize
 from sscd_jax.weights import sha256
 
@@ -40,6 +40,7 @@ def embed(
     Yields:
         (int64 [n] indexes, float32 [n, dims] their descriptors, int64 [m] indexes of pictures that cannot be read).
     """
+    variables = jax.device_put(variables, replicated(mesh))
     pending = None
     for batch in inference_batches(source, preset, batch_size=batch_size).as_numpy_iterator():
         images = to_devices({"images": batch["images"]}, mesh)["images"]

@@ -1,5 +1,6 @@
 """Pictures to descriptors."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -83,7 +84,7 @@ def write_descriptors(
             ):
                 for i in bad:
                     errors.append({"path": source.paths[i], "reason": why_unreadable(source, int(i))})
-                    bar.write("cannot read {path}: {reason}".format(**errors[-1]))
+                    bar.write("cannot read {path}: {reason}".format(**errors[-1]), file=sys.stderr)
                 bar.update(len(index) + len(bad))
                 bar.set_postfix(errors=len(errors))
                 yield [source.ids[i] for i in index], vectors

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ class TrainLog:
     def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of a validation under names that begin with val_."""
         self._record(step, {f"val_{name}": value for name, value in metrics.items()})
-        self._bar.write(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        self._say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def saved(self, step: int) -> None:
         """Notes a checkpoint, and leaves the time since the last step out of the next one's rate."""
@@ -105,7 +106,10 @@ class TrainLog:
             error = {"path": source.paths[index], "reason": why_unreadable(source, index)}
             with (self._workdir / "errors.jsonl").open("a") as file:
                 file.write(json.dumps(error) + "\n")
-            self._bar.write(f"cannot read {error['path']}, the next picture takes its place: {error['reason']}")
+            self._say(f"cannot read {error['path']}, the next picture takes its place: {error['reason']}")
+
+    def _say(self, line: str) -> None:
+        self._bar.write(line, file=sys.stderr)  # where the bar is; standard output is for the results
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         self._lines.write(json.dumps({"step": step, **values}) + "\n")

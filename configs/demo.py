@@ -12,7 +12,7 @@ from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Va
 def get_config() -> Config:
     return Config(
         steps=300,
-        data=Data(batch_size=128, image_size=64, augmentation="SIMCLR", min_crop_area=0.3, workers=2),
+        data=Data(batch_size=128, image_size=64, augmentation="SIMCLR", min_crop_area=0.7, workers=2),
         model=Model(backbone="resnet18", dims=128, width=16),
         loss=Loss(entropy_weight=1.0),
         optimizer=Optimizer(base_learning_rate=15.0, warmup_steps=0),

@@ -91,6 +91,7 @@ def test_damaged_pictures_are_errors(name, damage):
         decode(tf.constant(damage(OPAQUE[name])))
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize(("mode", "fmt"), [("L", "JPEG"), ("L", "PNG"), ("1", "PNG")])
 def test_too_many_pixels_are_an_error(mode, fmt):
     assert MAX_PIXELS < 10_000**2

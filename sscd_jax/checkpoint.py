@@ -63,6 +63,11 @@ def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: C
     return TrainState(**checkpoints.load(checkpoints.latest, abstract))
 
 
+def latest_config(checkpoints: ocp.training.Checkpointer) -> Config:
+    """The config of the run when the latest checkpoint was made; there must be one."""
+    return _config(checkpoints, saved_steps(checkpoints)[-1])
+
+
 def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
     """The steps of all complete checkpoints, in order."""
     return sorted(c.step for c in checkpoints.checkpoints)
@@ -90,7 +95,9 @@ def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
     """
     path = path.absolute()
     folder = path.parent if path.parent.name == FOLDER else path / FOLDER
-    step = int(path.name) if folder == path.parent else None
+    step = None
+    if folder == path.parent:
+        step = int(path.name) if path.name.isdigit() else -1
     with ocp.training.Checkpointer(folder) as checkpoints:
         found = saved_steps(checkpoints)
         if not found or (step is not None and step not in found):

@@ -17,6 +17,8 @@ from sscd_jax.config import Config
 def train(arguments: Sequence[str]) -> None:
     """Reads the recipe first: its values are the defaults of the options."""
     path = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    if path is None and not {"-h", "--help"} & set(arguments):
+        raise ValueError("the recipe comes first: sscd-jax train CONFIG.py --workdir DIR, as configs/disc_blur.py")
     default = configs.load(path) if path else Config()
 
     def command(workdir: Path, config: Annotated[Config, tyro.conf.arg(name="")] = default) -> None:
@@ -28,8 +30,6 @@ def train(arguments: Sequence[str]) -> None:
         Args:
             workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events.
         """
-        if path is None:
-            raise ValueError("no recipe given: sscd-jax train CONFIG.py --workdir DIR, as configs/disc_blur.py")
         if not config.data.source:
             raise ValueError("no training pictures given: --data.source DIR, or tfds:NAME, or sample")
         from sscd_jax.train import train as run
@@ -52,7 +52,7 @@ def embed(
     """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, or tfds:NAME.
+        images: A folder (searched recursively), a text file of paths, tfds:NAME, or sample.
         weights: A training run, or one of its checkpoints (RUN/checkpoints/STEP).
         out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
         preset: How pictures are resized and normalised.
@@ -77,7 +77,7 @@ def evaluate_disc(
     ground_truth: Path,
     training: Path | None = None,
     codecs: tuple[str, ...] = (),
-    score_norm: tuple[str, ...] = ("1.0[0,2]",),
+    score_norm: tuple[str, ...] = (),
     candidates: Literal["per_query", "global"] = "per_query",
     k: int = 10,
     out: Path | None = None,
@@ -91,7 +91,8 @@ def evaluate_disc(
         training: Descriptors that codecs are fitted on and scores normalised by.
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
-        score_norm: Score normalisations, as weight[first,last]; used where --training is given.
+        score_norm: Score normalisations by the training descriptors, as weight[first,last]; by default 1.0[0,2] where
+            --training is given.
         candidates: The best k of each query, or the best k x queries of all.
         k: Candidates a query.
         out: JSON file for the rows; by default QUERIES.disc.json.
@@ -99,18 +100,22 @@ def evaluate_disc(
     from sscd_jax.descriptors import Descriptors
     from sscd_jax.evaluation import disc
 
+    if score_norm and not training:
+        raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalise by")
+    out = out or queries.with_name(f"{queries.name}.disc.json")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"--out {out}: it must be a file in a folder that exists")
     rows = disc.evaluate(
         Descriptors.read(queries),
         Descriptors.read(references),
         Descriptors.read(training) if training else None,
         disc.read_ground_truth(ground_truth),
         codecs=codecs or None,
-        score_norms=[None, *score_norm] if training else [None],
+        score_norms=[None, *(score_norm or ["1.0[0,2]"])] if training else [None],
         k=k,
         candidates=candidates,
     )
     print(table(rows))
-    out = out or queries.with_name(f"{queries.name}.disc.json")
     unfinished = out.with_name(f"{out.name}.unfinished")
     unfinished.write_text(json.dumps(rows, indent=2))
     unfinished.replace(out)
@@ -136,7 +141,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "embed": embed, "evaluate disc": evaluate_disc}
@@ -170,6 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train(rest)
         else:
             tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        more = "; the same command goes on from the last checkpoint" if name in ("train", "demo") else ""
+        print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
+        sys.exit(130)

@@ -6,6 +6,8 @@ A recipe is a file in configs/ with `get_config() -> Config`. Every field is an 
 
 import dataclasses
 import importlib.util
+import math
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +108,10 @@ class Optimizer:
     def __post_init__(self) -> None:
         _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it must be in [0, 1)")
         rate = self.base_learning_rate if self.absolute_learning_rate is None else self.absolute_learning_rate
-        _require(rate > 0, f"the learning rate is {rate}; it must be positive")
+        _require(0 < rate < math.inf, f"the learning rate is {rate}; it must be positive and finite")
+        _require(0 <= self.weight_decay < math.inf, f"optimizer.weight_decay is {self.weight_decay}; at least 0")
+        _require(self.trust_coefficient > 0, f"optimizer.trust_coefficient is {self.trust_coefficient}; above 0")
+        _require(self.eps >= 0, f"optimizer.eps is {self.eps}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,8 @@ class Validation:
     def __post_init__(self) -> None:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]
         _require(all(given) or not any(given), "validation needs all of queries, references and ground_truth, or none")
+        _require(self.batch_size > 0, f"validation.batch_size is {self.batch_size}; it must be positive")
+        _require(self.image_size >= 32, f"validation.image_size is {self.image_size}; the network needs 32 or more")
         _require(self.every_epochs > 0, f"validation.every_epochs is {self.every_epochs}; it must be positive")
 
 
@@ -216,17 +223,37 @@ def load(path: Path) -> Config:
     """The `get_config()` of a Python file.
 
     Raises:
-        ValueError: there is no such file, or it has no get_config() that returns a Config.
+        ValueError: there is no such file, it fails, or it has no get_config() that returns a Config.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file; recipes are in configs/, as configs/disc_blur.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config() if hasattr(module, "get_config") else None
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except Exception as error:  # whatever a recipe can do
+        line = max(
+            (f.lineno or 0 for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)), default=0
+        )
+        where = f"{path}, line {line}" if line else str(path)
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"{path} has no function get_config() that returns a sscd_jax.config.Config")
     return config
+
+
+def differences(before: Config, after: Config) -> list[str]:
+    """The settings that are not the same, as "data.batch_size 8 -> 4"."""
+    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    return [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -38,15 +38,20 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     and report.html. A demo that was interrupted goes on where it was.
 
     Raises:
-        ValueError: `out` holds a demo of another seed or length; what it needs is not there.
+        ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
     """
     if not RECIPE.is_file():
         raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
     config = demo_config(out, seed=seed, steps=steps)
-    earlier = out / "run" / "config.json"
-    if earlier.is_file() and configs.from_dict(json.loads(earlier.read_text())) != config:
-        raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    pictures = out / "pictures"
+    pictures, earlier = out / "pictures", out / "run" / "config.json"
+    if earlier.is_file():
+        there = configs.from_dict(json.loads(earlier.read_text()))
+        # The folder may have been moved since.
+        data = dataclasses.replace(there.data, source=config.data.source)
+        if dataclasses.replace(there, data=data, validation=config.validation) != config:
+            raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
+    elif out.exists() and any(path.name not in ("pictures", "pictures.unfinished") for path in out.iterdir()):
+        raise ValueError(f"{out} holds something else than a demo: name another --out")
     if not pictures.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         benchmark_set.make(pictures, seed=seed)
@@ -98,14 +103,14 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
     """The recipe of configs/demo.py on the pictures in `out`; fewer steps keep the same share of warm-up."""
     config = configs.load(RECIPE)
-    pictures = out / "pictures"
+    pictures = out.absolute() / "pictures"
     optimizer = config.optimizer
     if steps is not None:
         optimizer = dataclasses.replace(optimizer, warmup_steps=min(optimizer.warmup_steps or 0, steps // 10))
     return dataclasses.replace(
         config,
         seed=seed,
-        steps=steps or config.steps,
+        steps=config.steps if steps is None else steps,
         optimizer=optimizer,
         data=dataclasses.replace(config.data, source=str(pictures / "training")),
         validation=dataclasses.replace(

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sscd_jax.data.decode import Preset
-from sscd_jax.data.pipeline import inference_batches, why_unreadable
-from sscd_jax.data.sources import Source
+from sscd_jax.data.pipeline import inference_batches, numpy_batches, why_unreadable
+from sscd_jax.data.sources import Source, check_unique_ids
 from sscd_jax.descriptors import Provenance, write_shards
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.models import SSCD, normalize
@@ -43,7 +43,7 @@ def embed(
     """
     variables = jax.device_put(variables, replicated(mesh))
     pending = None
-    for batch in inference_batches(source, preset, batch_size=batch_size).as_numpy_iterator():
+    for batch in numpy_batches(inference_batches(source, preset, batch_size=batch_size)):
         images = to_devices({"images": batch["images"]}, mesh)["images"]
         vectors = _descriptors(variables, images, model=model, mean=preset.mean, std=preset.std)
         if pending is not None:
@@ -68,10 +68,11 @@ def write_descriptors(
         Summary: embedded, unreadable (the list of these), images_per_second, out.
 
     Raises:
-        ValueError: the batch does not divide over the devices, or no picture can be read.
+        ValueError: the batch does not divide over the devices, two pictures have one id, or none can be read.
     """
     check_divisible(batch_size, "--batch-size")
-    versions = {name: version(name) for name in ("sscd_jax", "jax", "numpy", "pillow")}
+    check_unique_ids(source)
+    versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
     details = {"preset": preset.parameters(), "versions": versions, "source": source.name}
     provenance = Provenance(sha256(variables), preset.name, details)
     errors: list[dict[str, str]] = []

@@ -54,7 +54,7 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 def check_divisible(batch_size: int, option: str) -> None:
     """Raises ValueError where a global batch does not divide over the devices; says which sizes do."""
     devices = jax.device_count()
-    if batch_size % devices:
+    if batch_size < 1 or batch_size % devices:
         near = max(batch_size // devices, 1) * devices
         raise ValueError(
             f"{option} {batch_size} does not divide over {devices} devices: take a multiple of {devices}, as {near}"

@@ -77,6 +77,12 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
         raise ValueError(f"codec {codec} must be fitted: give training descriptors, or use the codec Flat")
     try:
         index = faiss.index_factory(training.shape[1], codec)
+    except RuntimeError as error:
+        raise ValueError(f"codec {codec}: faiss knows no such factory string; one is PCAW512,L2norm,Flat") from error
+    encoder = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if not isinstance(encoder, faiss.IndexFlat):
+        raise ValueError(f"codec {codec}: only transforms before Flat give vectors, as PCAW512,L2norm,Flat")
+    try:
         index.train(_contiguous(training))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

@@ -1,6 +1,7 @@
 """Training: `train(config, workdir)` reads from top to bottom."""
 
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from jax import Array
 from sscd_jax import checkpoint, train_state
 from sscd_jax import config as configs
 from sscd_jax.config import Config
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.pipeline import numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
@@ -60,6 +61,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
     """
     # ---- Devices and data: what cannot work is refused here, before any picture is read.
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file: name a folder for the run")
     mesh = create_mesh()
     check_divisible(config.data.batch_size, "--data.batch-size")
     source = open_source(config.data.source, split=config.data.split, data_dir=config.data.data_dir)
@@ -89,7 +92,12 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     with checkpoint.open_checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state = checkpoint.restore(checkpoints, state, config)
         start = int(state.step)
-        (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
+        if start >= length.total:
+            print(f"{workdir} has its {length.total} steps already", file=sys.stderr)
+        elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
+            print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
+        if start < length.total:
+            (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
         log = TrainLog(
             workdir,
             saved=checkpoint.saved_steps(checkpoints),
@@ -97,7 +105,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             batch_size=config.data.batch_size,
             schedule=schedule,
         )
-        batches = train_batches(
+        dataset = train_batches(
             source,
             batch_size=config.data.batch_size,
             image_size=config.data.image_size,
@@ -108,7 +116,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             host_index=jax.process_index(),
             host_count=jax.process_count(),
             workers=config.data.workers,
-        ).as_numpy_iterator()
+        )
+        batches = numpy_batches(dataset)
 
         # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch

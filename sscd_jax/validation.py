@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from sscd_jax.config import Validation
 from sscd_jax.data.decode import Preset, skew
-from sscd_jax.data.sources import Source, open_source
+from sscd_jax.data.sources import Source, check_unique_ids, open_source
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embed import embed
 from sscd_jax.evaluation import disc
@@ -38,6 +38,8 @@ def open_validation(config: Validation) -> ValidationSet | None:
         return None
     check_divisible(config.batch_size, "--validation.batch-size")
     queries, references = open_source(config.queries), open_source(config.references)
+    check_unique_ids(queries)
+    check_unique_ids(references)
     ground_truth = disc.read_ground_truth(Path(config.ground_truth))
     known = set(queries.ids), set(references.ids)
     if absent := [pair for pair in ground_truth if pair[0] not in known[0] or pair[1] not in known[1]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sscd_jax import Descriptors
+from sscd_jax import Descriptors, Provenance
 from sscd_jax.cli import main
 
 DEBUG = str(Path(__file__).parents[1] / "configs" / "debug.py")
@@ -86,7 +86,8 @@ def test_train_refuses_what_cannot_work(capsys, tmp_path, pictures):
     assert "no such folder or file" in fails(
         capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "absent")
     )
-    assert "no recipe given" in fails(capsys, "train", *workdir)
+    assert "the recipe comes first" in fails(capsys, "train", *workdir)
+    assert "the recipe comes first" in fails(capsys, "train", *workdir, DEBUG)
     assert "--data.source DIR" in fails(capsys, "train", DEBUG, *workdir, "--data.source", "")
     assert not (tmp_path / "run").exists(), "nothing was started"
 
@@ -105,3 +106,46 @@ def test_help_lists_defaults(capsys):
 def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):
     message = fails(capsys, "embed", str(pictures), "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
     assert "is not a training run" in message
+
+
+def test_a_folder_without_a_readable_picture_ends_in_one_line(capfd, run, tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.jpg").write_bytes(b"text")
+    message = fails(capfd, "train", DEBUG, "--workdir", str(tmp_path / "run"), "--data.source", str(folder))
+    assert f"100 pictures of {folder} in a row cannot be read: are they pictures?" in message
+    assert "Traceback" not in message
+    out = ["--out", str(tmp_path / "out"), "--batch-size", "8"]
+    message = fails(capfd, "embed", str(folder), "--weights", str(run), *out)
+    assert "could no picture be read?" in message
+    assert "Traceback" not in message
+
+
+def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    full, flat = rng.normal(size=(50, 8)).astype(np.float32), np.zeros((50, 8), np.float32)
+    flat[:, :5] = full[:, :5]
+    (tmp_path / "truth.csv").write_text("query_id,reference_id\nq,r3\n")
+    codecs = {}
+    for name, training in {"full": full, "flat": flat}.items():
+        sets = {"queries": (["q"], training[3:4]), "references": ([f"r{i}" for i in range(20)], training[:20])}
+        sets["training"] = [f"t{i}" for i in range(50)], training
+        options = ["--ground-truth", str(tmp_path / "truth.csv"), "--out", str(tmp_path / "rows.json")]
+        for key, (ids, vectors) in sets.items():
+            Descriptors(ids, vectors, Provenance("w", "p")).write(tmp_path / name / key)
+            options += [f"--{key}", str(tmp_path / name / key)]
+        main(["evaluate", "disc", *options])
+        rows = json.loads((tmp_path / "rows.json").read_text())
+        assert {row["score_norm"] for row in rows} == {None, "1.0[0,2]"}
+        codecs[name] = {row["codec"] for row in rows}
+    assert codecs == {"full": {"Flat", "PCAW8,L2norm,Flat"}, "flat": {"Flat"}}, "whitening needs all dimensions"
+
+    assert "only transforms before Flat" in fails(capsys, "evaluate", "disc", *options, "--codecs", "IVF4,Flat")
+    assert "knows no such factory string" in fails(capsys, "evaluate", "disc", *options, "--codecs", "Nope,Flat")
+    assert "at least one candidate" in fails(capsys, "evaluate", "disc", *options, "--k", "0")
+    assert "is not of the form" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "nonsense")
+    options[-2:] = []  # without --training
+    assert "needs --training" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "1.0[0,2]")
+    options[options.index("--out") + 1] = str(tmp_path)
+    assert "must be a file" in fails(capsys, "evaluate", "disc", *options)

@@ -42,6 +42,12 @@ def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
         (lambda: Loss(entropy_weight=-1.0), "negative"),
         (lambda: Optimizer(momentum=1.0), r"\[0, 1\)"),
         (lambda: Optimizer(absolute_learning_rate=0.0), "positive"),
+        (lambda: Optimizer(absolute_learning_rate=float("inf")), "finite"),
+        (lambda: Optimizer(weight_decay=-1.0), "at least 0"),
+        (lambda: Optimizer(trust_coefficient=0.0), "above 0"),
+        (lambda: Optimizer(eps=-1.0), "negative"),
+        (lambda: Validation(batch_size=0), "positive"),
+        (lambda: Validation(image_size=8), "32 or more"),
         (lambda: Validation(queries="q"), "all of queries, references and ground_truth"),
         (lambda: Checkpoint(keep=1), "at least 2"),
         (lambda: Config(epochs=0), "positive"),
@@ -69,3 +75,23 @@ def test_a_file_without_get_config_is_refused(tmp_path):
         configs.load(tmp_path / "empty.py")
     with pytest.raises(ValueError, match="not a Python file"):
         configs.load(tmp_path / "absent.py")
+
+
+def test_a_recipe_that_fails_is_named_with_its_line(tmp_path):
+    path = tmp_path / "recipe.py"
+    for line, reason in {
+        "return Config(stepz=3)": r"line 3: TypeError: .*stepz",
+        "return Config(steps='a')": "line 3: TypeError",
+        "return Config(steps=0)": "line 3: ValueError: steps is 0",
+        "return (": "SyntaxError",
+        "return 3": "no function get_config",
+    }.items():
+        path.write_text(f"from sscd_jax.config import Config\ndef get_config():\n    {line}\n")
+        with pytest.raises(ValueError, match=f"recipe.py.*{reason}"):
+            configs.load(path)
+
+
+def test_differences():
+    after = Config(seed=1, data=Data(batch_size=8))
+    assert configs.differences(Config(), after) == ["seed 0 -> 1", "data.batch_size 4096 -> 8"]
+    assert configs.differences(after, after) == []

@@ -31,3 +31,10 @@ def test_a_folder_with_another_demo_is_left_alone(tmp_path):
         with pytest.raises(ValueError, match="another seed or length: remove it, or name another --out"):
             run(tmp_path, seed=seed, steps=steps)
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "config.json"]
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").touch()
+    with pytest.raises(ValueError, match="something else than a demo"):
+        run(tmp_path / "mine", seed=0, steps=20)
+    with pytest.raises(ValueError, match="steps is 0"):
+        run(tmp_path / "new", seed=0, steps=0)

@@ -181,3 +181,31 @@ def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
     ]
     assert [line["step"] for line in histories[1]] == list(range(1, 25))
     assert [line["loss"] for line in histories[0]] == [line["loss"] for line in histories[1]]
+
+
+def test_going_on_with_other_settings_is_said(pictures, tmp_path, capsys):
+    train(run_config(pictures, steps=2), tmp_path)
+    train(run_config(pictures, steps=4), tmp_path)
+    assert f"{tmp_path} goes on after step 2 with other settings: steps 2 -> 4\n" in capsys.readouterr().err
+    written = (tmp_path / "config.json").read_text()
+    train(run_config(pictures, steps=3), tmp_path)
+    assert f"{tmp_path} has its 3 steps already\n" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
+
+
+def test_ctrl_c_is_one_line(pictures, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from sscd_jax.config import *\n"
+        "def get_config():\n"
+        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        "        model=Model(backbone='resnet18', dims=16, width=8))\n"
+    )
+    process = start(config, tmp_path / "run")
+    while lines_in(tmp_path / "run") < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "sscd-jax train: interrupted; the same command goes on from the last checkpoint" in output
+    assert "Traceback" not in output

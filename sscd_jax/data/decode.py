@@ -25,9 +25,22 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     """
     image = tf.case(
         [(tf.io.is_jpeg(data), lambda: _decode_jpeg(data)), (_is_deep_png(data), lambda: _decode_png(data))],
-        default=lambda: tf.ensure_shape(tf.numpy_function(decode_with_pillow, [data], tf.uint8), [None, None, 3]),
+        default=lambda: _decode_by_pillow(data),
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
+    def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
+        # TensorFlow prints the traceback of every exception in here.
+        try:
+            return decode_with_pillow(data), ""
+        except (OSError, ValueError) as error:
+            return np.zeros((0, 0, 3), np.uint8), str(error)
+
+    image, reason = tf.numpy_function(pixels_or_reason, [data], (tf.uint8, tf.string), stateful=False)
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(image) > 0, [reason])]):
+        return tf.ensure_shape(image, [None, None, 3])
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:

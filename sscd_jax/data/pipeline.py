@@ -1,6 +1,8 @@
 """The training and the inference pipeline."""
 
 import os
+import re
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -116,17 +118,37 @@ def inference_batches(
     return dataset.batch(batch_size, drop_remainder=True).with_options(_options(workers)).prefetch(2)
 
 
+def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of a pipeline as numpy.
+
+    Raises:
+        ValueError: the pictures of a source cannot be read.
+    """
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise ValueError(_reason(error)) from error
+
+
 def why_unreadable(source: Source, index: int) -> str:
     """The reason for which a picture cannot be read, found by reading it again; one line."""
     try:
         data = source.read(tf.constant(index, tf.int64)).numpy()
     except tf.errors.OpError as error:
-        return error.message.splitlines()[0]
+        return _reason(error)
     try:
         decode_with_pillow(data)
     except (OSError, ValueError) as error:
         return str(error)
     return "not decoded by TensorFlow"
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What the error says, without TensorFlow's names of operations."""
+    line = error.message.splitlines()[0]
+    if asserted := re.search(r"assertion failed: \[(.*?)\]", line):
+        return asserted[1]
+    return re.sub(r"\{\{.*?\}\} ?| \[Op:.*", "", line)
 
 
 def _interleave(dataset: tf.data.Dataset, function, workers: int | None) -> tf.data.Dataset:

@@ -24,7 +24,7 @@ class Source:
 
     Attributes:
         name: as the user gave it.
-        ids: one for each picture, unique.
+        ids: one for each picture; training does not need them to be unique, see `check_unique_ids`.
         paths: where each picture is, for messages: its file, or its place in the TFDS data set.
         read: graph function from an int64 scalar, the index, to the encoded bytes, a scalar string.
     """
@@ -49,7 +49,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         data_dir: where TFDS data sets are; by default where TFDS puts them. For "tfds:ImageFolder" the folder.
 
     Raises:
-        ValueError: there is no such source, no picture in it, or two pictures with one id; says what to do.
+        ValueError: there is no such source, or no picture in it; says what to do.
     """
     if source.startswith("tfds:"):
         return _tfds(source, split, data_dir)
@@ -79,20 +79,27 @@ def _folder(folder: str) -> Source:
 
 
 def _list(file: str) -> Source:
-    with tf.io.gfile.GFile(file) as lines:
-        names = [line.strip() for line in lines if line.strip()]
+    try:
+        with tf.io.gfile.GFile(file) as lines:
+            names = [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
     if not names:
         raise ValueError(f"no paths in {file}: it should have one a line")
     paths = [os.path.join(os.path.dirname(file), name) for name in names]
     return _files(file, [os.path.splitext(name)[0] for name in names], paths)
 
 
-def _files(name: str, ids: list[str], paths: list[str]) -> Source:
+def check_unique_ids(source: Source) -> None:
+    """Raises ValueError where two pictures have one id, as photo.jpg and photo.webp in one folder; names them."""
     first: dict[str, str] = {}
-    for one, path in zip(ids, paths, strict=True):
+    for one, path in zip(source.ids, source.paths, strict=True):
         if one in first:
             raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
         first[one] = path
+
+
+def _files(name: str, ids: list[str], paths: list[str]) -> Source:
     table = tf.constant(paths)
     return Source(name, ids, paths, lambda index: tf.io.read_file(table[index]))
 

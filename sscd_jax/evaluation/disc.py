@@ -31,21 +31,35 @@ def read_ground_truth(path: Path) -> list[tuple[str, str]]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the ground truth is a CSV file with the header query_id,reference_id")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from error
     if not rows or rows[0][:2] != ["query_id", "reference_id"]:
         raise ValueError(f"{path}: the first line must be query_id,reference_id")
     for number, row in enumerate(rows[1:], 2):
         if len(row) < 2 and row:
             raise ValueError(f"{path}, line {number}: it must be query_id,reference_id, not {','.join(row)}")
-    return [(row[0], row[1]) for row in rows[1:] if row and row[1]]
+    pairs = [(row[0], row[1]) for row in rows[1:] if row and row[1]]
+    if not pairs:
+        raise ValueError(f"{path}: there is no pair in it: nothing copies anything")
+    return pairs
 
 
 def default_codecs(training: Descriptors | None) -> list[str]:
-    """Plain search, and whitening to the full length where there is enough to fit it on (official get_codecs)."""
-    if training is None or len(training.ids) < training.vectors.shape[1]:
+    """Plain search, and whitening to the full length where there is enough to fit it on (official get_codecs).
+
+    Enough is as many vectors as dimensions, which vary along every dimension: a direction of less than a millionth of
+    the largest variance is rounding in float32, and whitening would blow it up.
+    """
+    if training is None:
         return ["Flat"]
-    return ["Flat", f"PCAW{training.vectors.shape[1]},L2norm,Flat"]
+    dims = training.vectors.shape[1]
+    sample = training.vectors[: 16 * dims]
+    if np.linalg.matrix_rank(sample - sample.mean(0), rtol=1e-3) < dims:
+        return ["Flat"]
+    return ["Flat", f"PCAW{dims},L2norm,Flat"]
 
 
 def evaluate(
@@ -78,6 +92,10 @@ def evaluate(
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
             descriptors are missing or too few.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; a query needs at least one candidate")
+    for text in filter(None, score_norms):
+        ScoreNorm.parse(text)
     rows = []
     for score_norm in score_norms:
         for codec in codecs or default_codecs(training):
@@ -148,11 +166,11 @@ def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequen
     query_row = {name: row for row, name in enumerate(query_ids)}
     reference_row = {name: row for row, name in enumerate(reference_ids)}
     absent = [q for q, _ in pairs if q not in query_row] + [r for _, r in pairs if r not in reference_row]
-    if absent or not pairs:
+    if not pairs:
+        raise ValueError("the ground truth has no pairs")
+    if absent:
         raise ValueError(
             f"{len(absent)} ids of the ground truth have no descriptor, as {', '.join(absent[:3])}: "
             f"ids of queries look like {query_ids[0]}, of references like {reference_ids[0]}"
-            if absent
-            else "the ground truth has no pairs"
         )
     return np.array([query_row[q] * len(reference_ids) + reference_row[r] for q, r in dict.fromkeys(pairs)], np.int64)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from sscd_jax.data.pipeline import train_batches
-from sscd_jax.data.sources import open_source
+from sscd_jax.data.sources import check_unique_ids, open_source
 
 
 def contents(source) -> list[bytes]:
@@ -54,7 +54,9 @@ def test_refused(tmp_path, pictures):
     for name in ("a.jpg", "a.png"):
         (tmp_path / name).write_bytes(files(pictures)[0].read_bytes())
     with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have the same id a"):
-        open_source(str(tmp_path))
+        check_unique_ids(open_source(str(tmp_path)))
+    with pytest.raises(ValueError, match=r"a\.jpg is no text file of paths"):
+        open_source(str(tmp_path / "a.jpg"))
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="no paths in"):
         open_source(str(tmp_path / "empty.txt"))

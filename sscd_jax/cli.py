@@ -166,7 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = next((n for n in [*COMMANDS, "train"] if arguments[: len(n.split())] == n.split()), None)
     if name is None:
         if arguments and arguments[0] not in ("-h", "--help"):
-            print(f"sscd-jax: no command {arguments[0]}\n\n{USAGE}", file=sys.stderr)
+            near = [n for n in COMMANDS if n.startswith(arguments[0])]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            print(f"sscd-jax: no command {arguments[0]}{hint}\n\n{USAGE}", file=sys.stderr)
             sys.exit(2)
         print(USAGE)
         return

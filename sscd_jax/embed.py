@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tensorflow as tf
 from jax import Array
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -73,6 +74,7 @@ def write_descriptors(
     check_divisible(batch_size, "--batch-size")
     check_unique_ids(source)
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
+    versions["tensorflow"] = tf.__version__  # whatever the name of its distribution
     details = {"preset": preset.parameters(), "versions": versions, "source": source.name}
     provenance = Provenance(sha256(variables), preset.name, details)
     errors: list[dict[str, str]] = []

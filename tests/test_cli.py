@@ -101,6 +101,7 @@ def test_help_lists_defaults(capsys):
     main(["--help"])
     assert "evaluate disc" in capsys.readouterr().out
     assert "no command fly" in fails(capsys, "fly")
+    assert "did you mean evaluate disc?" in fails(capsys, "evaluate", "--help")
 
 
 def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):

@@ -48,7 +48,7 @@ def test_manifest_says_what_made_them(pictures, variables, tmp_path):
     one = Descriptors.read(tmp_path / "out")
     assert list(one.ids) == list(source.ids)
     assert one.provenance.details["preset"]["mean"] == [0.485, 0.456, 0.406]
-    assert {"sscd_jax", "jax"} <= set(one.provenance.details["versions"])
+    assert {"sscd_jax", "jax", "flax", "tensorflow"} <= set(one.provenance.details["versions"])
     assert not (tmp_path / "out" / "errors.jsonl").exists()
 
     changed = jax.tree.map(lambda leaf: leaf + 1e-6, variables)

@@ -50,7 +50,9 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         data = dataclasses.replace(there.data, source=config.data.source)
         if dataclasses.replace(there, data=data, validation=config.validation) != config:
             raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    elif out.exists() and any(path.name not in ("pictures", "pictures.unfinished") for path in out.iterdir()):
+    elif (
+        out.exists() and not (pictures / "queries.csv").is_file() and set(out.iterdir()) - {out / "pictures.unfinished"}
+    ):
         raise ValueError(f"{out} holds something else than a demo: name another --out")
     if not pictures.is_dir():
         out.mkdir(parents=True, exist_ok=True)

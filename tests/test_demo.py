@@ -36,5 +36,11 @@ def test_a_folder_with_another_demo_is_left_alone(tmp_path):
     (tmp_path / "mine" / "photo.jpg").touch()
     with pytest.raises(ValueError, match="something else than a demo"):
         run(tmp_path / "mine", seed=0, steps=20)
+    # A demo that was killed when its training began is one; here its training pictures are gone.
+    (tmp_path / "killed" / "run").mkdir(parents=True)
+    (tmp_path / "killed" / "pictures").mkdir()
+    (tmp_path / "killed" / "pictures" / "queries.csv").touch()
+    with pytest.raises(ValueError, match="training: no such folder"):
+        run(tmp_path / "killed", seed=0, steps=20)
     with pytest.raises(ValueError, match="steps is 0"):
         run(tmp_path / "new", seed=0, steps=0)

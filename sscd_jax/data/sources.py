@@ -115,10 +115,10 @@ def _tfds(source: str, split: str, data_dir: str | None) -> Source:
     if not images:
         raise ValueError(f"{source} has no image among its features: {', '.join(builder.info.features)}")
     decoders = {images[0]: tfds.decode.SkipDecoding()}
-    try:
-        examples: Any = builder.as_data_source(split, decoders=decoders)
-    except (NotImplementedError, ValueError):
-        # Not stored as ArrayRecord: its files can only be read in order.
+    examples: Any
+    if builder.info.available_file_formats() & tfds.core.file_adapters.FileFormat.with_random_access():
+        examples = builder.as_data_source(split, decoders=decoders)
+    else:  # its files can only be read in order
         dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
         encoded = (example[images[0]] for example in tfds.as_numpy(dataset))
         examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)

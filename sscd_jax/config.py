@@ -166,6 +166,10 @@ class Config:
     """Length of the run."""
     steps: int | None = None
     """The same in steps; takes the place of epochs."""
+    init_from: str = ""
+    """Weights to start from, of any format: a file, a training run, or the name of fetched weights."""
+    init_projection: bool = True
+    """Start from the projection of init_from too; without it, or where it has none, the projection is drawn anew."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)

@@ -21,7 +21,8 @@ from sscd_jax.data.sources import Source, check_unique_ids
 from sscd_jax.descriptors import Provenance, write_shards
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.models import SSCD, normalize
-from sscd_jax.weights import sha256
+from sscd_jax.models.folding import fold
+from sscd_jax.weights import hash_variables
 
 
 @partial(jax.jit, static_argnames=("model", "mean", "std"))
@@ -42,7 +43,7 @@ def embed(
     Yields:
         (int64 [n] indexes, float32 [n, dims] their descriptors, int64 [m] indexes of pictures that cannot be read).
     """
-    variables = jax.device_put(variables, replicated(mesh))
+    model, variables = fold(model, jax.device_put(variables, replicated(mesh)))
     pending = None
     for batch in numpy_batches(inference_batches(source, preset, batch_size=batch_size)):
         images = to_devices({"images": batch["images"]}, mesh)["images"]
@@ -76,7 +77,7 @@ def write_descriptors(
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
     versions["tensorflow"] = tf.__version__  # whatever the name of its distribution
     details = {"preset": preset.parameters(), "versions": versions, "source": source.name}
-    provenance = Provenance(sha256(variables), preset.name, details)
+    provenance = Provenance(hash_variables(variables), preset.name, details)
     errors: list[dict[str, str]] = []
     start = time.perf_counter()
 

@@ -23,6 +23,7 @@ from sscd_jax.optimizer import lars, warmup_cosine
 from sscd_jax.train_log import TrainLog, latest_metrics
 from sscd_jax.train_state import TrainState
 from sscd_jax.validation import open_validation, validate
+from sscd_jax.weights.start import start_from
 
 
 def train_step(
@@ -86,6 +87,18 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         out_shardings=replicated(mesh),
     )
     state = train_state.create(model, optimizer, config.seed, replicated(mesh))
+    batches_of = partial(
+        train_batches,
+        source,
+        image_size=config.data.image_size,
+        augmentation=config.data.augmentation,
+        min_crop_area=config.data.min_crop_area,
+        seed=config.seed,
+        workers=config.data.workers,
+    )
+    if config.init_from and not checkpoint.has_step(workdir):
+        views = batches_of(batch_size=min(config.data.batch_size, 128))  # the same on every host
+        state = start_from(config.init_from, state, model, views, projection=config.init_projection)
 
     # ---- Where the run stands.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -105,17 +118,11 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             batch_size=config.data.batch_size,
             schedule=schedule,
         )
-        dataset = train_batches(
-            source,
+        dataset = batches_of(
             batch_size=config.data.batch_size,
-            image_size=config.data.image_size,
-            augmentation=config.data.augmentation,
-            min_crop_area=config.data.min_crop_area,
-            seed=config.seed,
             start_step=start,
             host_index=jax.process_index(),
             host_count=jax.process_count(),
-            workers=config.data.workers,
         )
         batches = numpy_batches(dataset)
 

@@ -15,7 +15,7 @@ from jax import Array, lax
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
     """Convolution padded by k // 2 on every side: [B, H, W, C] * [k, k, C / groups, O] -> [B, H', W', O]."""
-    if groups == 1 and kernel.shape[0] > 1 and min(x.shape[1:3]) <= 2:
+    if groups == 1 and kernel.shape[0] > 1 and _is_small(x):
         return lax.platform_dependent(
             x,
             kernel,
@@ -37,7 +37,7 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
 
     native = partial(_native, stride=stride, groups=groups)
     d_kernel = jax.vjp(lambda kernel: native(x, kernel), kernel)[1](d_out)[0]
-    if groups == 1 and (stride > 1 or (kernel.shape[0] > 1 and min(x.shape[1:3]) <= 2)):
+    if groups == 1 and (stride > 1 or (kernel.shape[0] > 1 and _is_small(x))):
         d_x = lax.platform_dependent(
             x,
             kernel,
@@ -51,6 +51,11 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def _is_small(x: Array) -> bool:
+    """Whether a map is at most 2 high or wide; a size left open by `jax.export` is taken for larger."""
+    return any(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
 
 
 def _native(x: Array, kernel: Array, *, stride: int, groups: int) -> Array:

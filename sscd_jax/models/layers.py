@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from sscd_jax.models.convolution import conv2d
 
+BATCH_NORM_EPSILON = 1e-5
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # Kaiming normal
 
 
@@ -36,19 +37,23 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, in float32.
 
     Flax's own keeps the biased variance as the running one; torch keeps the unbiased one. Under jit the mean over a
-    batch sharded over devices is the mean over the global batch (synchronised batch normalisation).
+    batch sharded over devices is the mean over the global batch (synchronised batch normalisation). Folded, it adds a
+    bias (`models.folding`).
     """
 
     momentum: float = 0.9  # torch's 0.1
-    epsilon: float = 1e-5
+    epsilon: float = BATCH_NORM_EPSILON
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     dtype: Any = jnp.float32
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         shape = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        if self.folded:
+            return x + bias.astype(self.dtype)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
@@ -107,6 +112,8 @@ def max_pool_3x3_stride_2(x: Array) -> Array:
     def windows(x: Array) -> Array:
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
+    if not all(isinstance(side, int) for side in x.shape):  # left open by `jax.export`
+        return windows(x)
     # On the CPU the gradient of a window reduction is a scalar loop.
     return lax.platform_dependent(x, cpu=lambda x: _max_of_three(_max_of_three(x, 1), 2), default=windows)
 

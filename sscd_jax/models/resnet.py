@@ -23,11 +23,12 @@ class BasicBlock(nn.Module):
     groups: int = 1
     group_width: int = 64
     dtype: Any = jnp.float32
+    folded: bool = False
     expansion = 1
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype, folded=self.folded)
         y = conv(self.features, 3, self.stride, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, train))
         y = conv(self.features, 3, name="conv2")(y)
@@ -43,11 +44,12 @@ class Bottleneck(nn.Module):
     groups: int = 1
     group_width: int = 64
     dtype: Any = jnp.float32
+    folded: bool = False
     expansion = 4
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype, folded=self.folded)
         inner = self.features * self.group_width // 64 * self.groups
         y = nn.relu(norm(name="bn1")(conv(inner, 1, name="conv1")(x), train))
         y = conv(inner, 3, self.stride, groups=self.groups, name="conv2")(y)
@@ -62,11 +64,14 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bo
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = Conv(features, 1, block.stride, dtype=block.dtype, name="downsample_conv")(x)
-    return BatchNorm(dtype=block.dtype, name="downsample_bn")(x, train)
+    return BatchNorm(dtype=block.dtype, folded=block.folded, name="downsample_bn")(x, train)
 
 
 class ResNet(nn.Module):
-    """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion]."""
+    """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
+
+    `folded`: without batch normalisation, which `models.folding` folds into the convolutions.
+    """
 
     stage_sizes: Sequence[int]
     block: type[BasicBlock] | type[Bottleneck]
@@ -74,11 +79,12 @@ class ResNet(nn.Module):
     groups: int = 1
     group_width: int = 64
     dtype: Any = jnp.float32
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
         x = max_pool_3x3_stride_2(x)
         for stage, blocks in enumerate(self.stage_sizes):
             for i in range(blocks):
@@ -88,6 +94,7 @@ class ResNet(nn.Module):
                     groups=self.groups,
                     group_width=self.group_width,
                     dtype=self.dtype,
+                    folded=self.folded,
                     name=f"layer{stage + 1}_{i}",
                 )(x, train)
         return x

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from sscd_jax.config import Model
 from sscd_jax.models.layers import gem_pool, l2_normalize
@@ -16,27 +17,33 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(
-    images: Array,
+    images: ArrayLike,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Array:
     """RGB [..., 3], uint8 or float in [0, 1], to the network's float32 input: minus mean, over std."""
+    images = jnp.asarray(images)
     scaled = images / 255 if images.dtype == jnp.uint8 else images
     return (scaled.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std)
 
 
 class SSCD(nn.Module):
-    """Normalised images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims]."""
+    """Normalised images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
+
+    Without L2 where `normalized` is False; the pooled features themselves where `dims` is 0.
+    """
 
     backbone: ResNet
     dims: int
     pool_param: float
+    normalized: bool = True
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        features = gem_pool(self.backbone(images, train), self.pool_param)
-        init = nn.initializers.xavier_uniform()
-        return l2_normalize(nn.Dense(self.dims, kernel_init=init, name="embeddings")(features))
+        x = gem_pool(self.backbone(images, train), self.pool_param)
+        if self.dims:
+            x = nn.Dense(self.dims, kernel_init=nn.initializers.xavier_uniform(), name="embeddings")(x)
+        return l2_normalize(x) if self.normalized else x
 
 
 def build_model(
@@ -51,7 +58,7 @@ def build_model(
 
     Args:
         backbone: one of `BACKBONES`.
-        dims: length of a descriptor.
+        dims: length of a descriptor; 0 leaves the projection out, for features of a network that has none.
         width: channels of the stem, 64 in every published network; less makes a narrow network.
         pool_param: GeM's power p, 3 in the paper; 1 is mean pooling.
         dtype: of the activations; parameters, statistics, pooling and descriptors stay float32.
@@ -73,3 +80,10 @@ def build_from(config: Model) -> SSCD:
         pool_param=config.pool_param,
         dtype=jnp.dtype(config.dtype),
     )
+
+
+def describe(model: SSCD) -> dict[str, Any]:
+    """The arguments of `build_model` that make this network, less the dtype: backbone, dims, width, pool_param."""
+    plain = model.backbone.clone(folded=False)
+    name = next(n for n, make in BACKBONES.items() if make(width=plain.width, dtype=plain.dtype) == plain)
+    return {"backbone": name, "dims": model.dims, "width": plain.width, "pool_param": model.pool_param}

@@ -1,33 +1,38 @@
-"""Weights from files and training runs."""
+"""Weights of every format that is known: official files, ONNX, training runs, exports."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from flax import traverse_util
+from sscd_jax.models import SSCD, describe
+from sscd_jax.weights.fetch import PUBLISHED, cached
+from sscd_jax.weights.files import Weights, hash_variables, read_file
 
-from sscd_jax import checkpoint
-from sscd_jax.models import SSCD, build_from
+__all__ = ["Weights", "hash_variables", "load", "read"]
 
 
-def load(path: Path) -> tuple[SSCD, Any]:
-    """Network and variables of a training run, or of one of its checkpoints (RUN/checkpoints/STEP).
+def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
+    """(network, variables) of official files, ONNX graphs, training runs, exports; told apart by content.
+
+    Args:
+        path: a file or folder, see `files.read_file`; or the name of published weights that were fetched.
+        backbone: what the network must be; by default whatever the file has.
 
     Raises:
-        ValueError: the path is not a run; names it.
+        FileNotFoundError, ValueError, ImportError: as `files.read_file`; or it is another backbone.
     """
-    if not checkpoint.is_run(path):
-        raise ValueError(f"{path} is not a training run: give a folder that `sscd-jax train --workdir` wrote")
-    config, variables = checkpoint.load_run(path)
-    return build_from(config.model), variables
+    weights = read(path)
+    found = describe(weights.model)["backbone"]
+    if backbone not in (None, found):
+        raise ValueError(f"{path} holds a {found}, not a {backbone}")
+    return weights.model, weights.variables
 
 
-def sha256(variables: Any) -> str:
-    """A hash of names, shapes and values of all variables, which tells one set of weights from another."""
-    digest = hashlib.sha256()
-    for name, value in sorted(traverse_util.flatten_dict(jax.device_get(variables), sep="/").items()):
-        digest.update(f"{name} {value.shape} {value.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
+def read(path: str | Path) -> Weights:
+    """As `load`, with what is known of where the weights come from."""
+    name = str(path)
+    if name in PUBLISHED and not Path(path).exists():
+        found = cached(name)
+        if found is None:
+            raise FileNotFoundError(f"{name} has not been fetched yet: sscd-jax weights fetch {name}")
+        return read_file(found)
+    return read_file(Path(path))

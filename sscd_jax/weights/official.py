@@ -1,8 +1,11 @@
-"""State dicts of the official code (torchvision or classy_vision key names) to our model and variables."""
+"""The official code's state dicts (torchvision or classy_vision names) to our variables and back.
+
+`module_names` is the table: a row a module, with its three names.
+"""
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +14,7 @@ from flax import traverse_util
 
 from sscd_jax.models import SSCD, build_model
 
-# classy_vision's names, said in torchvision's. {last} is the number of a block's last convolution.
-CLASSY_TO_TORCHVISION = (
-    (r"initial_block\._module\.0\.", r"conv1."),
-    (r"initial_block\._module\.1\.", r"bn1."),
-    (r"blocks\.(\d)\.block\1-(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
-    (r"convolutional_block\.0\.", r"conv1."),
-    (r"convolutional_block\.1\.", r"bn1."),
-    (r"convolutional_block\.3\.", r"conv2."),
-    (r"convolutional_block\.4\.", r"bn2."),
-    (r"convolutional_block\.6\.", r"conv3."),
-    (r"^(layer\d\.\d+\.)bn\.", r"\1bn{last}."),
-    (r"^embeddings\.1\.", r"fc."),
-)
-
-# torchvision's names to (collection, path of modules); the leaf is named by LEAVES.
-TORCHVISION_TO_MODULES = (
-    (r"fc", ("embeddings",)),
-    (r"(conv1|bn1)", ("backbone", r"\1")),
-    (r"(layer\d)\.(\d+)\.((?:conv|bn)\d)", ("backbone", r"\1_\2", r"\3")),
-    (r"(layer\d)\.(\d+)\.downsample\.0", ("backbone", r"\1_\2", "downsample_conv")),
-    (r"(layer\d)\.(\d+)\.downsample\.1", ("backbone", r"\1_\2", "downsample_bn")),
-)
-
-# (last part of the key, number of axes) to (collection, leaf, transposition).
+# A leaf by its name in torch and its number of axes: collection and name here, and the axes in our order.
 LEAVES = {
     ("weight", 4): ("params", "kernel", (2, 3, 1, 0)),  # OIHW to HWIO
     ("weight", 2): ("params", "kernel", (1, 0)),
@@ -43,75 +23,154 @@ LEAVES = {
     ("running_mean", 1): ("batch_stats", "mean", (0,)),
     ("running_var", 1): ("batch_stats", "var", (0,)),
 }
+COUNTER = "num_batches_tracked"  # of torch's batch normalisation; nothing in inference or training reads it
+IMAGENET_CLASSES = 1000
+
+Path = tuple[str, ...]
+
+
+class Names(NamedTuple):
+    """A module's path in our variables, and its official names with either backbone."""
+
+    ours: str
+    torchvision: str
+    classy_vision: str
+
+
+def module_names(stage_sizes: tuple[int, ...], convolutions: int) -> list[Names]:
+    """Every module that can hold weights, for a ResNet of so many blocks a stage and convolutions a block."""
+    rows = [
+        Names("backbone/conv1", "backbone.conv1", "backbone.initial_block._module.0"),
+        Names("backbone/bn1", "backbone.bn1", "backbone.initial_block._module.1"),
+        Names("embeddings", "backbone.fc", "embeddings.1"),
+    ]
+    for s, blocks in enumerate(stage_sizes):
+        for b in range(blocks):
+            ours, torchvision = f"backbone/layer{s + 1}_{b}", f"backbone.layer{s + 1}.{b}"
+            classy = f"backbone.blocks.{s}.block{s}-{b}"
+            for n in range(1, convolutions + 1):
+                bn = "bn" if n == convolutions else f"convolutional_block.{3 * n - 2}"
+                conv = f"{classy}.convolutional_block.{3 * n - 3}"
+                rows.append(Names(f"{ours}/conv{n}", f"{torchvision}.conv{n}", conv))
+                rows.append(Names(f"{ours}/bn{n}", f"{torchvision}.bn{n}", f"{classy}.{bn}"))
+            for n, module in enumerate(("downsample_conv", "downsample_bn")):
+                rows.append(Names(f"{ours}/{module}", f"{torchvision}.downsample.{n}", f"{classy}.downsample.{n}"))
+    return rows
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0) -> tuple[SSCD, Any]:
-    """An official state dict as (model, variables); the backbone is told by the tensors.
+    """A state dict as (model, variables); backbone, dims and width are told by the tensors.
 
     Args:
-        state: float32 arrays by the names of the official model.Model, either implementation.
+        state: arrays by the names of the official model.Model, either implementation; or of a plain torchvision
+            ResNet, whose classifier of 1000 classes is left out: the model then has no projection (dims 0).
         pool_param: GeM's power, which a state dict does not hold.
 
     Raises:
         ValueError: keys that are unknown, missing or of another shape than the network's; all are listed.
     """
-    named = _torchvision_names(state)
-    unknown, flat = [], {}
-    for key, (original, value) in named.items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        path = _flax_path(key, value.ndim)
-        if path is None:
-            unknown.append(original)
-        else:
-            *names, axes = path
-            flat[tuple(names)] = (original, np.transpose(value, axes).astype(np.float32))
-    model = build_model(**_architecture(named), pool_param=pool_param)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    expected = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
-    problems = [f"unknown: {key}" for key in unknown]
-    problems += [f"unknown: {flat[path][0]}" for path in flat if path not in expected]
-    problems += [f"missing: {'/'.join(path)}" for path in expected if path not in flat]
-    problems += [
-        f"shape {flat[path][1].shape} instead of {leaf.shape}: {flat[path][0]}"
-        for path, leaf in expected.items()
-        if path in flat and flat[path][1].shape != leaf.shape
-    ]
+    projection = True
+    if "conv1.weight" in state:  # the ResNet alone
+        state = {f"backbone.{key}": value for key, value in state.items()}
+        projection = "backbone.fc.weight" in state and len(state["backbone.fc.weight"]) != IMAGENET_CLASSES
+        if not projection:
+            state = {key: value for key, value in state.items() if not key.startswith("backbone.fc.")}
+    classy = any(".initial_block." in key for key in state)
+    model = build_model(**_architecture(state, classy, projection), pool_param=pool_param)
+    expected = abstract_variables(model)
+
+    names: dict[Path, str] = {}
+    keys: dict[str, Path] = {}
+    for row in _rows(model):
+        for (leaf, _), (collection, name, _) in LEAVES.items():
+            path = (collection, *row.ours.split("/"), name)
+            if path in expected:
+                names[path] = f"{row.classy_vision if classy else row.torchvision}.{leaf}"
+                keys[names[path]] = path
+
+    flat, problems = {}, []
+    for key, value in state.items():
+        if key in keys:
+            axes = next((a for (leaf, n), (_, _, a) in LEAVES.items() if n == value.ndim and key.endswith(leaf)), None)
+            flat[keys[key]] = value if axes is None else np.transpose(value, axes)
+        elif not (key.endswith(COUNTER) and key.replace(COUNTER, "running_mean") in keys):
+            problems.append(f"unknown: {key}")
+    return model, fit(flat, expected, names, problems)
+
+
+def fit(
+    flat: Mapping[Path, np.ndarray], expected: Mapping[Path, Any], names: Mapping[Path, str], problems: list[str]
+) -> Any:
+    """Arrays by path as float32 variables of the expected shapes.
+
+    Args:
+        flat: the arrays.
+        expected: what the network has, see `abstract_variables`.
+        names: what the file calls each path, for the message.
+        problems: found already.
+
+    Raises:
+        ValueError: something is missing, too much, or of another shape; lists all of it.
+    """
+    problems = problems + [f"unknown: {names.get(path, '/'.join(path))}" for path in flat if path not in expected]
+    for path, leaf in expected.items():
+        name = names.get(path, "/".join(path))
+        if path not in flat:
+            problems.append(f"missing: {name}")
+        elif flat[path].shape != leaf.shape:
+            problems.append(f"shape (kernels as HWIO) {flat[path].shape} instead of {leaf.shape}: {name}")
     if problems:
         raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
-    return model, traverse_util.unflatten_dict({path: value for path, (_, value) in flat.items()})
+    return traverse_util.unflatten_dict({path: np.asarray(value, np.float32) for path, value in flat.items()})
 
 
-def _torchvision_names(state: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    last = 3 if any("convolutional_block.6." in key for key in state) else 2
-    named = {}
-    for original, value in state.items():
-        key = original.removeprefix("backbone.")
-        for pattern, name in CLASSY_TO_TORCHVISION:
-            key = re.sub(pattern, name, key)
-        named[key.format(last=last) if "{last}" in key else key] = (original, value)
-    return named
+def abstract_variables(model: SSCD) -> dict[Path, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a network's variables, by path."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
 
 
-def _flax_path(key: str, ndim: int) -> tuple[Any, ...] | None:
-    module, _, leaf = key.rpartition(".")
-    if (leaf, ndim) not in LEAVES:
-        return None
-    collection, name, axes = LEAVES[leaf, ndim]
-    for pattern, path in TORCHVISION_TO_MODULES:
-        if match := re.fullmatch(pattern, module):
-            return (collection, *(match.expand(part) for part in path), name, axes)
-    return None
+def to_state_dict(model: SSCD, variables: Any, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
+    """The inverse of `from_state_dict`: float32 arrays by the official torchvision names, and torch's counters.
+
+    By the names of a plain torchvision ResNet where the network has no projection.
+    """
+    flat = traverse_util.flatten_dict(jax.device_get(variables))
+    state: dict[str, np.ndarray] = {}
+    for row in _rows(model):
+        for (leaf, ndim), (collection, name, axes) in LEAVES.items():
+            value = flat.get((collection, *row.ours.split("/"), name))
+            if value is not None and value.ndim == ndim:
+                state[f"{row.torchvision}.{leaf}"] = np.ascontiguousarray(np.transpose(value, np.argsort(axes)))
+                if leaf == "running_var":
+                    state[f"{row.torchvision}.{COUNTER}"] = np.array(batches_tracked, np.int64)
+    return state if model.dims else {key.removeprefix("backbone."): value for key, value in state.items()}
 
 
-def _architecture(named: Mapping[str, tuple[str, np.ndarray]]) -> dict[str, Any]:
+def backbone_of(third_stage_blocks: int, stem: int, group_inputs: int) -> tuple[str, int]:
+    """(backbone, width) of a network with so many channels out of its stem and into its first 3x3's groups.
+
+    Raises:
+        ValueError: no known backbone is like that.
+    """
+    names = {2: "resnet18", 6: "resnet50", 23: f"resnext101_32x{group_inputs * 64 // stem}d"}
+    if third_stage_blocks not in names:
+        raise ValueError(f"no known ResNet has {third_stage_blocks} blocks in its third stage")
+    return names[third_stage_blocks], stem
+
+
+def _rows(model: SSCD) -> list[Names]:
+    return module_names(tuple(model.backbone.stage_sizes), 2 if model.backbone.block.expansion == 1 else 3)
+
+
+def _architecture(state: Mapping[str, np.ndarray], classy: bool, projection: bool) -> dict[str, Any]:
     """Arguments of `build_model`, read off the number of blocks and the shapes."""
-    needed = ("conv1.weight", "layer1.0.conv2.weight", "fc.weight")
-    if absent := [key for key in needed if key not in named]:
+    rows = {row.ours: row.classy_vision if classy else row.torchvision for row in module_names((1,), 3)}
+    needed = [f"{rows[path]}.weight" for path in ("backbone/conv1", "backbone/layer1_0/conv2", "embeddings")]
+    if absent := [key for key in needed[: 2 + projection] if key not in state]:
         raise ValueError(f"not the weights of an SSCD network: no {', '.join(absent)}")
-    stem, inner, head = (named[key][1].shape for key in needed)
-    blocks = len({key.split(".")[1] for key in named if key.startswith("layer3.")})
-    names = {2: "resnet18", 6: "resnet50", 23: f"resnext101_32x{inner[1]}d"}
-    if blocks not in names:
-        raise ValueError(f"no known ResNet has {blocks} blocks in its third stage")
-    return {"backbone": names[blocks], "dims": head[0], "width": stem[0]}
+    stem, inner = (state[key].shape for key in needed[:2])
+    pattern = re.compile(r"backbone\.(?:layer3\.|blocks\.2\.block2-)(\d+)\.")
+    blocks = len({match[1] for key in state if (match := pattern.match(key))})
+    backbone, width = backbone_of(blocks, stem[0], inner[1])
+    return {"backbone": backbone, "width": width, "dims": state[needed[2]].shape[0] if projection else 0}

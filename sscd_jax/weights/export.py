@@ -1,0 +1,248 @@
+"""Weights to the formats of other runtimes, as bundles: the file, a model card, golden pairs, SHA-256 sums.
+
+What was written is loaded by its own runtime and compared on photographs before the bundle gets its name.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from sscd_jax.data.decode import Preset
+from sscd_jax.data.pipeline import inference_batches, numpy_batches
+from sscd_jax.data.sources import Source
+from sscd_jax.models import SSCD, build_model, describe, normalize
+from sscd_jax.models.folding import fold
+from sscd_jax.weights import read
+from sscd_jax.weights.files import (
+    CARD,
+    SUMS,
+    hash_file,
+    hash_variables,
+    read_file,
+    write_npz,
+    write_safetensors,
+)
+from sscd_jax.weights.official import to_state_dict
+
+Format = Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "saved_model"]
+Input = Literal["float32", "uint8"]
+Head = Literal["l2", "raw"]
+
+FILES = {
+    "npz": "sscd.npz",
+    "safetensors": "sscd.safetensors",
+    "torchvision": "sscd.torchvision.pt",
+    "onnx": "sscd.onnx",
+    "stablehlo": "sscd.stablehlo",
+    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
+}
+# Where `weights.read` finds the weights of a bundle, if elsewhere.
+WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
+RUNTIMES = {"torchvision": "torch", "onnx": "onnxruntime", "stablehlo": "jax", "saved_model": "tensorflow"}
+PROGRAMS = ("onnx", "stablehlo", "saved_model")  # that hold the computation too
+LOWEST_COSINE = 1 - 1e-5
+GOLDEN_IMAGES = 8
+
+
+def export(
+    source: str | Path,
+    out: Path,
+    *,
+    format: Format,
+    images: Source,
+    preset: Preset,
+    input: Input = "float32",
+    head: Head = "l2",
+    licence: str | None = None,
+) -> dict[str, Any]:
+    """Writes the bundle `out` of the weights `source` (see `weights.read`), and returns its model card.
+
+    Args:
+        source: file, folder or name of weights.
+        out: folder; appears when the export has passed its check. An earlier bundle there is replaced.
+        format: one of `FILES`.
+        images: pictures for the check; the first that can be read become the golden pairs.
+        preset: how pictures are resized and normalised.
+        input: of formats that hold the computation: float32, normalised pictures; uint8, pixels of 0 to 255.
+        head: of the same: l2, descriptors of norm 1; raw, before L2.
+        licence: of the weights; by default what the source says.
+
+    Raises:
+        ValueError: the format has no such input or head, or what its runtime computes is not what we compute.
+        FileNotFoundError, ImportError: as `weights.read`; or the runtime's extra is not installed.
+    """
+    if format not in PROGRAMS and (input, head) != ("float32", "l2"):
+        raise ValueError(f"{format} holds weights alone: --input and --head are for {', '.join(PROGRAMS)}")
+    if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already and is no bundle: name another folder")
+    weights = read(source)
+    network = describe(weights.model)
+    model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
+    pixels = _golden_images(images, preset)
+    expected = np.asarray(jax.jit(model.apply)(weights.variables, normalize(pixels, preset.mean, preset.std)))
+
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "golden").mkdir(parents=True)
+    file = unfinished / FILES[format]
+    batches_tracked = int(weights.origin.get("batches_tracked", 0))
+    try:
+        _write(file, format, model, weights.variables, dict(weights.origin), input, preset, batches_tracked)
+        found = _run(file, format, model, pixels, input, preset)
+        check = compare(expected, found)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
+    np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
+    runtime = RUNTIMES.get(format, "numpy")
+    packages = ("sscd_jax", "jax", "flax", "numpy")
+    card = {
+        "format": format,
+        "file": FILES[format],
+        "weights": WEIGHTS.get(format, FILES[format]),
+        "network": network,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights.variables["params"])),
+        "batch_norm": "folded into the convolutions" if format in PROGRAMS else "separate",
+        "input": _describe_input(format, input),
+        "output": {"name": "descriptors", "dtype": "float32", "shape": ["batch", expected.shape[1]], "head": head},
+        "preset": preset.parameters(),
+        "source": {"path": str(source), "format": weights.format},
+        "origin": dict(weights.origin),
+        "licence": licence or weights.origin.get("licence", "not stated by the source"),
+        "sha256_of_variables": hash_variables(weights.variables),
+        "check": {"runtime": f"{runtime} {_version(runtime)}", "images": len(pixels), **check},
+        "versions": {name: version(name) for name in packages},
+    }
+    (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+    sums = [f"{hash_file(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
+    (unfinished / SUMS).write_text("".join(sums))
+    shutil.rmtree(out, ignore_errors=True)
+    unfinished.rename(out)
+    return card
+
+
+def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """The lowest cosine between rows and the largest difference of their norms, as a share.
+
+    Raises:
+        ValueError: either says that they are not the same descriptors, float32 [N, D].
+    """
+    if expected.shape != found.shape:
+        raise ValueError(f"the export gives {list(found.shape)} descriptors instead of {list(expected.shape)}")
+    one, other = expected.astype(np.float64), found.astype(np.float64)
+    norms = [np.linalg.norm(x, axis=1) for x in (one, other)]
+    cosine = float(((one * other).sum(1) / (norms[0] * norms[1])).min())
+    difference = float(np.abs(norms[1] / norms[0] - 1).max())
+    if not (cosine >= LOWEST_COSINE and difference <= 1e-3):
+        raise ValueError(
+            f"the export does not compute our descriptors: lowest cosine {cosine:.8f}, norms differ by "
+            f"{difference:.2g}; nothing was written"
+        )
+    return {"lowest_cosine": cosine, "largest_difference_of_norms": difference}
+
+
+def _golden_images(images: Source, preset: Preset) -> np.ndarray:
+    found: list[np.ndarray] = []
+    for batch in numpy_batches(inference_batches(images, preset, batch_size=GOLDEN_IMAGES)):
+        found += list(batch["images"][batch["ok"]])
+        if len(found) >= GOLDEN_IMAGES:
+            break
+    if not found:
+        raise ValueError(f"{images.name} has no picture that can be read, and the export must be checked on some")
+    return np.stack(found[:GOLDEN_IMAGES])
+
+
+def _write(
+    file: Path,
+    format: Format,
+    model: SSCD,
+    variables: Any,
+    origin: dict[str, str],
+    input: Input,
+    preset: Preset,
+    batches_tracked: int,
+) -> None:
+    uint8 = input == "uint8"
+    if format == "npz":
+        write_npz(file, model, variables, origin)
+    elif format == "safetensors":
+        write_safetensors(file, model, variables, origin)
+    elif format == "torchvision":
+        from sscd_jax.weights.torch_files import write_state_dict
+
+        write_state_dict(file, to_state_dict(model, variables, batches_tracked=batches_tracked))
+    elif format == "onnx":
+        from sscd_jax.weights.export_onnx import write_onnx
+
+        write_onnx(file, model, variables, uint8=uint8, preset=preset)
+    elif format == "stablehlo":
+        from sscd_jax.weights.export_xla import write_stablehlo
+
+        write_stablehlo(file, model, variables, uint8=uint8, preset=preset)
+        write_safetensors(file.with_name(WEIGHTS["stablehlo"]), *fold(model, variables), origin)
+    else:
+        from sscd_jax.weights.export_xla import write_saved_model
+
+        write_saved_model(file, model, variables, uint8=uint8, preset=preset)
+
+
+def _run(file: Path, format: Format, model: SSCD, pixels: np.ndarray, input: Input, preset: Preset) -> np.ndarray:
+    """The descriptors of uint8 [N, H, W, 3] pictures as the format's own runtime computes them."""
+    images = pixels if input == "uint8" else np.asarray(normalize(pixels, preset.mean, preset.std))
+    nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if format == "torchvision":
+        return _run_torch(file, model, nchw)
+    if format == "onnx":
+        from sscd_jax.weights.export_onnx import run_onnx
+
+        return run_onnx(file, images if input == "uint8" else nchw)
+    if format == "stablehlo":
+        from sscd_jax.weights.export_xla import run_stablehlo
+
+        return run_stablehlo(file, file.with_name(WEIGHTS["stablehlo"]), images)
+    if format == "saved_model":
+        from sscd_jax.weights.export_xla import run_saved_model
+
+        return run_saved_model(file, images)
+    weights = read_file(file)
+    return np.asarray(jax.jit(weights.model.apply)(weights.variables, images))
+
+
+def _run_torch(file: Path, model: SSCD, images: np.ndarray) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        saved, out = Path(folder) / "images.npy", Path(folder) / "descriptors.npy"
+        np.save(saved, images)
+        network = json.dumps(describe(model))
+        command = [sys.executable, "-m", "sscd_jax.weights.torch_model", str(file), network, str(saved), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(
+                f"PyTorch cannot run the export: {[*done.stderr.strip().splitlines(), done.returncode][-1]}"
+            )
+        return np.load(out)
+
+
+def _describe_input(format: Format, input: Input) -> dict[str, Any]:
+    if input == "uint8":
+        return {"name": "images", "dtype": "uint8", "shape": ["batch", "height", "width", 3], "values": "RGB, 0 to 255"}
+    first = format in ("torchvision", "onnx")
+    shape = ["batch", 3, "height", "width"] if first else ["batch", "height", "width", 3]
+    return {"name": "images", "dtype": "float32", "shape": shape, "values": "RGB / 255, minus mean, over std"}
+
+
+def _version(package: str) -> str:
+    return tf.__version__ if package == "tensorflow" else version(package)

@@ -1,0 +1,149 @@
+"""Tensors out of PyTorch's files, with nothing in them executed."""
+
+import io
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# What Lightning and the official train.py put beside the tensors. They are read as `Inert`: no code of theirs runs.
+LIGHTNING_NAMES = (
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "sscd.transforms.settings.AugmentationSetting",
+)
+# TorchScript's builders of lists, which return their argument.
+TORCHSCRIPT_NAMES = tuple(f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
+
+
+class Inert:
+    """Takes the place of a class that a file names, and keeps the values that the file gives it."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], bool]:
+    """The state dict in a .pt file or a Lightning checkpoint, with its hyperparameters.
+
+    Returns:
+        Arrays by name; hyperparameters (empty where there are none); whether it is a Lightning checkpoint.
+
+    Raises:
+        ValueError: the file is broken, would execute code, or holds no state dict; names the file.
+        ImportError: torch is not installed.
+    """
+    content = _load(path, path, LIGHTNING_NAMES)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds {type(content).__name__}, not a state dict: save model.state_dict()")
+    lightning = isinstance(content.get("state_dict"), Mapping)
+    state = content["state_dict"] if lightning else content
+    arrays = _arrays(state, path)
+    if lightning:
+        arrays = {key.removeprefix("model."): value for key, value in arrays.items()}
+    return arrays, _hyperparameters(content.get("hyper_parameters")) if lightning else {}, lightning
+
+
+def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The parameters and buffers of a TorchScript archive, by name, and the attribute pooling_param where it has one.
+
+    torch.jit.load would run what the archive defines as __setstate__. Here the values alone are read: they are stored
+    as in a state dict, as instances of classes that the archive's code defines, which are read as `Inert`.
+
+    Raises:
+        ValueError: the file is broken or would execute code; names the file.
+        ImportError: torch is not installed.
+    """
+    values = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(values, "w") as copy:
+        for name in archive.namelist():
+            inside = name.split("/", 1)[-1]
+            if inside.startswith(("code/", "constants/")) or inside == "constants.pkl":
+                continue
+            data = archive.read(name)
+            copy.writestr(name, data)
+            if inside == "data.pkl":
+                classes = _torchscript_classes(data)
+    state: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+
+    def collect(module: Any, prefix: str) -> None:
+        for name, value in vars(module).items():
+            if isinstance(value, Inert):
+                collect(value, f"{prefix}{name}.")
+            elif hasattr(value, "detach"):
+                state[f"{prefix}{name}"] = value
+            elif name == "pooling_param":
+                attributes["pool_param"] = value
+
+    values.seek(0)
+    try:
+        collect(_load(path, values, (*classes, *TORCHSCRIPT_NAMES)), "")
+    except (RecursionError, TypeError) as error:
+        raise ValueError(f"{path} is not a TorchScript module") from error
+    return _arrays(state, path), attributes
+
+
+def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as a state dict that torch.load(path, weights_only=True) reads."""
+    torch = import_torch()
+    torch.save({key: torch.from_numpy(value.copy()) for key, value in state.items()}, path)
+
+
+def import_torch() -> Any:
+    """The module torch; ImportError says which extra brings it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("PyTorch's files need torch: pip install 'sscd_jax[torch]'") from error
+    return torch
+
+
+def _load(path: Path, file: Path | io.BytesIO, names: tuple[str, ...]) -> Any:
+    torch = import_torch()
+    inert = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
+    try:
+        with torch.serialization.safe_globals(inert), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old files warn of their storages
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle can raise anything
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"{path} is refused: it would run {found[1]}, which no file of weights needs; save model.state_dict()"
+            ) from error
+        found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        reason = found[1] if found else [*str(error).strip().splitlines(), type(error).__name__][0]
+        raise ValueError(f"{path} cannot be read as weights of PyTorch: {reason[:200]}") from error
+
+
+def _torchscript_classes(data: bytes) -> list[str]:
+    """The classes of the archive's own code that its values are instances of."""
+    try:
+        named = {str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
+    except Exception as error:  # genops raises many kinds
+        raise ValueError(f"a broken TorchScript archive: {error}") from error
+    return sorted(name for name in named if name.startswith("__torch__."))
+
+
+def _arrays(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not hasattr(value, "detach"):
+            raise ValueError(f"{path} holds {type(value).__name__} under {key!r}, where a state dict has a tensor")
+        value = value.detach().cpu()
+        arrays[key] = (value.float() if value.is_floating_point() else value).numpy()
+    return arrays
+
+
+def _hyperparameters(values: Any) -> dict[str, Any]:
+    """Those of the official train.py: {"args": Namespace}, or the arguments themselves."""
+    arguments = values.get("args", values) if isinstance(values, Mapping) else values
+    return dict(vars(arguments) if isinstance(arguments, Inert) else arguments or {})

@@ -29,10 +29,9 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
 
 def read(path: str | Path) -> Weights:
     """As `load`, with what is known of where the weights come from."""
-    name = str(path)
-    if name in PUBLISHED and not Path(path).exists():
-        found = cached(name)
-        if found is None:
-            raise FileNotFoundError(f"{name} has not been fetched yet: sscd-jax weights fetch {name}")
-        return read_file(found)
+    if not Path(path).exists():
+        if found := cached(str(path)):
+            return read_file(found)
+        if str(path) in PUBLISHED:
+            raise FileNotFoundError(f"{path} has not been fetched yet: sscd-jax weights fetch {path}")
     return read_file(Path(path))

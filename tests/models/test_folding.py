@@ -1,0 +1,53 @@
+"""Folding changes no descriptor; what undoes it gives back a network that can be trained."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from networks import NARROW, assert_same, seeded
+from sscd_jax.models import normalize
+from sscd_jax.models.folding import fold, lacks_statistics, restore_statistics, unfold
+
+
+@pytest.fixture(scope="module")
+def images(pictures) -> jax.Array:
+    return normalize(np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())[:8]]))
+
+
+@pytest.mark.parametrize("backbone", NARROW)
+def test_folded_and_unfolded_again_are_equal_at_inference(backbone, images):
+    model, variables = seeded(backbone)
+    expected = jax.jit(model.apply)(variables, images)
+    folded_model, folded_variables = fold(model, variables)
+    assert set(folded_variables) == {"params"}
+    np.testing.assert_allclose(jax.jit(folded_model.apply)(folded_variables, images), expected, atol=1e-5)
+    again, unfolded = unfold(folded_model, folded_variables)
+    assert again == model
+    np.testing.assert_allclose(jax.jit(model.apply)(unfolded, images), expected, atol=1e-5)
+    assert_same(fold(model, unfolded)[1], folded_variables)
+    assert lacks_statistics(unfolded)
+    assert not lacks_statistics(variables)
+
+
+def test_half_precision_is_folded_too(images):
+    model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
+    folded_model, folded_variables = fold(model, variables)
+    one, other = model.apply(variables, images), folded_model.apply(folded_variables, images)
+    assert one.dtype == other.dtype == jax.numpy.float32
+    assert float((one * other).sum(1).min()) > 0.999
+
+
+@pytest.mark.parametrize("backbone", NARROW)
+def test_restored_statistics_change_nothing_at_inference_and_make_training_agree_with_it(backbone, images):
+    model, variables = unfold(*fold(*seeded(backbone)))
+    expected = jax.jit(model.apply)(variables, images)
+    restored = restore_statistics(model, variables, images)
+    assert not lacks_statistics(restored)
+    np.testing.assert_allclose(jax.jit(model.apply)(restored, images), expected, atol=1e-5)
+
+    def training(variables):
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    assert float((training(restored) * expected).sum(1).min()) > 0.999
+    assert float((training(variables) * expected).sum(1).min()) < 0.9, "as it was, training saw another network"

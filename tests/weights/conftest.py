@@ -1,0 +1,36 @@
+"""PyTorch's files, made once a session in a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+
+def needs_torch() -> None:
+    """Skips where the extra `torch` is not installed; imports nothing, as torchvision after TensorFlow crashes."""
+    if not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
+        pytest.skip("PyTorch and torchvision are not installed: pip install 'sscd_jax[torch]'")
+
+
+@pytest.fixture(scope="session")
+def torch_files(tmp_path_factory) -> Path:
+    """The folder that tests/torch_files.py fills, shared by all workers of pytest-xdist."""
+    needs_torch()
+    from filelock import FileLock  # which torch brings
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "torch_files"
+    with FileLock(shared / "torch_files.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            command = [sys.executable, str(TESTS / "torch_files.py"), str(folder)]
+            subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True)
+            (folder / "done").touch()
+    return folder

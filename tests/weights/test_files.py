@@ -1,0 +1,145 @@
+"""Our own files, runs and what is no file of weights."""
+
+import json
+import os
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+
+from networks import NARROW, assert_same, seeded
+from sscd_jax import weights
+from sscd_jax.models.folding import fold
+from sscd_jax.weights import files
+from sscd_jax.weights.convert import convert
+from sscd_jax.weights.files import hash_variables, write_npz, write_safetensors
+
+ORIGIN = {"name": "a test", "licence": "MIT"}
+WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("backbone", NARROW)
+def test_what_was_written_is_read_bit_for_bit_under_any_name(kind, backbone, tmp_path):
+    model, variables = seeded(backbone, pool_param=2.0)
+    WRITERS[kind](tmp_path / "weights", model, variables, ORIGIN)
+    loaded = weights.read(tmp_path / "weights")
+    assert (loaded.model, loaded.format, loaded.origin) == (model, f"sscd_jax, {kind}", ORIGIN)
+    assert_same(loaded.variables, variables)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_folded_weights_come_back_as_a_network_that_can_be_trained(kind, tmp_path):
+    model, variables = seeded("resnet50")
+    folded = fold(model, variables)
+    WRITERS[kind](tmp_path / "weights", *folded, ORIGIN)
+    loaded, found = weights.load(tmp_path / "weights")
+    assert loaded == model
+    assert_same(fold(loaded, found)[1], folded[1])
+
+
+def test_the_hash_tells_weights_apart():
+    _, variables = seeded("resnet18")
+    same, other = jax.tree.map(np.copy, variables), jax.tree.map(np.copy, variables)
+    other["params"]["embeddings"]["bias"][3] += 1e-6
+    assert hash_variables(same) == hash_variables(variables) != hash_variables(other)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_arrays_that_do_not_fit_are_listed(kind, tmp_path):
+    model, variables = seeded("resnet18")
+    del variables["params"]["backbone"]["bn1"]["scale"]
+    variables["params"]["embeddings"]["bias"] = np.zeros(3, np.float32)
+    variables["params"]["more"] = np.zeros(3, np.float32)
+    WRITERS[kind](tmp_path / "weights", model, variables, ORIGIN)
+    with pytest.raises(ValueError, match="do not fit the network") as error:
+        weights.load(tmp_path / "weights")
+    for line in ("missing: params/backbone/bn1/scale", "unknown: params/more", "instead of (24,): params/embeddings/bias"):
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no file of weights that is known"),
+        (b"<!DOCTYPE html><html>not found", "no file of weights that is known"),
+        (b"PK\x03\x04 cut off", "cut off or broken"),
+        ((30).to_bytes(8, "little") + b'{"a": 1}' + bytes(100), "broken file of safetensors"),
+    ],
+)
+def test_what_is_no_file_of_weights(data, message, tmp_path):
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=message) as error:
+        weights.load(tmp_path / "a.pt")
+    assert "a.pt" in str(error.value)
+
+
+def test_nothing_a_folder_and_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="absent"):
+        weights.load(tmp_path / "absent")
+    with pytest.raises(ValueError, match="is not a training run"):
+        weights.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="sscd-jax weights fetch sscd_disc_large"):
+        weights.load("sscd_disc_large")
+    model, variables = seeded("resnet18")
+    (tmp_path / "sscd_jax" / "weights").mkdir(parents=True)
+    for name in ("sscd_disc_mixup", "sscd_disc_mixup_int8"):
+        write_safetensors(tmp_path / "sscd_jax" / "weights" / f"{name}.safetensors", model, variables, ORIGIN)
+        assert_same(weights.load(name)[1], variables)
+
+
+def archive(path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def test_archives_are_checked_for_path_and_size(tmp_path, monkeypatch):
+    archive(tmp_path / "other.zip", {"a.txt": b""})
+    archive(tmp_path / "outside.pt", {"../data.pkl": b""})
+    archive(tmp_path / "bomb.pt", {"archive/data.pkl": bytes(2000)})
+    monkeypatch.setattr(files, "MAX_ARCHIVE", 1000)
+    for name, message in {
+        "other.zip": "neither PyTorch's nor an .npz of ours",
+        "outside.pt": "members outside its own folder",
+        "bomb.pt": "would unpack to more than",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            weights.load(tmp_path / name)
+
+
+def test_an_npz_of_something_else(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz is no \.npz of ours"):
+        weights.load(tmp_path / "a.npz")
+
+
+def test_a_folder_named_checkpoints_does_not_make_a_run_of_a_file(tmp_path):
+    model, variables = seeded("resnet18")
+    (tmp_path / "checkpoints").mkdir()
+    write_npz(tmp_path / "checkpoints" / "epoch=1.ckpt", model, variables, ORIGIN)
+    assert weights.read(tmp_path / "checkpoints" / "epoch=1.ckpt").format == "sscd_jax, npz"
+
+
+def test_convert(tmp_path):
+    model, variables = seeded("resnet50")
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    summary = convert(tmp_path / "a.npz", tmp_path / "b.safetensors", origin={"more": "said"})
+    assert json.dumps(summary)
+    assert (summary["backbone"], summary["dims"], summary["width"]) == ("resnet50", 24, 8)
+    loaded = weights.read(tmp_path / "b.safetensors")
+    assert summary["sha256"] == hash_variables(loaded.variables) == hash_variables(variables)
+    assert loaded.origin == {**ORIGIN, "more": "said"}
+    assert sorted(os.listdir(tmp_path)) == ["a.npz", "b.safetensors"]
+
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        convert(tmp_path / "a.npz", tmp_path / "b.pt")
+    with pytest.raises(ValueError, match="there is no folder"):
+        convert(tmp_path / "a.npz", tmp_path / "absent" / "b.safetensors")
+    before = (tmp_path / "b.safetensors").read_bytes()
+    (tmp_path / "a.npz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"a\.npz"):
+        convert(tmp_path / "a.npz", tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == before

@@ -1,0 +1,204 @@
+"""Every file that PyTorch's users have, under names that say nothing; none of them is executed."""
+
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sscd_jax import weights
+
+CONTENT = {
+    "official.torchvision.pt": "PyTorch, torchvision names",
+    "official.classy.pt": "PyTorch, classy_vision names",
+    "old.pt": "PyTorch, torchvision names",
+    "official.ckpt": "Lightning checkpoint, torchvision names",
+    "traced.torchscript.pt": "TorchScript",
+    "scripted.torchscript.pt": "TorchScript",
+    "folded.onnx": "ONNX, float32",
+    "unfolded.onnx": "ONNX, float32",
+}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_file_is_told_by_its_content_and_gives_the_official_descriptors(name, torch_files, tmp_path):
+    path = tmp_path / "weights"
+    os.link(torch_files / name, path)
+    loaded = weights.read(path)
+    assert loaded.format == CONTENT[name]
+    power = 2.5 if name == "official.ckpt" else 3.0
+    assert loaded.model.pool_param == power, "a Lightning checkpoint says it, others are of the paper's"
+    images = np.load(torch_files / "images.npy").transpose(0, 2, 3, 1)
+    found = jax.jit(loaded.model.clone(pool_param=3.0).apply)(loaded.variables, images)
+    if name != "official.classy.pt":  # which has other weights; see test_golden
+        np.testing.assert_allclose(found, np.load(torch_files / "descriptors.npy"), atol=1e-5)
+
+
+def test_half_precision_becomes_float32(torch_files):
+    _, variables = weights.load(torch_files / "half.pt")
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    _, full = weights.load(torch_files / "official.torchvision.pt")
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6), variables, full)
+
+
+@pytest.mark.parametrize("name", ["imagenet.pt", "imagenet.safetensors"])
+def test_a_plain_resnet_has_features_and_no_projection(name, torch_files):
+    model, variables = weights.load(torch_files / name)
+    assert model.dims == 0
+    assert "embeddings" not in variables["params"]
+    images = np.load(torch_files / "images.npy").transpose(0, 2, 3, 1)
+    features = np.asarray(model.apply(variables, images))
+    assert features.shape == (2, 512)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+def test_the_backbone_that_is_asked_for(torch_files):
+    path = torch_files / "official.torchvision.pt"
+    assert weights.load(path, backbone="resnet18")[0].dims == 512
+    with pytest.raises(ValueError, match="holds a resnet18, not a resnet50"):
+        weights.load(path, backbone="resnet50")
+
+
+class Runs:
+    """Its pickle calls a function when it is read."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def payloads(canary: Path) -> dict[str, Runs]:
+    import subprocess
+
+    return {
+        "os.system": Runs(os.system, f"touch {canary}"),
+        "subprocess": Runs(subprocess.check_output, ["touch", str(canary)]),
+        "eval": Runs(eval, f"open({str(canary)!r}, 'w')"),
+        "exec": Runs(exec, f"open({str(canary)!r}, 'w')"),
+        "open": Runs(open, str(canary), "w"),
+        "shutil": Runs(shutil.copy, __file__, str(canary)),
+        "path": Runs(Path.touch, canary),
+    }
+
+
+def state_dict_with(payload: Runs) -> dict:
+    import torch
+
+    return {"backbone.conv1.weight": torch.zeros(64, 3, 7, 7), "payload": payload}
+
+
+def as_zip(payload: Runs, path: Path) -> None:
+    import torch
+
+    torch.save(state_dict_with(payload), path)
+
+
+def as_old_format(payload: Runs, path: Path) -> None:
+    import torch
+
+    torch.save(state_dict_with(payload), path, _use_new_zipfile_serialization=False)
+
+
+def as_newer_pickle(payload: Runs, path: Path) -> None:
+    import torch
+
+    torch.save(state_dict_with(payload), path, pickle_protocol=4)
+
+
+def as_lightning(payload: Runs, path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {}, "hyper_parameters": {"args": payload}}, path)
+
+
+def as_bare_pickle(payload: Runs, path: Path) -> None:
+    path.write_bytes(pickle.dumps(payload))
+
+
+def as_torchscript(payload: Runs, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {
+            "data.pkl": pickle.dumps({"a": payload}, protocol=2),
+            "constants.pkl": pickle.dumps(payload, protocol=2),
+            "version": b"3\n",
+            "byteorder": b"little",
+            "code/__torch__.py": b"raise SystemExit",
+        }.items():
+            archive.writestr(f"archive/{name}", data)
+
+
+def as_npz(payload: Runs, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, sscd_jax=np.array(payload, dtype=object))
+
+
+CONTAINERS = [as_zip, as_old_format, as_newer_pickle, as_lightning, as_bare_pickle, as_torchscript, as_npz]
+
+
+@pytest.mark.parametrize("kind", payloads(Path("x")))
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda f: f.__name__)
+def test_a_malicious_file_is_refused_and_does_nothing(container, kind, tmp_path):
+    pytest.importorskip("torch")
+    canary = tmp_path / "canary"
+    for name in ("weights.pt", "weights.safetensors", "weights.onnx", "weights.npz"):
+        path = tmp_path / name
+        container(payloads(canary)[kind], path)
+        with pytest.raises(ValueError, match=str(path)):
+            weights.load(path)
+    assert not canary.exists()
+    if container is not as_npz:
+        pickle.load(io.BytesIO(pickle.dumps(payloads(canary)[kind])))  # the payload does what it should
+        assert canary.exists()
+
+
+def test_what_would_run_is_named(torch_files, tmp_path):
+    as_zip(payloads(tmp_path / "canary")["os.system"], tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt is refused: it would run posix\.system.*save model\.state_dict\(\)"):
+        weights.load(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"it would run sscd_jax\.weights\.torch_model\.SSCD"):
+        weights.load(torch_files / "whole_module.pt")
+
+
+def test_the_code_of_a_torchscript_archive_is_not_run(torch_files, tmp_path):
+    """An archive whose __setstate__ fails when torch.jit.load runs it is read all the same."""
+    import torch
+
+    path = tmp_path / "archive.pt"
+    with zipfile.ZipFile(torch_files / "traced.torchscript.pt") as source, zipfile.ZipFile(path, "w") as copy:
+        for name in source.namelist():
+            data = source.read(name)
+            copy.writestr(name, b"this is no code" if name.endswith(".py") else data)
+    with pytest.raises(RuntimeError):
+        torch.jit.load(path)
+    assert weights.read(path).format == "TorchScript"
+
+
+@pytest.mark.parametrize("name", ["official.torchvision.pt", "old.pt", "traced.torchscript.pt", "imagenet.safetensors"])
+def test_a_file_that_is_cut_off_is_an_error_that_names_it(name, torch_files, tmp_path):
+    path = tmp_path / name
+    data = (torch_files / name).read_bytes()
+    for length in (9, len(data) // 2, len(data) - 100):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=name):
+            weights.load(path)
+
+
+def test_content_that_is_no_state_dict(tmp_path):
+    torch = pytest.importorskip("torch")
+    for content, message in [(torch.zeros(3), "holds Tensor, not a state dict"), ({"a": 1}, "holds int under 'a'")]:
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match=message):
+            weights.load(tmp_path / "a.pt")
+
+
+def test_without_torch_the_extra_is_named(torch_files, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'sscd_jax\[torch\]'"):
+        weights.load(torch_files / "official.torchvision.pt")

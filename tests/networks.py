@@ -1,5 +1,6 @@
 """Networks with seeded weights and statistics that are not trivial, for the tests of weights."""
 
+import importlib.util
 import json
 import zlib
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from sscd_jax.models import SSCD, build_model
@@ -18,7 +20,9 @@ SHAPES = json.loads((GOLDEN / "official_state_dict_shapes.json").read_text())
 NARROW = {"resnet18": 8, "resnet50": 8, "resnext101_32x4d": 16, "resnext101_32x8d": 8}
 
 
-def seeded(backbone: str, dims: int = 24, *, width: int | None = None, seed: int = 0, **options: Any) -> tuple[SSCD, Any]:
+def seeded(
+    backbone: str, dims: int = 24, *, width: int | None = None, seed: int = 0, **options: Any
+) -> tuple[SSCD, Any]:
     """(model, variables) of a network whose residual branches and statistics all matter."""
     model = build_model(backbone, dims, width=width or NARROW[backbone], **options)
     abstract = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
@@ -29,7 +33,9 @@ def seeded(backbone: str, dims: int = 24, *, width: int | None = None, seed: int
             return rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
         return rng.uniform(0.4, 0.8, shape) if path[-1] in ("scale", "var") else rng.normal(0, 0.1, shape)
 
-    flat = {path: draw(path, leaf.shape).astype(np.float32) for path, leaf in traverse_util.flatten_dict(abstract).items()}
+    flat = {
+        path: draw(path, leaf.shape).astype(np.float32) for path, leaf in traverse_util.flatten_dict(abstract).items()
+    }
     return model, traverse_util.unflatten_dict(flat)
 
 
@@ -63,3 +69,9 @@ def assert_same(one: Any, other: Any) -> None:
     assert flat.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(flat[name], value, err_msg=name, strict=True)
+
+
+def needs_torch() -> None:
+    """Skips where the extra `torch` is not installed; imports nothing, as torchvision after TensorFlow crashes."""
+    if not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
+        pytest.skip("PyTorch and torchvision are not installed: pip install 'sscd_jax[torch]'")

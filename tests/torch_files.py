@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-
 from networks import seeded_state_dict
+
 from sscd_jax.weights.torch_model import build_torch
 
 NETWORK = {"backbone": "resnet18", "dims": 512, "width": 64, "pool_param": 3.0}

@@ -88,6 +88,8 @@ def export(
     weights = read(source)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
+    if format == "torchvision" and network["width"] != 64:
+        raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
     pixels = _golden_images(images, preset)
     expected = np.asarray(jax.jit(model.apply)(weights.variables, normalize(pixels, preset.mean, preset.std)))
 
@@ -230,9 +232,8 @@ def _run_torch(file: Path, model: SSCD, images: np.ndarray) -> np.ndarray:
         command = [sys.executable, "-m", "sscd_jax.weights.torch_model", str(file), network, str(saved), str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(
-                f"PyTorch cannot run the export: {[*done.stderr.strip().splitlines(), done.returncode][-1]}"
-            )
+            lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+            raise ValueError(f"PyTorch cannot run the export: {lines[-1]}")
         return np.load(out)
 
 

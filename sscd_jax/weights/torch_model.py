@@ -46,13 +46,7 @@ class SSCD(nn.Module):
 
 
 def build_torch(network: Mapping[str, Any], *, normalized: bool = True) -> SSCD:
-    """The network that `models.describe` describes, with torchvision's initial values.
-
-    Raises:
-        ValueError: it is narrower or wider than torchvision's, whose stem has 64 channels.
-    """
-    if network["width"] != 64:
-        raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
+    """The network that `models.describe` describes, of width 64, with torchvision's initial values."""
     settings = BACKBONES[network["backbone"]].keywords
     backbone = resnet.ResNet(
         resnet.BasicBlock if settings["block"] is BasicBlock else resnet.Bottleneck,

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from networks import NARROW, assert_same, seeded
 from PIL import Image
 
-from networks import NARROW, assert_same, seeded
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import fold, lacks_statistics, restore_statistics, unfold
 

@@ -1,20 +1,14 @@
 """PyTorch's files, made once a session in a process of its own."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from networks import needs_torch
 
 TESTS = Path(__file__).parents[1]
-
-
-def needs_torch() -> None:
-    """Skips where the extra `torch` is not installed; imports nothing, as torchvision after TensorFlow crashes."""
-    if not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
-        pytest.skip("PyTorch and torchvision are not installed: pip install 'sscd_jax[torch]'")
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
+from networks import SHAPES
 
 import sscd_jax.weights.fetch  # noqa: F401  the module, whatever the package exports under its name
-from networks import SHAPES
 from sscd_jax.weights.fetch import PUBLISHED, cache_folder, cached, fetch
 
 module = sys.modules["sscd_jax.weights.fetch"]
 NAME = "sscd_disc_mixup"
-
 
 
 def archive(seed: int) -> bytes:

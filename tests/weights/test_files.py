@@ -7,8 +7,8 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-
 from networks import NARROW, assert_same, seeded
+
 from sscd_jax import weights
 from sscd_jax.models.folding import fold
 from sscd_jax.weights import files
@@ -55,7 +55,11 @@ def test_arrays_that_do_not_fit_are_listed(kind, tmp_path):
     WRITERS[kind](tmp_path / "weights", model, variables, ORIGIN)
     with pytest.raises(ValueError, match="do not fit the network") as error:
         weights.load(tmp_path / "weights")
-    for line in ("missing: params/backbone/bn1/scale", "unknown: params/more", "instead of (24,): params/embeddings/bias"):
+    for line in (
+        "missing: params/backbone/bn1/scale",
+        "unknown: params/more",
+        "instead of (24,): params/embeddings/bias",
+    ):
         assert line in str(error.value)
 
 

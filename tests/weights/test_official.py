@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from networks import SHAPES, assert_same, seeded, seeded_state_dict
+
 from sscd_jax.models import describe
 from sscd_jax.weights.official import from_state_dict, module_names, to_state_dict
 
@@ -52,7 +52,9 @@ def test_official_to_ours_to_official_is_the_same_bit_for_bit(official):
 def test_whatever_is_wrong_is_listed(official, data):
     """Keys dropped, added and misshapen, in any number: the error has exactly these."""
     state = dict(SMALL[official])
-    needed = re.compile(r".*(num_batches_tracked|(initial_block\._module\.0|\.conv1|block0-0\.\w+\.3|fc|embeddings\.1)\.weight)")
+    needed = re.compile(
+        r".*(num_batches_tracked|(initial_block\._module\.0|\.conv1|block0-0\.\w+\.3|fc|embeddings\.1)\.weight)"
+    )
     keys = sorted(key for key in state if not needed.fullmatch(key) and "layer1.0.conv2" not in key)
     chosen = data.draw(st.lists(st.sampled_from(keys), unique=True, min_size=1, max_size=6))
     expected = set()

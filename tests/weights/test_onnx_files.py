@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks import NARROW, assert_same, seeded
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from networks import NARROW, assert_same, seeded
 from qdq import dequantise
+
 from sscd_jax import weights
 from sscd_jax.data.decode import PRESETS
 from sscd_jax.models.folding import fold
@@ -74,7 +74,9 @@ def test_an_int8_graph_is_read_as_its_dequantised_weights(quantised, tmp_path):
 def test_names_do_not_matter(tmp_path):
     model, variables = write(tmp_path / "a.onnx", "resnet50")
     proto = onnx.load(tmp_path / "a.onnx")
-    names = {name: f"t{i}" for i, name in enumerate({n for node in proto.graph.node for n in (*node.input, *node.output)})}
+    names = {
+        name: f"t{i}" for i, name in enumerate({n for node in proto.graph.node for n in (*node.input, *node.output)})
+    }
     for node in proto.graph.node:
         node.name = ""
         for field in (node.input, node.output):

@@ -1,0 +1,207 @@
+"""Bundles: every format, for every backbone, loaded by its own runtime; and what must not become a bundle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+from networks import NARROW, assert_same, needs_torch, seeded
+from PIL import Image
+
+from sscd_jax import weights
+from sscd_jax.data.decode import skew
+from sscd_jax.data.sources import Source, open_source
+from sscd_jax.models import normalize
+from sscd_jax.models.folding import fold
+from sscd_jax.weights import export as module
+from sscd_jax.weights.export import FILES, PROGRAMS, export
+from sscd_jax.weights.files import write_safetensors
+
+PRESET = skew(64)
+
+
+@pytest.fixture(scope="module")
+def source(pictures) -> Source:
+    return open_source(str(pictures))
+
+
+def saved(folder: Path, backbone: str, dims: int = 24, **options) -> tuple:
+    model, variables = seeded(backbone, dims, **options)
+    write_safetensors(folder / "in.safetensors", model, variables, {"name": "a test", "licence": "CC0"})
+    return model, variables, folder / "in.safetensors"
+
+
+def golden(bundle: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The golden pairs as a user reads them."""
+    files = sorted((bundle / "golden").glob("*.png"), key=lambda path: int(path.stem))
+    return np.stack([np.asarray(Image.open(path)) for path in files]), np.load(bundle / "golden" / "descriptors.npy")
+
+
+@pytest.mark.parametrize("backbone", NARROW)
+@pytest.mark.parametrize("format_", [name for name in FILES if name != "torchvision"])
+def test_a_bundle(format_, backbone, source, tmp_path):
+    model, variables, path = saved(tmp_path, backbone)
+    options = {"input": "uint8"} if format_ in PROGRAMS else {}
+    card = export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, **options)
+    assert json.loads(json.dumps(card)) == json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["network"] == {"backbone": backbone, "dims": 24, "width": NARROW[backbone], "pool_param": 3.0}
+    assert (card["licence"], card["origin"]["name"]) == ("CC0", "a test")
+    assert card["preset"]["name"] == "skew_64"
+    assert card["check"]["lowest_cosine"] >= 1 - 1e-5
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
+    listed = {line.split("  ")[1] for line in (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()}
+    there = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert listed == there - {"SHA256SUMS"}
+
+    pixels, descriptors = golden(tmp_path / "out")
+    assert (pixels.shape, pixels.dtype) == ((8, 64, 64, 3), np.uint8)
+    np.testing.assert_allclose(descriptors, model.apply(variables, normalize(pixels)), atol=1e-5)
+
+    loaded = weights.read(tmp_path / "out")  # every export is read again
+    assert (loaded.model, loaded.format) == (model, f"bundle, {format_}")
+    assert loaded.origin["licence"] == "CC0"
+    if format_ in PROGRAMS:
+        assert_same(fold(loaded.model, loaded.variables)[1], fold(model, variables)[1])
+    else:
+        assert_same(loaded.variables, variables)
+    assert sorted(os.listdir(tmp_path)) == ["in.safetensors", "out"]
+
+
+@pytest.mark.parametrize(("backbone", "dims"), [*((backbone, 24) for backbone in NARROW), ("resnet18", 0)])
+def test_the_state_dict_loads_into_torchvisions_resnet(backbone, dims, source, tmp_path):
+    needs_torch()
+    model, variables, path = saved(tmp_path, backbone, dims, width=64)
+    card = export(path, tmp_path / "out", format="torchvision", images=source, preset=PRESET)
+    assert card["check"]["runtime"].startswith("torch ")
+    loaded = weights.read(tmp_path / "out")
+    assert loaded.model == model
+    assert_same(loaded.variables, variables)
+
+
+@pytest.mark.parametrize("head", ["l2", "raw"])
+@pytest.mark.parametrize("input_", ["float32", "uint8"])
+@pytest.mark.parametrize("format_", PROGRAMS)
+def test_inputs_heads_and_open_sizes(format_, input_, head, source, tmp_path):
+    model, variables, path = saved(tmp_path, "resnet18")
+    export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, input=input_, head=head)
+    file = tmp_path / "out" / FILES[format_]
+    for shape in [(1, 33, 80, 3), (3, 96, 47, 3)]:
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        images = pixels if input_ == "uint8" else np.asarray(normalize(pixels))
+        if format_ == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(file)
+            images = images if input_ == "uint8" else images.transpose(0, 3, 1, 2)
+            (found,) = session.run(["descriptors"], {"images": images})
+        elif format_ == "stablehlo":
+            from safetensors.numpy import load_file
+
+            program = jax_export.deserialize(bytearray(file.read_bytes()))
+            assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+            found = program.call(load_file(tmp_path / "out" / "weights.safetensors"), images)
+        else:
+            import tensorflow as tf
+
+            signature = tf.saved_model.load(str(file)).signatures["serving_default"]
+            found = signature(images=tf.constant(images))["descriptors"].numpy()
+        expected = model.clone(normalized=head == "l2").apply(variables, normalize(pixels))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        norms = np.linalg.norm(found, axis=1)
+        assert (np.abs(norms - 1) < 1e-5).all() == (head == "l2")
+
+
+def test_a_saved_model_is_served_without_jax(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    export(path, tmp_path / "out", format="saved_model", images=source, preset=PRESET, input="uint8")
+    code = f"""
+import sys
+sys.modules["jax"] = sys.modules["jaxlib"] = None  # importing them fails
+import numpy as np, tensorflow as tf
+from PIL import Image
+images = np.stack([np.asarray(Image.open("golden/%d.png" % i)) for i in range(8)])
+served = tf.saved_model.load("{FILES["saved_model"]}").signatures["serving_default"](images=tf.constant(images))
+print(np.abs(served["descriptors"].numpy() - np.load("golden/descriptors.npy")).max() < 1e-5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "out", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_a_run_in_half_precision_is_exported_in_float32(source, tmp_path, monkeypatch):
+    model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
+    monkeypatch.setattr(module, "read", lambda path: weights.Weights(model, variables, "training run"))
+    export("run", tmp_path / "out", format="onnx", images=source, preset=PRESET)
+    pixels, descriptors = golden(tmp_path / "out")
+    exact, _ = seeded("resnet18")
+    np.testing.assert_allclose(descriptors, exact.apply(variables, normalize(pixels)), atol=1e-5)
+
+
+def test_what_computes_something_else_does_not_become_a_bundle(source, tmp_path, monkeypatch):
+    _, _, path = saved(tmp_path, "resnet18")
+    from sscd_jax.weights import export_onnx
+
+    def slightly_wrong(model, variables):
+        model, variables = fold(model, variables)
+        changed = np.array([1.05, 1.05, *[1] * 22], np.float32)
+        variables["params"]["embeddings"]["kernel"] = variables["params"]["embeddings"]["kernel"] * changed
+        return model, variables
+
+    monkeypatch.setattr(export_onnx, "fold", slightly_wrong)
+    with pytest.raises(ValueError, match=r"does not compute our descriptors: lowest cosine 0\.99"):
+        export(path, tmp_path / "out", format="onnx", images=source, preset=PRESET)
+    assert sorted(os.listdir(tmp_path)) == ["in.safetensors"]
+
+
+def test_a_bundle_that_was_changed_is_refused(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    for format_ in ("npz", "saved_model"):
+        card = export(path, tmp_path / "out", format=format_, images=source, preset=PRESET)
+        file = tmp_path / "out" / card["file"]
+        file = file if file.is_file() else next(file.rglob("variables.data*"))
+        data = bytearray(file.read_bytes())
+        data[-100] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match="is not what was exported"):
+            weights.load(tmp_path / "out")
+
+
+def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    for format_ in ("npz", "safetensors"):
+        export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, licence="mine")
+    assert not (tmp_path / "out" / FILES["npz"]).exists()
+    assert json.loads((tmp_path / "out" / "model_card.json").read_text())["licence"] == "mine"
+    (tmp_path / "photos").mkdir()
+    shutil.copy(path, tmp_path / "photos")
+    with pytest.raises(ValueError, match="is there already and is no bundle"):
+        export(path, tmp_path / "photos", format="npz", images=source, preset=PRESET)
+    assert (tmp_path / "photos" / path.name).exists()
+
+
+def test_options_that_would_do_nothing_are_refused(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    for options in ({"input": "uint8"}, {"head": "raw"}):
+        with pytest.raises(ValueError, match="--input and --head are for onnx, stablehlo, saved_model"):
+            export(path, tmp_path / "out", format="npz", images=source, preset=PRESET, **options)
+
+
+def test_a_narrow_network_is_no_torchvision_resnet(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    with pytest.raises(ValueError, match="torchvision's ResNet has 64 channels in its stem, this network 8"):
+        export(path, tmp_path / "out", format="torchvision", images=source, preset=PRESET)
+
+
+def test_without_a_picture_that_can_be_read_there_is_no_export(tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"text")
+    with pytest.raises(ValueError, match="no picture that can be read"):
+        export(path, tmp_path / "out", format="npz", images=open_source(str(tmp_path / "broken")), preset=PRESET)

@@ -35,5 +35,9 @@ def dequantise(path: Path, out: Path) -> None:
             graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
     del graph.node[:]
     graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     onnx.checker.check_model(model)
     onnx.save(model, out)

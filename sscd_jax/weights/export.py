@@ -24,8 +24,10 @@ from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.weights import read
 from sscd_jax.weights.files import (
+    BUNDLES,
     CARD,
     SUMS,
+    WEIGHTS,
     hash_file,
     hash_variables,
     read_file,
@@ -38,16 +40,6 @@ Format = Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "save
 Input = Literal["float32", "uint8"]
 Head = Literal["l2", "raw"]
 
-FILES = {
-    "npz": "sscd.npz",
-    "safetensors": "sscd.safetensors",
-    "torchvision": "sscd.torchvision.pt",
-    "onnx": "sscd.onnx",
-    "stablehlo": "sscd.stablehlo",
-    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
-}
-# Where `weights.read` finds the weights of a bundle, if elsewhere.
-WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
 RUNTIMES = {"torchvision": "torch", "onnx": "onnxruntime", "stablehlo": "jax", "saved_model": "tensorflow"}
 PROGRAMS = ("onnx", "stablehlo", "saved_model")  # that hold the computation too
 LOWEST_COSINE = 1 - 1e-5
@@ -70,7 +62,7 @@ def export(
     Args:
         source: file, folder or name of weights.
         out: folder; appears when the export has passed its check. An earlier bundle there is replaced.
-        format: one of `FILES`.
+        format: one of `files.BUNDLES`.
         images: pictures for the check; the first that can be read become the golden pairs.
         preset: how pictures are resized and normalised.
         input: of formats that hold the computation: float32, normalised pictures; uint8, pixels of 0 to 255.
@@ -96,7 +88,7 @@ def export(
     unfinished = out.with_name(f"{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "golden").mkdir(parents=True)
-    file = unfinished / FILES[format]
+    file = unfinished / BUNDLES[format]
     batches_tracked = int(weights.origin.get("batches_tracked", 0))
     try:
         _write(file, format, model, weights.variables, dict(weights.origin), input, preset, batches_tracked)
@@ -113,8 +105,7 @@ def export(
     packages = ("sscd_jax", "jax", "flax", "numpy")
     card = {
         "format": format,
-        "file": FILES[format],
-        "weights": WEIGHTS.get(format, FILES[format]),
+        "file": BUNDLES[format],
         "network": network,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights.variables["params"])),
         "batch_norm": "folded into the convolutions" if format in PROGRAMS else "separate",

@@ -6,7 +6,9 @@ where it comes from.
 
 import hashlib
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,27 @@ from sscd_jax.weights.official import COUNTER, abstract_variables, fit, from_sta
 
 METADATA = "sscd_jax"  # the name of ours in a file
 CARD, SUMS = "model_card.json", "SHA256SUMS"  # of a bundle, see export.py
+BUNDLES = {  # the file of each format
+    "npz": "sscd.npz",
+    "safetensors": "sscd.safetensors",
+    "torchvision": "sscd.torchvision.pt",
+    "onnx": "sscd.onnx",
+    "stablehlo": "sscd.stablehlo",
+    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
+}
+# Where a bundle's weights are, if elsewhere.
+WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
+# What the readers of archives and graphs raise on bytes that are not whole.
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+)
 MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest published network has 0.2 GB
 
 
@@ -66,8 +89,10 @@ def read_file(path: Path) -> Weights:
             return Weights(model, variables, "ONNX, int8" if quantised else "ONNX, float32", origin)
         if head.startswith(b"\x80") or b"ustar" in path.open("rb").read(512):  # a pickle: older files of PyTorch
             return _read_torch(path, origin)
-    except ValueError as error:
-        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+    except (ValueError, *BROKEN) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error or type(error).__name__}") from error
     raise ValueError(
         f"{path} is no file of weights that is known: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
         f".safetensors, ONNX, or an .npz of ours; it starts with {head!r}"
@@ -88,22 +113,31 @@ def _read_folder(path: Path) -> Weights:
 
 def _read_bundle(path: Path) -> Weights:
     """A bundle's weights, after its sums were checked."""
-    for line in (path / SUMS).read_text().splitlines():
-        expected, name = line.split("  ", 1)
-        if hash_file(path / name) != expected:
-            raise ValueError(f"{path / name} is not what was exported: its SHA-256 is not the one in {SUMS}")
-    card = json.loads((path / CARD).read_text())
-    if card["format"] != "saved_model":
-        weights = read_file(path / card["weights"])
-        return Weights(weights.model, weights.variables, f"bundle, {card['format']}", card["origin"])
+    try:
+        card = json.loads((path / CARD).read_text())
+        format_, network, origin = card["format"], card["network"], dict(card["origin"])
+        file = path / WEIGHTS.get(format_, BUNDLES[format_])
+        sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole bundle ({type(error).__name__}: {error}): export it anew") from error
+    for member in sorted(path.rglob("*")):
+        name = member.relative_to(path).as_posix()
+        if member.is_file() and name != SUMS and hash_file(member) != sums.get(name):
+            raise ValueError(f"{member} is not what was exported: its SHA-256 is not the one in {SUMS}")
+    if format_ != "saved_model":
+        weights = read_file(file)
+        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin)
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(path / card["weights"]))
+    try:
+        reader = tf.train.load_checkpoint(str(file))
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     names = [n.removesuffix(suffix) for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
-    model, variables = _network(arrays, card["network"], is_folded=True)
-    return Weights(model, variables, "bundle, saved_model", card["origin"])
+    model, variables = _network(arrays, network, is_folded=True)
+    return Weights(model, variables, "bundle, saved_model", origin)
 
 
 def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
@@ -155,7 +189,7 @@ def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
     except (safetensors.SafetensorError, TypeError) as error:
         raise ValueError(f"{path} is a broken file of safetensors: {error}") from error
     if METADATA in metadata:
-        return _ours(arrays, json.loads(metadata[METADATA]), "sscd_jax, safetensors")
+        return _ours(arrays, metadata[METADATA], "sscd_jax, safetensors")
     return _from_state_dict(arrays, "safetensors", origin)
 
 
@@ -164,17 +198,24 @@ def _read_npz(path: Path) -> Weights:
         if METADATA not in file:
             raise ValueError(f"{path} is no .npz of ours: it has no array {METADATA}")
         arrays = {key: file[key] for key in file.files}
-    metadata = arrays.pop(METADATA)
-    return _ours(arrays, json.loads(str(metadata)), "sscd_jax, npz")
+    metadata = str(arrays.pop(METADATA))
+    return _ours(arrays, metadata, "sscd_jax, npz")
 
 
-def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], format_: str) -> Weights:
-    model, variables = _network(arrays, metadata["network"], is_folded=metadata["folded"])
-    return Weights(model, variables, format_, metadata["origin"])
+def _ours(arrays: Mapping[str, np.ndarray], metadata: str, format_: str) -> Weights:
+    try:
+        known = json.loads(metadata)
+        network, is_folded, origin = known["network"], bool(known["folded"]), dict(known["origin"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"its metadata are not ours: {metadata[:200]}") from error
+    return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin)
 
 
 def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is_folded: bool) -> tuple[SSCD, Any]:
-    model = build_model(**network)
+    try:
+        model = build_model(**network)
+    except TypeError as error:
+        raise ValueError(f"its metadata name no network of ours: {network}") from error
     expected = abstract_variables(folded(model) if is_folded else model)
     variables = fit({tuple(key.split("/")): value for key, value in arrays.items()}, expected, {}, [])
     return unfold(folded(model), variables) if is_folded else (model, variables)

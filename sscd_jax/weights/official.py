@@ -110,7 +110,7 @@ def fit(
         problems: found already.
 
     Raises:
-        ValueError: something is missing, too much, or of another shape; lists all of it.
+        ValueError: something is missing, too much, of another shape or not finite; lists all of it.
     """
     problems = problems + [f"unknown: {names.get(path, '/'.join(path))}" for path in flat if path not in expected]
     for path, leaf in expected.items():
@@ -119,6 +119,8 @@ def fit(
             problems.append(f"missing: {name}")
         elif flat[path].shape != leaf.shape:
             problems.append(f"shape (kernels as HWIO) {flat[path].shape} instead of {leaf.shape}: {name}")
+        elif not np.isfinite(flat[path]).all():
+            problems.append(f"not finite: {name}")
     if problems:
         raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
     return traverse_util.unflatten_dict({path: np.asarray(value, np.float32) for path, value in flat.items()})

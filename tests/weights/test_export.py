@@ -20,8 +20,8 @@ from sscd_jax.data.sources import Source, open_source
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.weights import export as module
-from sscd_jax.weights.export import FILES, PROGRAMS, export
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.export import PROGRAMS, export
+from sscd_jax.weights.files import BUNDLES, write_safetensors
 
 PRESET = skew(64)
 
@@ -44,7 +44,7 @@ def golden(bundle: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("backbone", NARROW)
-@pytest.mark.parametrize("format_", [name for name in FILES if name != "torchvision"])
+@pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
 def test_a_bundle(format_, backbone, source, tmp_path):
     model, variables, path = saved(tmp_path, backbone)
     options = {"input": "uint8"} if format_ in PROGRAMS else {}
@@ -90,7 +90,7 @@ def test_the_state_dict_loads_into_torchvisions_resnet(backbone, dims, source, t
 def test_inputs_heads_and_open_sizes(format_, input_, head, source, tmp_path):
     model, variables, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, input=input_, head=head)
-    file = tmp_path / "out" / FILES[format_]
+    file = tmp_path / "out" / BUNDLES[format_]
     for shape in [(1, 33, 80, 3), (3, 96, 47, 3)]:
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         images = pixels if input_ == "uint8" else np.asarray(normalize(pixels))
@@ -126,7 +126,7 @@ sys.modules["jax"] = sys.modules["jaxlib"] = None  # importing them fails
 import numpy as np, tensorflow as tf
 from PIL import Image
 images = np.stack([np.asarray(Image.open("golden/%d.png" % i)) for i in range(8)])
-served = tf.saved_model.load("{FILES["saved_model"]}").signatures["serving_default"](images=tf.constant(images))
+served = tf.saved_model.load("{BUNDLES["saved_model"]}").signatures["serving_default"](images=tf.constant(images))
 print(np.abs(served["descriptors"].numpy() - np.load("golden/descriptors.npy")).max() < 1e-5)
 """
     done = subprocess.run(
@@ -177,7 +177,7 @@ def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "safetensors"):
         export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, licence="mine")
-    assert not (tmp_path / "out" / FILES["npz"]).exists()
+    assert not (tmp_path / "out" / BUNDLES["npz"]).exists()
     assert json.loads((tmp_path / "out" / "model_card.json").read_text())["licence"] == "mine"
     (tmp_path / "photos").mkdir()
     shutil.copy(path, tmp_path / "photos")

@@ -7,13 +7,19 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import NARROW, assert_same, seeded
 
 from sscd_jax import weights
+from sscd_jax.data.decode import skew
 from sscd_jax.models.folding import fold
 from sscd_jax.weights import files
 from sscd_jax.weights.convert import convert
+from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.files import hash_variables, write_npz, write_safetensors
+from sscd_jax.weights.official import to_state_dict
 
 ORIGIN = {"name": "a test", "licence": "MIT"}
 WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
@@ -147,3 +153,50 @@ def test_convert(tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz"):
         convert(tmp_path / "a.npz", tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> dict[str, bytes]:
+    """One small file of each kind that needs no torch."""
+    folder = tmp_path_factory.mktemp("originals")
+    model, variables = seeded("resnet18", 2, width=1)
+    for kind, write in WRITERS.items():
+        write(folder / kind, model, variables, ORIGIN)
+    write_onnx(folder / "onnx", model, variables, uint8=True, preset=skew(64))
+    safetensors.numpy.save_file(to_state_dict(model, variables), folder / "torchvision")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, originals, tmp_path_factory):
+    content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))])
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    else:
+        ends = st.one_of(st.integers(0, min(3000, len(content) - 1)), st.integers(-6000, -1))
+        for place, value in data.draw(st.lists(st.tuples(ends, st.integers(0, 255)), min_size=1, max_size=20)):
+            content[max(place, -len(content))] = value
+    path = tmp_path_factory.getbasetemp() / "changed"
+    path.write_bytes(content)
+    message = None
+    try:
+        weights.load(path)
+    except ValueError as error:
+        message = str(error)
+    assert message is None or str(path) in message
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model, variables = seeded("resnet18")
+    variables["params"]["embeddings"]["bias"][1] = np.nan
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    with pytest.raises(ValueError, match="not finite: params/embeddings/bias"):
+        weights.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "{}", '{"network": {"a": 1}, "folded": false, "origin": {}}'])
+def test_metadata_of_something_else(metadata, tmp_path):
+    np.savez(tmp_path / "a.npz", sscd_jax=np.array(metadata), a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz: its metadata"):
+        weights.load(tmp_path / "a.npz")

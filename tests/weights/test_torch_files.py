@@ -1,5 +1,6 @@
 """Every file that PyTorch's users have, under names that say nothing; none of them is executed."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -10,8 +11,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from networks import seeded
 
-from sscd_jax import weights
+from sscd_jax import checkpoint, train_state, weights
+from sscd_jax.config import Config, Model
+from sscd_jax.data.decode import skew
+from sscd_jax.data.sources import open_source
+from sscd_jax.mesh import create_mesh, replicated
+from sscd_jax.models import build_from
+from sscd_jax.optimizer import lars
+from sscd_jax.weights.export import export
+from sscd_jax.weights.files import BUNDLES, CARD, SUMS, hash_file, write_safetensors
 
 CONTENT = {
     "official.torchvision.pt": "PyTorch, torchvision names",
@@ -156,6 +166,47 @@ def test_a_malicious_file_is_refused_and_does_nothing(container, kind, tmp_path)
     if container is not as_npz:
         pickle.load(io.BytesIO(pickle.dumps(payloads(canary)[kind])))  # the payload does what it should
         assert canary.exists()
+
+
+def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:
+    """An export in which every file but card and sums is the payload's pickle, with sums that fit."""
+    path = folder.parent / "start.safetensors"
+    write_safetensors(path, *seeded("resnet18"), {})
+    export(path, folder, format=format_, images=source, preset=skew(64))
+    sums = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS):
+        if file.name != CARD:
+            file.write_bytes(pickle.dumps(payload))
+        sums.append(f"{hash_file(file)}  {file.relative_to(folder).as_posix()}\n")
+    (folder / SUMS).write_text("".join(sums))
+
+
+@pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
+def test_a_malicious_bundle_is_refused_and_does_nothing(format_, pictures, tmp_path):
+    pytest.importorskip("torch")  # else the pickle is refused for its absence
+    canary = tmp_path / "canary"
+    bundle_of(tmp_path / "out", format_, payloads(canary)["os.system"], open_source(str(pictures)))
+    with pytest.raises(ValueError, match="out"):
+        weights.load(tmp_path / "out")
+    assert not canary.exists()
+
+
+def test_a_malicious_run_is_refused_and_does_nothing(pictures, tmp_path):
+    canary = tmp_path / "canary"
+    config = Config(model=Model(backbone="resnet18", dims=8, width=4))
+    state = train_state.create(build_from(config.model), lars(0.1), 0, replicated(create_mesh()))
+    with checkpoint.open_checkpoints(tmp_path / "run", keep=2) as checkpoints:
+        checkpoint.save(checkpoints, state, config, None)
+    weights.load(tmp_path / "run")
+    files = sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert len(files) > 5
+    for file in files:
+        before = file.read_bytes()
+        file.write_bytes(pickle.dumps(payloads(canary)["os.system"]))
+        with contextlib.suppress(Exception):  # of Orbax and TensorStore, or none, where the file does not matter
+            weights.load(tmp_path / "run")
+        file.write_bytes(before)
+    assert not canary.exists()
 
 
 def test_what_would_run_is_named(torch_files, tmp_path):

@@ -103,7 +103,15 @@ def _read_folder(path: Path) -> Weights:
     if (path / CARD).is_file():
         return _read_bundle(path)
     if checkpoint.is_run(path):
-        config, variables = checkpoint.load_run(path)
+        try:
+            config, variables = checkpoint.load_run(path)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            raise ValueError(
+                f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
+            ) from error
         return Weights(build_from(config.model), variables, "training run", {"run": path.absolute().name})
     raise ValueError(
         f"{path} is not a training run (a folder that `sscd-jax train --workdir` wrote), "

@@ -203,7 +203,7 @@ def test_a_malicious_run_is_refused_and_does_nothing(pictures, tmp_path):
     for file in files:
         before = file.read_bytes()
         file.write_bytes(pickle.dumps(payloads(canary)["os.system"]))
-        with contextlib.suppress(Exception):  # of Orbax and TensorStore, or none, where the file does not matter
+        with contextlib.suppress(ValueError):  # or none, where the file does not matter
             weights.load(tmp_path / "run")
         file.write_bytes(before)
     assert not canary.exists()

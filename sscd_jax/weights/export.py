@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -85,24 +86,6 @@ def export(
     pixels = _golden_images(images, preset)
     expected = np.asarray(jax.jit(model.apply)(weights.variables, normalize(pixels, preset.mean, preset.std)))
 
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "golden").mkdir(parents=True)
-    file = unfinished / BUNDLES[format]
-    batches_tracked = int(weights.origin.get("batches_tracked", 0))
-    try:
-        _write(file, format, model, weights.variables, dict(weights.origin), input, preset, batches_tracked)
-        found = _run(file, format, model, pixels, input, preset)
-        check = compare(expected, found)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
-
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
-    np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
-    runtime = RUNTIMES.get(format, "numpy")
-    packages = ("sscd_jax", "jax", "flax", "numpy")
     card = {
         "format": format,
         "file": BUNDLES[format],
@@ -112,19 +95,33 @@ def export(
         "input": _describe_input(format, input),
         "output": {"name": "descriptors", "dtype": "float32", "shape": ["batch", expected.shape[1]], "head": head},
         "preset": preset.parameters(),
-        "source": {"path": str(source), "format": weights.format},
+        "source": {"name": Path(source).name, "format": weights.format},
         "origin": dict(weights.origin),
         "licence": licence or weights.origin.get("licence", "not stated by the source"),
         "sha256_of_variables": hash_variables(weights.variables),
-        "check": {"runtime": f"{runtime} {_version(runtime)}", "images": len(pixels), **check},
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
-    (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
-    files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-    sums = [f"{hash_file(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
-    (unfinished / SUMS).write_text("".join(sums))
-    shutil.rmtree(out, ignore_errors=True)
-    unfinished.rename(out)
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        (unfinished / "golden").mkdir(parents=True)
+        file = unfinished / BUNDLES[format]
+        _write(file, format, model, weights.variables, weights.origin, input, preset)
+        check = compare(expected, _run(file, format, model, pixels, input, preset))
+        runtime = RUNTIMES.get(format, "numpy")
+        card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(pixels), **check}
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
+        np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
+        (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        sums = [f"{hash_file(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
+        (unfinished / SUMS).write_text("".join(sums))
+        shutil.rmtree(out, ignore_errors=True)
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     return card
 
 
@@ -164,10 +161,9 @@ def _write(
     format: Format,
     model: SSCD,
     variables: Any,
-    origin: dict[str, str],
+    origin: Mapping[str, str],
     input: Input,
     preset: Preset,
-    batches_tracked: int,
 ) -> None:
     uint8 = input == "uint8"
     if format == "npz":
@@ -177,6 +173,7 @@ def _write(
     elif format == "torchvision":
         from sscd_jax.weights.torch_files import write_state_dict
 
+        batches_tracked = int(origin.get("batches_tracked", 0))
         write_state_dict(file, to_state_dict(model, variables, batches_tracked=batches_tracked))
     elif format == "onnx":
         from sscd_jax.weights.export_onnx import write_onnx

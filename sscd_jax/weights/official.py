@@ -26,7 +26,7 @@ LEAVES = {
 COUNTER = "num_batches_tracked"  # of torch's batch normalisation; nothing in inference or training reads it
 IMAGENET_CLASSES = 1000
 
-Path = tuple[str, ...]
+Keys = tuple[str, ...]  # a path in our variables
 
 
 class Names(NamedTuple):
@@ -79,27 +79,27 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
     model = build_model(**_architecture(state, classy, projection), pool_param=pool_param)
     expected = abstract_variables(model)
 
-    names: dict[Path, str] = {}
-    keys: dict[str, Path] = {}
+    names: dict[Keys, str] = {}
+    places: dict[str, tuple[Keys, tuple[int, ...]]] = {}
     for row in _rows(model):
-        for (leaf, _), (collection, name, _) in LEAVES.items():
+        for (leaf, ndim), (collection, name, axes) in LEAVES.items():
             path = (collection, *row.ours.split("/"), name)
-            if path in expected:
+            if path in expected and expected[path].ndim == ndim:
                 names[path] = f"{row.classy_vision if classy else row.torchvision}.{leaf}"
-                keys[names[path]] = path
+                places[names[path]] = path, axes
 
     flat, problems = {}, []
     for key, value in state.items():
-        if key in keys:
-            axes = next((a for (leaf, n), (_, _, a) in LEAVES.items() if n == value.ndim and key.endswith(leaf)), None)
-            flat[keys[key]] = value if axes is None else np.transpose(value, axes)
-        elif not (key.endswith(COUNTER) and key.replace(COUNTER, "running_mean") in keys):
+        if key in places:
+            path, axes = places[key]
+            flat[path] = np.transpose(value, axes) if value.ndim == len(axes) else value
+        elif not (key.endswith(COUNTER) and key.replace(COUNTER, "running_mean") in places):
             problems.append(f"unknown: {key}")
     return model, fit(flat, expected, names, problems)
 
 
 def fit(
-    flat: Mapping[Path, np.ndarray], expected: Mapping[Path, Any], names: Mapping[Path, str], problems: list[str]
+    flat: Mapping[Keys, np.ndarray], expected: Mapping[Keys, Any], names: Mapping[Keys, str], problems: list[str]
 ) -> Any:
     """Arrays by path as float32 variables of the expected shapes.
 
@@ -126,7 +126,7 @@ def fit(
     return traverse_util.unflatten_dict({path: np.asarray(value, np.float32) for path, value in flat.items()})
 
 
-def abstract_variables(model: SSCD) -> dict[Path, jax.ShapeDtypeStruct]:
+def abstract_variables(model: SSCD) -> dict[Keys, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a network's variables, by path."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))

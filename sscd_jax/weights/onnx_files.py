@@ -12,12 +12,10 @@ import numpy as np
 
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.models.folding import BATCH_NORM_EPSILON, unfolded_leaves
-from sscd_jax.weights.official import abstract_variables, backbone_of, fit
+from sscd_jax.weights.official import Keys, abstract_variables, backbone_of, fit
 
-Keys = tuple[str, ...]  # a path in the variables
-
-# Operations that hand on one tensor; its values may change, its place in the network does not.
 FORKS = ("Conv", "BatchNormalization", "Add", "MaxPool")
+# Operations that hand on one tensor; its values may change, its place in the network does not.
 PASSES = {"Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Identity", "Cast"}
 
 
@@ -79,7 +77,7 @@ class _Graph:
             raise ValueError(f"it has {len(pools)} max-pools, not one")
         stem = self.back(pools[0].input[0], "Conv", "BatchNormalization")
         blocks = [self.block(n) for n in self.nodes if n.op_type == "Add" and self.is_block(n)]
-        # Where a block changes the shape of its input a stage begins, in a bottleneck's first block too.
+        # A stage begins where the stride is 2; the first one keeps the size.
         starts = [i for i, (_, _, stride) in enumerate(blocks) if i == 0 or stride == 2]
         if len(starts) != 4:
             raise ValueError(f"it has {len(starts)} stages, not 4")

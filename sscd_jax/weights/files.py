@@ -232,7 +232,8 @@ def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is
 def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
     """Writes variables, folded or not, as safetensors with our metadata."""
     arrays = {name: np.ascontiguousarray(value) for name, value in _by_name(variables).items()}
-    safetensors.numpy.save_file(arrays, path, metadata={METADATA: _metadata(model, origin)})
+    # Not save_file, whose file only its owner may read.
+    path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin)}))
 
 
 def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:

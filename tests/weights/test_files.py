@@ -33,6 +33,8 @@ def test_what_was_written_is_read_bit_for_bit_under_any_name(kind, backbone, tmp
     loaded = weights.read(tmp_path / "weights")
     assert (loaded.model, loaded.format, loaded.origin) == (model, f"sscd_jax, {kind}", ORIGIN)
     assert_same(loaded.variables, variables)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read it too"
 
 
 @pytest.mark.parametrize("kind", WRITERS)

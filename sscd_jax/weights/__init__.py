@@ -7,7 +7,7 @@ from sscd_jax.models import SSCD, describe
 from sscd_jax.weights.fetch import PUBLISHED, cached
 from sscd_jax.weights.files import Weights, hash_variables, read_file
 
-__all__ = ["Weights", "hash_variables", "load", "read"]
+__all__ = ["Weights", "find", "hash_variables", "load", "read"]
 
 
 def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
@@ -29,9 +29,25 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
 
 def read(path: str | Path) -> Weights:
     """As `load`, with what is known of where the weights come from."""
-    if not Path(path).exists():
-        if found := cached(str(path)):
-            return read_file(found)
-        if str(path) in PUBLISHED:
-            raise FileNotFoundError(f"{path} has not been fetched yet: sscd-jax weights fetch {path}")
-    return read_file(Path(path))
+    file = find(path)
+    try:
+        return read_file(file)
+    except ValueError as error:
+        if file == Path(path):
+            raise
+        raise ValueError(f"{error}; `sscd-jax weights fetch` repairs it") from error
+
+
+def find(path: str | Path) -> Path:
+    """The path itself, or the file of the published weights that have this name.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if Path(path).exists():
+        return Path(path)
+    if found := cached(str(path)):
+        return found
+    if str(path) in PUBLISHED:
+        raise FileNotFoundError(f"{path} has not been fetched yet: sscd-jax weights fetch {path}")
+    raise FileNotFoundError(f"{path}: no such file or folder of weights")

@@ -1,5 +1,6 @@
 """Any file of weights to one of ours."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,15 @@ def convert(source: Path, out: Path, *, origin: Mapping[str, str] | None = None)
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: name a file that ends in .safetensors")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"--out {out}: {'it is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
     weights = read_file(source)
     sha256 = hash_variables(weights.variables)
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    write_safetensors(unfinished, weights.model, weights.variables, {**weights.origin, **(origin or {})})
-    if hash_variables(read_file(unfinished).variables) != sha256:
-        raise ValueError(f"{unfinished} does not hold what was read from {source}: is the disk sound?")
-    unfinished.replace(out)
-    return {
-        "source": str(source),
-        "format": weights.format,
-        **describe(weights.model),
-        "sha256": sha256,
-        "out": str(out),
-    }
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        unfinished = Path(folder) / out.name
+        write_safetensors(unfinished, weights.model, weights.variables, {**weights.origin, **(origin or {})})
+        if hash_variables(read_file(unfinished).variables) != sha256:
+            raise ValueError(f"what was written to {out} is not what was read from {source}: is the disk sound?")
+        unfinished.replace(out)
+    summary = {"source": str(source), "format": weights.format, **describe(weights.model)}
+    return {**summary, "sha256": sha256, "out": str(out)}

@@ -4,7 +4,6 @@ What was written is loaded by its own runtime and compared on photographs before
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from sscd_jax.weights.files import (
     WEIGHTS,
     hash_file,
     hash_variables,
+    is_bundle,
     read_file,
     write_npz,
     write_safetensors,
@@ -76,8 +76,11 @@ def export(
     """
     if format not in PROGRAMS and (input, head) != ("float32", "l2"):
         raise ValueError(f"{format} holds weights alone: --input and --head are for {', '.join(PROGRAMS)}")
-    if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already and is no bundle: name another folder")
+    out = out.absolute()
+    if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
+        raise ValueError(f"{out} is there already and is no bundle, or holds more than one: name another folder")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
     weights = read(source)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
@@ -101,9 +104,8 @@ def export(
         "sha256_of_variables": hash_variables(weights.variables),
         "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        unfinished = Path(temporary) / "new"
         (unfinished / "golden").mkdir(parents=True)
         file = unfinished / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
@@ -117,11 +119,9 @@ def export(
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
         sums = [f"{hash_file(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
         (unfinished / SUMS).write_text("".join(sums))
-        shutil.rmtree(out, ignore_errors=True)
+        if out.exists():
+            out.rename(Path(temporary) / "old")
         unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return card
 
 

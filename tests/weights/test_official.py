@@ -88,6 +88,41 @@ def test_what_is_no_network_is_an_error():
         from_state_dict({"a": np.zeros(3, np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda key: f"module.{key}", r"it has 122 keys, as module\.backbone.*prefix"),
+        (lambda key: key.replace("backbone.layer3.1.", "backbone.layer3.2."), "do not fit the network"),
+    ],
+)
+def test_names_that_are_not_the_official_ones(change, message):
+    state = {change(key): value for key, value in SMALL["TV_RESNET18"].items()}
+    with pytest.raises(ValueError, match=message):
+        from_state_dict(state)
+
+
+def test_other_resnets_are_none_of_ours():
+    small = SMALL["TV_RESNET18"]
+    deeper = {**small, **{key.replace("layer3.1", f"layer3.{n}"): v for n in range(2, 6) for key, v in small.items()}}
+    with pytest.raises(ValueError, match=r"6 blocks of 2 convolutions in its third stage.*none of resnet18, resnet50"):
+        from_state_dict(deeper)
+
+
+def test_a_plain_resnet_is_reported_by_its_own_names():
+    state = {key.removeprefix("backbone."): value for key, value in SMALL["TV_RESNET18"].items()}
+    del state["layer2.0.bn1.weight"]
+    state["more"] = state["bn1.weight"] * 1j
+    state["bn1.bias"] = state["bn1.bias"] * 1j
+    with pytest.raises(ValueError, match="fit") as error:
+        from_state_dict(state)
+    lines = error.value.args[0].splitlines()[1:]
+    assert [line.strip() for line in lines] == [
+        "unknown: more",
+        "complex64 instead of numbers: bn1.bias",
+        "missing: layer2.0.bn1.weight",
+    ]
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "resnext101_32x4d"])
 def test_features_without_a_projection_take_the_names_of_a_plain_resnet(backbone):
     model, variables = seeded(backbone, 0)

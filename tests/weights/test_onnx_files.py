@@ -123,12 +123,79 @@ def test_a_link_to_a_file_elsewhere_is_refused(tmp_path):
         weights.load(tmp_path / "b" / "b.onnx")
 
 
-def without(kind: str, proto: onnx.ModelProto) -> None:
+def without(kind: str, proto: onnx.ModelProto, number: int = -1) -> None:
     """Takes a node of a kind out; those after it read its input."""
-    node = [node for node in proto.graph.node if node.op_type == kind][-1]
+    node = [node for node in proto.graph.node if node.op_type == kind][number]
     for other in proto.graph.node:
         other.input[:] = [node.input[0] if name == node.output[0] else name for name in other.input]
     proto.graph.node.remove(node)
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+
+def first(proto: onnx.ModelProto, kind: str, **attributes) -> onnx.NodeProto:
+    """The first node of a kind with these attributes."""
+
+    def has(node: onnx.NodeProto) -> bool:
+        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        return all(found.get(name) == value for name, value in attributes.items())
+
+    return next(node for node in proto.graph.node if node.op_type == kind and has(node))
+
+
+CHANGES = {
+    "stem of stride 1": lambda p: set_attribute(first(p, "Conv"), "strides", [1, 1]),
+    "dilated": lambda p: set_attribute(first(p, "Conv", kernel_shape=[3, 3]), "dilations", [2, 2]),
+    "padded otherwise": lambda p: set_attribute(first(p, "Conv", kernel_shape=[3, 3]), "pads", [0, 0, 2, 2]),
+    "another max-pool": lambda p: set_attribute(first(p, "MaxPool"), "pads", [0, 0, 1, 1]),
+    "automatic padding": lambda p: set_attribute(first(p, "Conv"), "auto_pad", "SAME_UPPER"),
+    "no Relu": lambda p: without("Relu", p, 3),
+    "no Relu after the stem": lambda p: without("Relu", p, 0),
+    "no Relu after an Add": lambda p: without("Relu", p, 6),
+    "LeakyRelu": lambda p: setattr(first(p, "Relu"), "op_type", "LeakyRelu"),
+    "a loop": lambda p: first(p, "Relu").input.__setitem__(0, first(p, "Relu").output[0]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_computes_something_else_is_refused(change, tmp_path):
+    write(tmp_path / "a.onnx", "resnet50")
+    proto = onnx.load(tmp_path / "a.onnx")
+    CHANGES[change](proto)
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=r"a\.onnx is not the graph of an SSCD network: \w+"):
+        weights.load(tmp_path / "a.onnx")
+
+
+def test_the_stride_of_another_resnet_is_refused(tmp_path):
+    """ResNet v1 has the stride of a bottleneck in its first convolution."""
+    write(tmp_path / "a.onnx", "resnet50")
+    proto = onnx.load(tmp_path / "a.onnx")
+    for name in ("layer2_0/conv1", "layer2_0/conv2"):
+        node = next(node for node in proto.graph.node if node.name == name)
+        set_attribute(node, "strides", [2, 2] if name.endswith("1") else [1, 1])
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match="layer2_0/conv1"):
+        weights.load(tmp_path / "a.onnx")
+
+
+def test_a_classifier_is_a_plain_resnet(tmp_path):
+    """As torchvision exports it: mean pooling and 1000 classes."""
+    model, variables = write(tmp_path / "a.onnx", "resnet18", 1000)
+    proto = onnx.load(tmp_path / "a.onnx")
+    for _ in range(2):
+        without("Pow", proto)
+    for kind in ("Div", "Clip", "ReduceL2"):
+        without(kind, proto)
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    loaded, found = weights.load(tmp_path / "a.onnx")
+    assert (loaded.dims, loaded.pool_param) == (0, 3.0)
+    folded, _ = fold(model, variables)[1], None
+    assert_same(fold(loaded, found)[1]["params"]["backbone"], folded["params"]["backbone"])
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "Add", "Conv"])

@@ -79,8 +79,6 @@ def export(
     out = out.absolute()
     if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
         raise ValueError(f"{out} is there already and is no bundle, or holds more than one: name another folder")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
     weights = read(source)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
@@ -104,6 +102,7 @@ def export(
         "sha256_of_variables": hash_variables(weights.variables),
         "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         unfinished = Path(temporary) / "new"
         (unfinished / "golden").mkdir(parents=True)

@@ -197,9 +197,9 @@ def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path
     for out in ("photos", "carded", "out", "link", "in.safetensors"):
         with pytest.raises(ValueError, match="is there already and is no bundle"):
             export(path, tmp_path / out, format="npz", images=source, preset=PRESET)
-    with pytest.raises(ValueError, match="there is no folder"):
-        export(path, tmp_path / "absent" / "out", format="npz", images=source, preset=PRESET)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    export(path, tmp_path / "new" / "out", format="npz", images=source, preset=PRESET)
+    assert (tmp_path / "new" / "out" / "model_card.json").exists()
 
 
 def test_options_that_would_do_nothing_are_refused(source, tmp_path):

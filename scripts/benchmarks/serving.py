@@ -5,8 +5,8 @@ python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
 SRC: a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
 folder; each runtime then loads its bundle in a process of its own, and must compute the golden descriptors. All take
 the same photographs, from numpy and to numpy: uint8 pixels, or float32 normalised beforehand, as the second column
-says. All use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts: a neighbour
-on the machine that slows a round down hits all of them.
+says. All use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts. On a machine
+that others use too PyTorch slows down most, and the ratios are too good: run it on a quiet one.
 """
 
 import argparse
@@ -49,8 +49,9 @@ def export(source: str, folder: Path, size: int) -> None:
     from sscd_jax.weights import export as exports
 
     for name, (format, input) in EXPORTS.items():
-        out, options = folder / name, {"format": format, "input": input}
-        exports.export(source, out, images=open_source("sample"), preset=skew(size), **options)  # type: ignore[arg-type]
+        out = folder / name
+        options: dict[str, Any] = {"format": format, "input": input}
+        exports.export(source, out, images=open_source("sample"), preset=skew(size), **options)
 
 
 def pytorch(bundle: Path) -> Call:

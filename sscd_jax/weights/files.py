@@ -209,7 +209,7 @@ def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            arrays = {key: file.get_tensor(key) for key in sorted(file.keys())}
     except (safetensors.SafetensorError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is a broken file of safetensors: {error}") from error
     if METADATA in metadata:

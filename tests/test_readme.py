@@ -76,8 +76,9 @@ def test_weights(folder, capsys, monkeypatch):
     """With a file in the cache as `weights fetch` would leave it, and a run of the section before."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     (folder / "sscd_jax" / "weights").mkdir(parents=True)
-    write_safetensors(folder / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors", *seeded("resnet50"), {})
+    write_safetensors(folder / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors", *seeded("resnet18"), {})
     narrow = [*REDUCED, "--data.image-size", "32", "--model.width", "8", "--model.dims", "24"]
+    narrow += ["--model.backbone", "resnet18"]
     write_onnx(folder / "model.onnx", *seeded("resnet18"), uint8=True, preset=skew(320))
     main(["train", "configs/debug.py", "--workdir", "runs/mine", *REDUCED])
     ours = [command[1:] for command in commands("Weights")]

@@ -3,7 +3,6 @@
 A block of text is what the Python before it prints. Pictures have 64 pixels a side here, not 320: it takes seconds.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import seeded
+from networks import needs_torch, seeded
 from PIL import Image
 
 from sscd_jax.cli import main
@@ -152,9 +151,7 @@ def test_tensorflow_serving(folder):
 
 
 def test_pytorch(folder):
-    # Not imported: torchvision imported after TensorFlow ends the process.
-    if not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
-        pytest.skip("PyTorch and torchvision are not installed: pip install 'sscd_jax[torch]'")
+    needs_torch()
     fetch(width=64)  # the one width that torchvision has
     assert run_section("PyTorch")
 

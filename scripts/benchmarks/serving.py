@@ -181,11 +181,12 @@ def measure(folder: Path, seconds: float) -> dict[str, list[float]]:
     with contextlib.ExitStack() as stack:
         workers: dict[str, Any] = {}
         for runtime in RUNTIMES:
+            log = stack.enter_context((folder / f"{runtime}.log").open("w"))
             started = subprocess.Popen(
                 [*here, runtime, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=open(folder / f"{runtime}.log", "w"),  # noqa: SIM115
+                stderr=log,
                 text=True,
             )
             workers[runtime] = stack.enter_context(started)

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import importlib
 import io
 import json
 import re
@@ -20,11 +21,10 @@ import pytest
 import requests
 from networks import SHAPES, seeded
 
-import sscd_jax.weights.fetch  # noqa: F401  the module, whatever the package exports under its name
 from sscd_jax.weights.fetch import PUBLISHED, cache_folder, cached, fetch
 from sscd_jax.weights.files import write_safetensors
 
-module = sys.modules["sscd_jax.weights.fetch"]
+module = importlib.import_module("sscd_jax.weights.fetch")
 NAME = "sscd_disc_mixup"
 
 

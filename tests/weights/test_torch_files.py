@@ -1,7 +1,6 @@
 """Every file that PyTorch's users have, under names that say nothing; none of them is executed."""
 
 import contextlib
-import io
 import os
 import pickle
 import shutil
@@ -171,9 +170,9 @@ def test_a_malicious_file_is_refused_and_does_nothing(container, kind, tmp_path)
         if container is not as_npz:
             assert f"is refused: it would run {NAMES[kind]}, " in str(error.value)
     assert not canary.exists()
-    if container is not as_npz:
-        pickle.load(io.BytesIO(pickle.dumps(payloads(canary)[kind])))  # the payload does what it should
-        assert canary.exists()
+    function, arguments = payloads(canary)[kind].call
+    function(*arguments)
+    assert canary.exists(), "the payload does nothing, whoever runs it"
 
 
 def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:

@@ -27,7 +27,7 @@ from sscd_jax.train import train, train_step
 
 ROOT = Path(__file__).parents[1]
 MODEL = build_model("resnet18", 16, width=8)
-OPTIMIZER = lars(warmup_cosine(0.2, warmup_steps=2, total_steps=10))
+OPTIMIZER = lars(warmup_cosine(0.05, warmup_steps=2, total_steps=10))
 
 
 def compiled_step(mesh: Mesh):

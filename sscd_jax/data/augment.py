@@ -1,144 +1,157 @@
-"""The paper's augmentations, stateless: the same seed gives the same view, wherever and whenever it is made.
+"""The paper's augmentations, stateless: the same seed gives the same views, wherever and whenever they are made.
 
-Every operation has the semantics of the official pipeline's torchvision and Pillow calls (transforms/settings.py), on
-float32 pixels in [0, 255] that are rounded once, at the end. A view is held as planes, [3, S, S], so that arithmetic
-runs along contiguous rows.
+First everything that is random about a view is drawn, as numbers (`draw`); then the pixels are computed from the
+picture and the numbers (`apply`), which equals the official pipeline's Pillow calls (transforms/settings.py).
 """
 
+import functools
+import itertools
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
-# Radius of the blur in pixels, the only difference between the two (official settings.py).
-BLUR_RADIUS = {"SIMCLR": (0.1, 2.0), "STRONG_BLUR": (1.0, 5.0)}
-_GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's convert("L")
+from sscd_jax.data import operations
+
+View = dict[str, Any]
+"""What was drawn for a view, by name; nested, of scalars and small tensors."""
 
 
-def augment(
+@dataclass(frozen=True)
+class Recipe:
+    """What distinguishes the augmentation settings (official transforms/settings.py)."""
+
+    blur_radius: tuple[float, float]
+    """Of the Gaussian blur, in pixels."""
+
+
+RECIPES = {
+    "SIMCLR": Recipe(blur_radius=(0.1, 2.0)),
+    "STRONG_BLUR": Recipe(blur_radius=(1.0, 5.0)),
+}
+_UNIFORMS = 64  # drawn for each view, more than any recipe uses
+_ORDERS = list(itertools.permutations(range(4)))
+
+
+class Uniforms:
+    """Uniform numbers in [0, 1), each used once, in order."""
+
+    def __init__(self, values: tf.Tensor):
+        self._values, self._used = values, 0
+
+    def __call__(self, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        """Float32 in [low, high)."""
+        return low + (high - low) * self.some(1)[0]
+
+    def some(self, count: int) -> tf.Tensor:
+        """Float32 [count] in [0, 1)."""
+        self._used += count
+        if self._used > self._values.shape[0]:
+            raise AssertionError(f"more than {self._values.shape[0]} numbers are drawn for a view: raise _UNIFORMS")
+        return self._values[self._used - count : self._used]
+
+    def chance(self, probability: float) -> tf.Tensor:
+        return self.some(1)[0] < probability
+
+    def integer(self, count: tf.Tensor | int) -> tf.Tensor:
+        """Int32 in [0, count)."""
+        floor = tf.cast(self.some(1)[0] * tf.cast(count, tf.float32), tf.int32)
+        return tf.minimum(floor, count - 1)  # the product may round up
+
+
+def views(
     image: tf.Tensor, seed: tf.Tensor, *, size: int, augmentation: str, min_crop_area: float = 0.08
-) -> tf.Tensor:
-    """One view: uint8 [H, W, 3] -> uint8 [size, size, 3].
+) -> tuple[tf.Tensor, list[View]]:
+    """The two views of a picture and what was drawn for them.
 
     Args:
-        image: the decoded picture.
-        seed: int32 [2].
-        size: side of the view in pixels.
-        augmentation: a key of BLUR_RADIUS.
+        image: uint8 [H, W, 3].
+        seed: int32 or int64 [2].
+        size: side of a view in pixels.
+        augmentation: a key of RECIPES.
         min_crop_area: smallest share of the picture's area that the crop keeps.
+
+    Returns:
+        uint8 [2, size, size, 3], and what was drawn.
     """
-    seeds = tf.unstack(tf.random.split(seed, 6))
-    view = random_resized_crop(image, seeds[0], size, min_crop_area)
-    view = tf.cond(_chance(seeds[1], 0.5), lambda: view[..., ::-1], lambda: view)
-    view = tf.cond(_chance(seeds[2], 0.8), lambda: color_jitter(view, seeds[2]), lambda: view)
-    view = tf.cond(_chance(seeds[3], 0.2), lambda: tf.repeat(_grey(view), 3, 0), lambda: view)
-    radius = tf.random.stateless_uniform([], seeds[5], *BLUR_RADIUS[augmentation])
-    view = tf.cond(_chance(seeds[4], 0.5), lambda: gaussian_blur(view, radius), lambda: view)
-    return tf.transpose(tf.cast(tf.round(view), tf.uint8), [1, 2, 0])
+    draw = _draw(augmentation, size, min_crop_area)
+    drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
+    return tf.stack([apply(image, view) for view in drawn]), drawn
 
 
-def _chance(seed: tf.Tensor, probability: float) -> tf.Tensor:
-    return tf.random.stateless_uniform([], seed) < probability
+def apply(image: tf.Tensor, view: View) -> tf.Tensor:
+    """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
+    top, left, height, width = tf.unstack(view["box"])
+    crop = image[top : top + height, left : left + width]
+    pixels = operations.resize(crop, view["bucket"], view["rows"], view["columns"])
+    flags = tf.stack([view["jitter"], view["grey"], view["blur"]])
+    recolour = operations.recolour(pixels.shape[0])
+    pixels = recolour(pixels, flags, view["order"], view["factors"], view["hue"], view["blur_weights"])
+    return operations.upright(pixels)
 
 
-def crop_box(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
+@functools.cache
+def _draw(augmentation: str, size: int, min_crop_area: float):
+    """The compiled `draw` for two views: dozens of scalar operations would take TensorFlow longer than the pixels."""
+
+    def both(uniforms: tf.Tensor, shape: tf.Tensor) -> list[View]:
+        recipe = RECIPES[augmentation]
+        return [draw(Uniforms(uniforms[i]), shape, recipe, size, min_crop_area) for i in range(2)]
+
+    signature = tf.TensorSpec([2, _UNIFORMS]), tf.TensorSpec([2], tf.int32)
+    return tf.function(both, jit_compile=True, input_signature=signature, autograph=False)
+
+
+def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
+    """Everything that is random about a view of a picture of int32 [2] = (height, width)."""
+    view: View = {"flip": uniform.chance(0.5)}
+    view |= _draw_crop(uniform, shape, view["flip"], size, min_crop_area)
+    view |= {
+        "jitter": uniform.chance(0.8),
+        "order": tf.gather(tf.constant(_ORDERS), uniform.integer(len(_ORDERS))),
+        "factors": 0.2 + 1.6 * uniform.some(3),  # of brightness, contrast, saturation
+        "hue": uniform(-0.2, 0.2),
+        "grey": uniform.chance(0.2),
+        "blur": uniform.chance(0.5),
+        "radius": uniform(*recipe.blur_radius),
+    }
+    return view | {"blur_weights": operations.blur_weights(view["radius"])}
+
+
+def _draw_crop(uniform: Uniforms, shape: tf.Tensor, flip: tf.Tensor, size: int, min_area: float) -> View:
+    box = crop_box(uniform, shape[0], shape[1], min_area)
+    bucket = operations.resize_bucket(box[2:], size)
+    large = bucket == operations.BUCKETS
+    height, width = tf.unstack(tf.cast(tf.where(large, size, box[2:]), tf.float32))
+    return {
+        "box": box,
+        "bucket": bucket,
+        "rows": operations.resize_taps(height, tf.constant(False), size),
+        "columns": operations.resize_taps(width, flip, size),
+    }
+
+
+def crop_box(uniform: Uniforms, height: tf.Tensor, width: tf.Tensor, min_area: float) -> tf.Tensor:
     """A box of min_area to 1 of the area, of an aspect of 3/4 to 4/3: int32 [top, left, height, width].
 
     torchvision's RandomResizedCrop.get_params: the first of ten draws that fits, or else the largest central box whose
     aspect is in the range.
     """
-    seeds = tf.unstack(tf.random.split(seed, 4))
     area = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
-    areas = area * tf.random.stateless_uniform([10], seeds[0], min_area, 1.0)
-    aspects = tf.exp(tf.random.stateless_uniform([10], seeds[1], math.log(3 / 4), math.log(4 / 3)))
+    areas = area * (min_area + (1 - min_area) * uniform.some(10))
+    aspects = tf.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * uniform.some(10))
     widths = tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32)
     heights = tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = tf.argmax(tf.cast(fits, tf.int32))
+    h, w = tf.gather(heights, first), tf.gather(widths, first)
+    top, left = uniform.integer(tf.maximum(height - h, 0) + 1), uniform.integer(tf.maximum(width - w, 0) + 1)
+    drawn = tf.stack([top, left, h, w])
 
-    def drawn() -> tf.Tensor:
-        first = tf.argmax(tf.cast(fits, tf.int32))
-        h, w = heights[first], widths[first]
-        top = tf.random.stateless_uniform([], seeds[2], 0, height - h + 1, tf.int32)
-        left = tf.random.stateless_uniform([], seeds[3], 0, width - w + 1, tf.int32)
-        return tf.stack([top, left, h, w])
+    def scaled(side: tf.Tensor, ratio: float) -> tf.Tensor:
+        return tf.maximum(tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32), 1)
 
-    def central() -> tf.Tensor:
-        def scaled(side: tf.Tensor, ratio: float) -> tf.Tensor:
-            return tf.maximum(tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32), 1)
-
-        h, w = tf.minimum(height, scaled(width, 4 / 3)), tf.minimum(width, scaled(height, 4 / 3))
-        return tf.stack([(height - h) // 2, (width - w) // 2, h, w])
-
-    return tf.cond(tf.reduce_any(fits), drawn, central)
-
-
-def random_resized_crop(image: tf.Tensor, seed: tf.Tensor, size: int, min_area: float) -> tf.Tensor:
-    """A random box, resized by antialiased bilinear: uint8 [H, W, 3] -> float32 [3, size, size]."""
-    shape = tf.shape(image)
-    top, left, height, width = tf.unstack(crop_box(shape[0], shape[1], seed, min_area))
-    resized = tf.image.resize(image[top : top + height, left : left + width], (size, size), antialias=True)
-    return tf.transpose(resized, [2, 0, 1])
-
-
-def color_jitter(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """torchvision's ColorJitter(0.8, 0.8, 0.8, 0.2): the four in random order, each clipped; float32 [3, S, S]."""
-    order_seed, factor_seed, hue_seed = tf.unstack(tf.random.split(tf.random.split(seed, 2)[1], 3))
-    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], factor_seed, 0.2, 1.8))
-    hue = tf.random.stateless_uniform([], hue_seed, -0.2, 0.2)
-    for i in tf.unstack(tf.random.experimental.stateless_shuffle(tf.range(4), order_seed)):
-        image = tf.switch_case(
-            i,
-            [
-                lambda image=image: _blend(image, 0.0, brightness),
-                lambda image=image: _blend(image, tf.round(tf.reduce_mean(_grey(image))), contrast),
-                lambda image=image: _blend(image, _grey(image), saturation),
-                lambda image=image: shift_hue(image, hue),
-            ],
-        )
-    return image
-
-
-def _blend(image: tf.Tensor, other: tf.Tensor | float, factor: tf.Tensor) -> tf.Tensor:
-    """Pillow's ImageEnhance: factor 0 gives the other, 1 the image, more goes beyond it."""
-    return tf.clip_by_value(other + factor * (image - other), 0, 255)
-
-
-def _grey(image: tf.Tensor) -> tf.Tensor:
-    red, green, blue = tf.unstack(image)
-    return (_GREY[0] * red + _GREY[1] * green + _GREY[2] * blue)[None]
-
-
-def shift_hue(image: tf.Tensor, turns: tf.Tensor | float) -> tf.Tensor:
-    """Turns the hue, in HSV, keeping saturation and value: float32 [3, S, S]."""
-    red, green, blue = tf.unstack(image)
-    value = tf.reduce_max(image, 0)
-    chroma = value - tf.reduce_min(image, 0)
-    sixths = tf.where(
-        value == red,
-        tf.math.divide_no_nan(green - blue, chroma),
-        tf.where(
-            value == green,
-            2 + tf.math.divide_no_nan(blue - red, chroma),
-            4 + tf.math.divide_no_nan(red - green, chroma),
-        ),
-    )
-    # Each channel of an HSV colour is its value less the chroma times a trapezoid of the hue.
-    k = tf.math.floormod(sixths + 6 * turns + tf.constant([5.0, 3.0, 1.0])[:, None, None], 6)
-    return value - chroma * tf.clip_by_value(tf.minimum(k, 4 - k), 0, 1)
-
-
-def gaussian_blur(image: tf.Tensor, radius: tf.Tensor | float) -> tf.Tensor:
-    """A Gaussian of standard deviation `radius` (at most 5) pixels, edges repeated: float32 [3, S, S].
-
-    A blur of rows is one product with a banded matrix, which is far faster on a CPU than a convolution.
-    """
-    size = image.shape[-1]
-    reach = 16  # beyond three times the largest radius
-    centre, tap = tf.range(size, dtype=tf.float32)[:, None], tf.range(-reach, size + reach, dtype=tf.float32)
-    weights = tf.exp(-0.5 * tf.square((tap - centre) / radius))
-    weights /= tf.reduce_sum(weights, 1, keepdims=True)
-    left, inside, right = tf.split(weights, [reach, size, reach], 1)
-    first = inside[:, :1] + tf.reduce_sum(left, 1, keepdims=True)
-    last = inside[:, -1:] + tf.reduce_sum(right, 1, keepdims=True)
-    band = tf.concat([first, inside[:, 1:-1], last], 1)
-    rows = tf.matmul(tf.reshape(image, [3 * size, size]), band, transpose_b=True)
-    return tf.matmul(tf.tile(band[None], [3, 1, 1]), tf.reshape(rows, [3, size, size]))
+    h, w = tf.minimum(height, scaled(width, 4 / 3)), tf.minimum(width, scaled(height, 4 / 3))
+    central = tf.stack([(height - h) // 2, (width - w) // 2, h, w])
+    return tf.where(tf.reduce_any(fits), drawn, central)

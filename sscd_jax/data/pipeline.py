@@ -3,12 +3,11 @@
 import os
 import re
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
-from sscd_jax.data.augment import augment
+from sscd_jax.data.augment import views
 from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
 from sscd_jax.data.sources import Source
 
@@ -72,12 +71,10 @@ def train_batches(
         attempts = tf.data.Dataset.range(_TRIES).map(load).ignore_errors()
         return attempts.concatenate(tf.data.Dataset.range(1).map(give_up)).take(1)
 
-    def views(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
-        fold_in = tf.random.experimental.stateless_fold_in
-        key = fold_in(fold_in(tf.constant([seed, 0], tf.int64), epoch), used)
-        view_of = partial(augment, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
-        pair = [view_of(image, fold_in(key, view)) for view in range(2)]
-        return {"images": tf.stack(pair), "requested": requested, "used": used}
+    def augmented(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
+        key = tf.stack([seed + epoch * 2**32, used])
+        pair, _ = views(image, key, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
+        return {"images": pair, "requested": requested, "used": used}
 
     def first_before_second(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         images = tf.concat([batch["images"][:, 0], batch["images"][:, 1]], 0)
@@ -86,7 +83,7 @@ def train_batches(
 
     dataset = tf.data.Dataset.range(start_step * rows, np.iinfo(np.int64).max)
     dataset = _interleave(dataset, readable, workers)
-    dataset = dataset.map(views, num_parallel_calls=workers or tf.data.AUTOTUNE)
+    dataset = dataset.map(augmented, num_parallel_calls=workers or tf.data.AUTOTUNE)
     dataset = dataset.batch(rows, drop_remainder=True).map(first_before_second)
     return dataset.with_options(_options(workers)).prefetch(2)
 

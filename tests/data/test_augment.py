@@ -1,40 +1,74 @@
-"""The augmentations: distributions over thousands of draws, and pixels against Pillow's."""
+"""What is drawn for a view, by its distribution over thousands of draws; the views as a whole."""
 
-import io
+import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 from scipy import stats
 
-from sscd_jax.data import augment as augmentation
-from sscd_jax.data.augment import augment, color_jitter, crop_box, gaussian_blur, shift_hue
+from sscd_jax.data.augment import RECIPES, Uniforms, crop_box, draw, views
 from sscd_jax.photographs import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((240, 160))
-PLANES = tf.constant(np.asarray(PHOTOGRAPH.resize((96, 96))).transpose(2, 0, 1).astype(np.float32))
-DRAWS = 3000
+DRAWS = 4000
+NUMBERS = 64
 
 
-def over_seeds(function, count: int = DRAWS) -> np.ndarray:
-    """What the function gives for so many seeds, stacked."""
-    seeds = tf.data.Dataset.range(count).map(lambda i: tf.stack([tf.cast(i, tf.int32), 5]))
-    return next(seeds.map(function, num_parallel_calls=2).batch(count).as_numpy_iterator())
+@functools.cache
+def drawn(augmentation: str) -> dict[str, np.ndarray]:
+    """What `draw` gives for so many views, stacked; nested names are joined by a dot."""
+    shape = tf.constant([160, 240])
+
+    def one(uniforms):
+        return draw(Uniforms(uniforms), shape, RECIPES[augmentation], 64, 0.08)
+
+    compiled = tf.function(one, jit_compile=True, input_signature=[tf.TensorSpec([NUMBERS])], autograph=False)
+    numbers = tf.random.stateless_uniform([DRAWS, NUMBERS], [1, 2])
+    dataset = tf.data.Dataset.from_tensor_slices(numbers).map(compiled, num_parallel_calls=2)
+    return flat(next(dataset.batch(DRAWS).as_numpy_iterator()))
 
 
-def picture(planes: tf.Tensor) -> np.ndarray:
-    return np.rint(planes.numpy().transpose(1, 2, 0)).astype(int)
+def flat(values: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
-def mean_difference(ours: tf.Tensor, pillow: Image.Image) -> float:
-    return float(np.abs(picture(ours) - np.asarray(pillow)).mean())
+def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
+    return stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+CHANCES = {"flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5}
+
+
+@pytest.mark.parametrize("augmentation", RECIPES)
+def test_what_is_applied_how_often(augmentation):
+    view = drawn(augmentation)
+    for name, probability in CHANCES.items():
+        sigma = np.sqrt(probability * (1 - probability) / DRAWS)
+        assert abs(view[name].mean() - probability) < 4 * sigma, name
+    correlation = np.corrcoef(np.array([view[name] for name in CHANCES]))
+    assert np.abs(correlation - np.eye(len(CHANCES))).max() < 4 / np.sqrt(DRAWS), "independent of one another"
+
+
+@pytest.mark.parametrize(("augmentation", "low", "high"), [("SIMCLR", 0.1, 2), ("STRONG_BLUR", 1, 5)])
+def test_how_much_is_applied(augmentation, low, high):
+    view = drawn(augmentation)
+    assert is_uniform(view["radius"], low, high)
+    assert is_uniform(view["hue"], -0.2, 0.2)
+    for factor in view["factors"].T:
+        assert is_uniform(factor, 0.2, 1.8)
+    orders, counts = np.unique(view["order"], axis=0, return_counts=True)
+    assert len(orders) == 24
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_crops_have_torchvisions_distribution():
     height, width = 160, 240
-    boxes = over_seeds(lambda seed: crop_box(tf.constant(height), tf.constant(width), seed, 0.08))
-    top, left, h, w = boxes.T
+    top, left, h, w = drawn("SIMCLR")["box"].T
     assert (h > 0).all()
     assert (w > 0).all()
     assert (top >= 0).all()
@@ -55,93 +89,49 @@ def test_crops_have_torchvisions_distribution():
     assert abs(np.corrcoef(top[small] / (height - h[small]), left[small])[0, 1]) < 0.06
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (2, 3)])
-def test_any_shape_can_be_cropped(shape):
-    image = tf.zeros([*shape, 3], tf.uint8)
-    assert augment(image, tf.constant([1, 2]), size=32, augmentation="SIMCLR").shape == (32, 32, 3)
+@pytest.mark.parametrize(("shape", "box"), [((1, 1), [0, 0, 1, 1]), ((1, 500), None), ((500, 1), None), ((2, 3), None)])
+def test_any_shape_has_a_crop(shape, box):
+    for seed in range(20):
+        uniform = Uniforms(tf.random.stateless_uniform([NUMBERS], [seed, 0]))
+        top, left, h, w = crop_box(uniform, *map(tf.constant, shape), 0.08).numpy()
+        assert h >= 1
+        assert w >= 1
+        assert 0 <= top <= shape[0] - h
+        assert 0 <= left <= shape[1] - w
+        assert box in (None, [top, left, h, w])
 
 
-def test_what_is_applied_how_often(monkeypatch):
-    """Each operation is made to leave a trace that the others do not touch."""
-    ramp = tf.reshape(tf.range(32, dtype=tf.float32), [1, 1, 32]) / 32
-    monkeypatch.setattr(augmentation, "random_resized_crop", lambda *_: tf.ones([3, 32, 32]) * ramp)
-    monkeypatch.setattr(augmentation, "color_jitter", lambda view, _: view + 50)
-    monkeypatch.setattr(augmentation, "gaussian_blur", lambda view, radius: view + tf.round(10 + radius))
-    monkeypatch.setattr(augmentation, "_grey", lambda view: view[:1] + 100)
-    image = tf.zeros([32, 32, 3], tf.uint8)
-    views = over_seeds(lambda seed: augment(image, seed, size=32, augmentation="STRONG_BLUR"))
-    low = views[:, 0, :, 0].min(1).astype(int)
-    applied = {
-        "flip": views[:, 0, 0, 0] > views[:, 0, -1, 0],
-        "grey": low >= 100,
-        "jitter": low % 100 >= 50,
-        "blur": low % 50 >= 10,
-    }
-    for name, probability in {"flip": 0.5, "grey": 0.2, "jitter": 0.8, "blur": 0.5}.items():
-        sigma = np.sqrt(probability * (1 - probability) / DRAWS)
-        assert abs(applied[name].mean() - probability) < 4 * sigma, name
-    correlation = np.corrcoef(np.array(list(applied.values())))
-    assert np.abs(correlation - np.eye(4)).max() < 4 / np.sqrt(DRAWS)
-    radii = low[applied["blur"]] % 50 - 10
-    assert set(radii) == {1, 2, 3, 4, 5}
+def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
+    return views(tf.constant(image), tf.constant(seed), **({"size": 64, "augmentation": "SIMCLR"} | options))[0].numpy()
 
 
-@pytest.mark.parametrize(("factor", "enhance"), [(0, "Brightness"), (1, "Contrast"), (2, "Color")])
-@pytest.mark.parametrize("amount", [0.2, 0.7, 1.4, 1.8])
-def test_jitter_part_equals_pillow(factor, enhance, amount, monkeypatch):
-    factors = np.ones(3, np.float32)
-    factors[factor] = amount
-
-    def uniform(shape, *_):
-        return tf.constant(factors) if shape == [3] else tf.constant(0.0)
-
-    monkeypatch.setattr(tf.random, "stateless_uniform", uniform)
-    ours = color_jitter(PLANES, tf.constant([1, 2]))
-    pillow = getattr(ImageEnhance, enhance)(PHOTOGRAPH.resize((96, 96))).enhance(amount)
-    assert mean_difference(ours, pillow) < 0.6  # grey levels; Pillow rounds down
-
-
-@pytest.mark.parametrize("turns", [-0.2, -0.05, 0.1, 0.2])
-def test_hue_equals_pillows_hsv(turns):
-    hue, saturation, value = PHOTOGRAPH.resize((96, 96)).convert("HSV").split()
-    turned = Image.fromarray((np.asarray(hue).astype(int) + round(turns * 255)).astype(np.uint8))
-    pillow = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-    # Pillow's HSV has 8 bits: its own way there and back is off by 1.2 on this picture.
-    assert mean_difference(shift_hue(PLANES, turns), pillow) < 2.5
-    np.testing.assert_array_equal(picture(shift_hue(PLANES, 0.0)), picture(PLANES))
-
-
-@pytest.mark.parametrize("radius", [0.1, 0.7, 1.0, 2.0, 3.3, 5.0])
-def test_blur_equals_pillow(radius):
-    pillow = PHOTOGRAPH.resize((96, 96)).filter(ImageFilter.GaussianBlur(radius))
-    assert mean_difference(gaussian_blur(PLANES, radius), pillow) < 1.0  # Pillow's is three box blurs
-    dot = np.zeros((3, 96, 96), np.float32)
-    dot[:, 48, 48] = 1
-    spread = gaussian_blur(tf.constant(dot), radius).numpy()[0]
-    at = np.arange(96) - 48
-    if radius >= 1:
-        assert np.sqrt((spread.sum(0) * at**2).sum()) == pytest.approx(radius, rel=0.02)
-    assert spread.sum() == pytest.approx(1, abs=1e-5)
-
-
-def test_jitter_is_in_random_order_and_in_range(monkeypatch):
-    views = over_seeds(lambda seed: color_jitter(PLANES[:, :4, :4], seed), 500)
-    assert len(np.unique(np.rint(views), axis=0)) > 450
-    assert views.min() >= 0
-    assert views.max() <= 255
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
+def test_any_shape_makes_views(shape):
+    image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
+    assert both(image, [1, 2]).shape == (2, 64, 64, 3)
 
 
 def test_same_seed_same_pixels_and_views_differ():
-    image = tf.constant(np.asarray(PHOTOGRAPH))
-    one, again, other = (
-        augment(image, tf.constant(seed), size=64, augmentation="SIMCLR").numpy() for seed in ([1, 2], [1, 2], [1, 3])
-    )
+    image = np.asarray(PHOTOGRAPH)
+    one, again, other = (both(image, seed) for seed in ([1, 2], [1, 2], [1, 3]))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one.astype(int) - other).mean() > 1
+    assert np.abs(one[0].astype(int) - one[1]).mean() > 1
 
 
-def test_a_jpeg_of_a_view_is_a_picture():
-    view = augment(tf.constant(np.asarray(PHOTOGRAPH)), tf.constant([3, 4]), size=64, augmentation="SIMCLR").numpy()
-    file = io.BytesIO()
-    Image.fromarray(view).save(file, "JPEG")
-    assert view.std() > 1
+def test_the_two_views_are_drawn_independently():
+    image = tf.constant(np.asarray(PHOTOGRAPH))
+    dataset = tf.data.Dataset.range(1000)
+    dataset = dataset.map(lambda i: views(image, tf.stack([i, 7]), size=32, augmentation="STRONG_BLUR")[1])
+    pairs = [flat({"first": first, "second": second}) for first, second in dataset.as_numpy_iterator()]
+    for name in (*CHANCES, "radius", "hue"):
+        first, second = (np.array([pair[f"{which}.{name}"] for pair in pairs], float) for which in ("first", "second"))
+        assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(1000), name
+
+
+def test_numbers_are_used_once():
+    uniform = Uniforms(tf.range(4.0) / 4)
+    assert [float(uniform()), *uniform.some(2).numpy().tolist()] == [0, 0.25, 0.5]
+    assert int(uniform.integer(4)) == 3
+    with pytest.raises(AssertionError, match="more than 4"):
+        uniform()

@@ -32,8 +32,8 @@ class Data:
     """Pictures in the global batch, over all devices; each gives two views."""
     image_size: int = 224
     """Side of a view in pixels."""
-    augmentation: Literal["SIMCLR", "STRONG_BLUR"] = "STRONG_BLUR"
-    """The paper's augmentation settings."""
+    augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED"] = "STRONG_BLUR"
+    """The paper's augmentation settings; ADVANCED needs the extra augly."""
     min_crop_area: float = 0.08
     """Smallest share of a picture that a view shows; small pictures and small networks need more than the paper."""
     workers: int | None = None

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sscd_jax.cache import cache_folder
 
 # An unknown XLA flag aborts the process: only versions on which the flag was tried.
 _CPU_FLAGS = {"0.10.2": "--xla_cpu_experimental_ynn_fusion_type="}
@@ -18,11 +19,11 @@ def start() -> None:
     """Sets what must be set before the first computation of a process.
 
     On the CPU, one fusion pass of XLA makes convolutions slower; it is turned off (scripts/benchmarks/layers.py).
-    Compiled programs are kept in ~/.cache/sscd_jax, or where JAX_COMPILATION_CACHE_DIR says.
+    Compiled programs are kept in ~/.cache/sscd_jax/compiled, or where JAX_COMPILATION_CACHE_DIR says.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors still show.
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "sscd_jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
     flag = _CPU_FLAGS.get(jaxlib.__version__)
     flags = os.environ.get("XLA_FLAGS", "")
     if flag and flag.split("=")[0] not in flags:

@@ -17,12 +17,12 @@ import pytest
 from networks import needs_torch, seeded
 from PIL import Image
 
+from sscd_jax.cache import cache_folder
 from sscd_jax.cli import main
 from sscd_jax.data.decode import PRESETS, skew
 from sscd_jax.data.pipeline import inference_batches, numpy_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.models import normalize
-from sscd_jax.weights.fetch import cache_folder
 from sscd_jax.weights.files import write_safetensors
 
 PAGE = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
@@ -55,8 +55,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def fetch(*, width: int) -> None:
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    write_safetensors(cache_folder() / "sscd_disc_mixup.safetensors", *seeded("resnet50", 512, width=width), {})
+    cache_folder("weights").mkdir(parents=True, exist_ok=True)
+    write_safetensors(
+        cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet50", 512, width=width), {}
+    )
 
 
 def run_section(title: str) -> str:

@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from those in earlier lines; files of one line may import one another.
 LEVELS = [
-    {"config", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
+    {"cache", "config", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
     {"data", "models", "losses", "optimizer", "mesh", "search", "postprocess", "perceptual_hash", "evaluation"},
     {"train_state", "checkpoint", "weights"},
     {"embed", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},

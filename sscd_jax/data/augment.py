@@ -7,12 +7,14 @@ picture and the numbers (`apply`), which equals the official pipeline's Pillow c
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from sscd_jax.data import operations
+from sscd_jax.data.overlays import overlay_emoji, overlay_text
 
 View = dict[str, Any]
 """What was drawn for a view, by name; nested, of scalars and small tensors."""
@@ -24,11 +26,14 @@ class Recipe:
 
     blur_radius: tuple[float, float]
     """Of the Gaussian blur, in pixels."""
+    advanced: bool = False
+    """Rotations, text and emoji before the crop, JPEG compression after the blur."""
 
 
 RECIPES = {
     "SIMCLR": Recipe(blur_radius=(0.1, 2.0)),
     "STRONG_BLUR": Recipe(blur_radius=(1.0, 5.0)),
+    "ADVANCED": Recipe(blur_radius=(1.0, 5.0), advanced=True),
 }
 _UNIFORMS = 64  # drawn for each view, more than any recipe uses
 _ORDERS = list(itertools.permutations(range(4)))
@@ -82,13 +87,45 @@ def views(
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
     """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    top, left, height, width = tf.unstack(view["box"])
-    crop = image[top : top + height, left : left + width]
+    if "edited" in view:
+        image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
+    crop = _crop(image, view)
     pixels = operations.resize(crop, view["bucket"], view["rows"], view["columns"])
     flags = tf.stack([view["jitter"], view["grey"], view["blur"]])
     recolour = operations.recolour(pixels.shape[0])
     pixels = recolour(pixels, flags, view["order"], view["factors"], view["hue"], view["blur_weights"])
-    return operations.upright(pixels)
+    pixels = operations.upright(pixels)
+    if "jpeg" in view:
+        jpeg = view["jpeg"]
+        pixels = tf.cond(jpeg["applied"], lambda: operations.jpeg(pixels, jpeg["quality"]), lambda: pixels)
+    return pixels
+
+
+def edit(image: tf.Tensor, view: View) -> tf.Tensor:
+    """What ADVANCED does to the whole picture before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
+    if_drawn = functools.partial(_if_applied, view)
+    image = tf.cond(view["flip"], lambda: tf.reverse(image, [1]), lambda: image)
+    image = if_drawn("quarters", image, lambda image, drawn: operations.rotate_by_quarters(image, drawn["count"]))
+    image = if_drawn("text", image, overlay_text)
+    return if_drawn("emoji", image, overlay_emoji)
+
+
+def _crop(image: tf.Tensor, view: View) -> tf.Tensor:
+    box = view["box"]
+
+    def straight() -> tf.Tensor:
+        return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+
+    if "rotation" not in view:
+        return straight()
+    rotation = view["rotation"]
+    return tf.cond(rotation["applied"], lambda: operations.rotated_box(image, rotation["degrees"], box), straight)
+
+
+def _if_applied(
+    view: View, name: str, image: tf.Tensor, operation: Callable[[tf.Tensor, View], tf.Tensor]
+) -> tf.Tensor:
+    return tf.cond(view[name]["applied"], lambda: operation(image, view[name]), lambda: image)
 
 
 @functools.cache
@@ -106,7 +143,13 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
     """Everything that is random about a view of a picture of int32 [2] = (height, width)."""
     view: View = {"flip": uniform.chance(0.5)}
-    view |= _draw_crop(uniform, shape, view["flip"], size, min_crop_area)
+    flip_crop = view["flip"]
+    if recipe.advanced:
+        view |= _draw_edits(uniform)
+        # A picture with text on it is mirrored before; any other as its crop is resized, which costs nothing.
+        view["edited"] = tf.reduce_any([view[name]["applied"] for name in ("quarters", "text", "emoji", "rotation")])
+        flip_crop &= ~view["edited"]
+    view |= _draw_crop(uniform, shape, flip_crop, size, min_crop_area)
     view |= {
         "jitter": uniform.chance(0.8),
         "order": tf.gather(tf.constant(_ORDERS), uniform.integer(len(_ORDERS))),
@@ -116,7 +159,36 @@ def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_cro
         "blur": uniform.chance(0.5),
         "radius": uniform(*recipe.blur_radius),
     }
-    return view | {"blur_weights": operations.blur_weights(view["radius"])}
+    view["blur_weights"] = operations.blur_weights(view["radius"])
+    if recipe.advanced:
+        view["jpeg"] = {"applied": uniform.chance(0.2), "quality": uniform.integer(101)}
+    return view
+
+
+def _draw_edits(uniform: Uniforms) -> View:
+    return {
+        "quarters": {"applied": uniform.chance(0.05), "count": 1 + uniform.integer(3)},
+        "text": {
+            "applied": uniform.chance(0.1),
+            "font": uniform(),
+            "length": uniform(),
+            "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
+            "size": uniform(0.1, 0.3),
+            "opacity": uniform(0.1, 1.0),
+            "colour": tf.floor(256 * uniform.some(3)),
+            "fx": uniform(),
+            "fy": uniform(),
+        },
+        "emoji": {
+            "applied": uniform.chance(0.2),
+            "which": uniform(),
+            "size": uniform(0.1, 0.5),
+            "opacity": uniform(0.7, 1.0),
+            "fx": uniform(),
+            "fy": uniform(),
+        },
+        "rotation": {"applied": uniform.chance(0.05), "degrees": tf.cast(uniform.integer(360), tf.float32)},
+    }
 
 
 def _draw_crop(uniform: Uniforms, shape: tf.Tensor, flip: tf.Tensor, size: int, min_area: float) -> View:

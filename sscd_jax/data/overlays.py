@@ -1,0 +1,106 @@
+"""Text and emoji on a picture, by graph operations (official transforms/overlay_text.py and overlay_emoji.py).
+
+Emoji are composited by their own alpha. (The official code pastes most of them with their transparent part as a black
+square, as AugLy's files are palette pictures.)
+"""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from sscd_jax.data.atlas import EMOJI_SIZE, FONT_SIZE, load_atlas
+
+LONGEST_TEXT = 99  # letters
+
+
+@functools.cache
+def _atlas() -> dict[str, tf.Tensor]:
+    """The atlas as tensors that graphs refer to; as constants they would be in every graph."""
+    atlas = load_atlas()
+    with tf.init_scope():
+        names = ("ink", "letter_columns", "font_letters", "emoji")
+        return {name: tf.constant(getattr(atlas, name)) for name in names}
+
+
+def composite(image: tf.Tensor, colour: tf.Tensor, alpha: tf.Tensor, fx: tf.Tensor, fy: tf.Tensor) -> tf.Tensor:
+    """A layer over a part of the picture.
+
+    Args:
+        image: uint8 [H, W, 3].
+        colour: float32 [h, w, 3] or [1, 1, 3] in [0, 255], times alpha.
+        alpha: float32 [h, w, 1] in [0, 1]; h <= H and w <= W.
+        fx, fy: float32, where between the leftmost and the rightmost place, and between the top and the bottom.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    h, w = tf.unstack(tf.shape(alpha)[:2])
+    top = tf.cast(fy * tf.cast(height - h, tf.float32), tf.int32)
+    left = tf.cast(fx * tf.cast(width - w, tf.float32), tf.int32)
+    band = image[top : top + h]
+    under = tf.cast(band[:, left : left + w], tf.float32)
+    mixed = tf.cast(tf.round(under * (1 - alpha) + colour), tf.uint8)
+    band = tf.concat([band[:, :left], mixed, band[:, left + w :]], 1)
+    return tf.concat([image[:top], band, image[top + h :]], 0)
+
+
+def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
+    """Random letters of one font in one colour: uint8 [H, W, 3] -> [H, W, 3].
+
+    As many letters as fit, or fewer; none where not even the first fits.
+
+    Args:
+        image: the picture.
+        text: `font` and `length` in [0, 1): which font, and how much of what fits; `seed` int32 [2] of the letters;
+            `size` of the font over the short side; `opacity`; `colour` float32 [3] in [0, 255]; `fx`, `fy`: where.
+    """
+    letter_columns, font_letters = _atlas()["letter_columns"], _atlas()["font_letters"]
+    height, width = tf.unstack(tf.shape(image)[:2])
+    short = tf.cast(tf.minimum(height, width), tf.float32)
+    scale = tf.maximum(tf.floor(short * text["size"]), 1) / FONT_SIZE
+
+    font = _index(text["font"], font_letters.shape[0] - 1)
+    first, end = font_letters[font], font_letters[font + 1]
+    numbers = tf.random.stateless_uniform([LONGEST_TEXT], text["seed"])
+    letters = first + _index(numbers, end - first)
+    starts, ends = tf.gather(letter_columns, letters), tf.gather(letter_columns, letters + 1)
+    widths = tf.cast(tf.cumsum(ends - starts), tf.float32) * scale
+    fitting = tf.reduce_sum(tf.cast(widths <= tf.cast(width, tf.float32), tf.int32))
+
+    def drawn() -> tf.Tensor:
+        length = 1 + _index(text["length"], fitting)
+        columns = tf.ragged.range(starts[:length], ends[:length]).flat_values
+        ink = tf.transpose(tf.gather(_atlas()["ink"], columns))
+        rows = tf.where(tf.reduce_max(ink, 1) > 0)[:, 0]
+        ink = ink[rows[0] : rows[-1] + 1]
+        size = tf.cast(tf.round(tf.cast(tf.shape(ink), tf.float32) * scale), tf.int32)
+        size = tf.clip_by_value(size, 1, tf.stack([height, width]))
+        alpha = tf.image.resize(ink[..., None], size, antialias=True) * (text["opacity"] / 255)
+        return composite(image, text["colour"] * alpha, alpha, text["fx"], text["fy"])
+
+    return tf.cond(fitting > 0, drawn, lambda: image)
+
+
+def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
+    """An emoji on a picture: uint8 [H, W, 3] -> [H, W, 3].
+
+    Args:
+        image: the picture.
+        emoji: `which` in [0, 1); `size` over the largest that fits; `opacity`; `fx`, `fy`: where.
+    """
+    images = _atlas()["emoji"]
+    short = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
+    side = tf.maximum(tf.cast(short * emoji["size"], tf.int32), 1)
+    pixels = tf.cast(tf.gather(images, _index(emoji["which"], images.shape[0])), tf.float32)
+    alpha = pixels[..., 3:] / 255
+    layer = tf.concat([pixels[..., :3] * alpha, alpha], 2)
+    layer = tf.image.resize(tf.ensure_shape(layer, [EMOJI_SIZE, EMOJI_SIZE, 4]), [side, side], antialias=True)
+    layer *= emoji["opacity"]
+    return composite(image, layer[..., :3], layer[..., 3:], emoji["fx"], emoji["fy"])
+
+
+def _index(number: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
+    """[0, 1) to int32 [0, count)."""
+    return tf.minimum(tf.cast(number * tf.cast(count, tf.float32), tf.int32), count - 1)

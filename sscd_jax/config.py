@@ -34,6 +34,12 @@ class Data:
     """Side of a view in pixels."""
     augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED"] = "STRONG_BLUR"
     """The paper's augmentation settings; ADVANCED needs the extra augly."""
+    mixup: bool = False
+    """Mix one view in twenty with another one, half of these by cutmix."""
+    mixup_group: int = 128
+    """Pictures whose views are mixed among one another; the official code has 128 on a GPU."""
+    recolour: Literal["host", "device"] = "host"
+    """Where jitter, grey, blur and mixing are computed: device spares hosts with few cores, the views are the same."""
     min_crop_area: float = 0.08
     """Smallest share of a picture that a view shows; small pictures and small networks need more than the paper."""
     workers: int | None = None
@@ -45,6 +51,12 @@ class Data:
             self.image_size >= 32, f"data.image_size is {self.image_size}; the network halves it 5 times: 32 or more"
         )
         _require(0 < self.min_crop_area <= 1, f"data.min_crop_area is {self.min_crop_area}; it must be in (0, 1]")
+        _require(self.mixup_group > 0, f"data.mixup_group is {self.mixup_group}; it must be positive")
+        _require(
+            not self.mixup or self.batch_size % self.mixup_group == 0,
+            f"data.batch_size {self.batch_size} is not a multiple of data.mixup_group {self.mixup_group}: "
+            f"take --data.mixup-group {math.gcd(self.batch_size, self.mixup_group)}, or another batch size",
+        )
         _require(self.workers is None or self.workers > 0, f"data.workers is {self.workers}; it must be positive")
 
 

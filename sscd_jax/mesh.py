@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jaxlib
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sscd_jax.cache import cache_folder
@@ -46,10 +46,9 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-    """This host's rows of a batch to global arrays, split over the devices along the first axis."""
-    sharding = by_rows(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """This host's rows of a batch, nested arrays, to global arrays, split over the devices along the first axis."""
+    return jax.tree.map(partial(jax.make_array_from_process_local_data, by_rows(mesh)), dict(batch))
 
 
 def check_divisible(batch_size: int, option: str) -> None:

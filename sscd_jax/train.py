@@ -11,7 +11,7 @@ import jax
 import optax
 from jax import Array
 
-from sscd_jax import checkpoint, train_state
+from sscd_jax import checkpoint, device_augment, train_state
 from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.pipeline import numpy_batches, train_batches
@@ -30,12 +30,22 @@ def train_step(
     state: TrainState,
     images: Array,
     instance_ids: Array,
+    recolour: dict[str, Array] | None = None,
+    mixing: dict[str, Array] | None = None,
     *,
     model: SSCD,
     optimizer: optax.GradientTransformation,
     loss: configs.Loss,
+    mixup_group: int = 0,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids."""
+    """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids.
+
+    `recolour` and `mixing` are what the host left of the augmentations to the devices.
+    """
+    if recolour is not None:
+        images = device_augment.recolour(images, **recolour)
+    if mixing is not None:
+        images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
 
     def loss_fn(params: optax.Params) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -82,7 +92,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         exclude_bias_and_norm=config.optimizer.exclude_bias_and_norm,
     )
     step_fn = jax.jit(
-        partial(train_step, model=model, optimizer=optimizer, loss=config.loss),
+        partial(train_step, model=model, optimizer=optimizer, loss=config.loss, mixup_group=config.data.mixup_group),
         donate_argnums=0,
         out_shardings=replicated(mesh),
     )
@@ -120,6 +130,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         )
         dataset = batches_of(
             batch_size=config.data.batch_size,
+            mixup_group=config.data.mixup_group if config.data.mixup else None,
+            recolour=config.data.recolour,
             start_step=start,
             host_index=jax.process_index(),
             host_count=jax.process_count(),

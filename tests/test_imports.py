@@ -11,7 +11,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import from those in earlier lines; files of one line may import one another.
 LEVELS = [
     {"cache", "config", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
-    {"data", "models", "losses", "optimizer", "mesh", "search", "postprocess", "perceptual_hash", "evaluation"},
+    {
+        "data",
+        "models",
+        "losses",
+        "optimizer",
+        "mesh",
+        "device_augment",
+        "search",
+        "postprocess",
+        "perceptual_hash",
+        "evaluation",
+    },
     {"train_state", "checkpoint", "weights"},
     {"embed", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},
     {"demo"},

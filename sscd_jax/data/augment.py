@@ -14,7 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from sscd_jax.data import operations
+from sscd_jax.data.mixup import draw_mixing
 from sscd_jax.data.overlays import overlay_emoji, overlay_text
+from sscd_jax.data.uniforms import Uniforms
 
 View = dict[str, Any]
 """What was drawn for a view, by name; nested, of scalars and small tensors."""
@@ -35,40 +37,14 @@ RECIPES = {
     "STRONG_BLUR": Recipe(blur_radius=(1.0, 5.0)),
     "ADVANCED": Recipe(blur_radius=(1.0, 5.0), advanced=True),
 }
-_UNIFORMS = 64  # drawn for each view, more than any recipe uses
+_UNIFORMS = 128  # drawn for each view, more than any recipe uses
 _ORDERS = list(itertools.permutations(range(4)))
-
-
-class Uniforms:
-    """Uniform numbers in [0, 1), each used once, in order."""
-
-    def __init__(self, values: tf.Tensor):
-        self._values, self._used = values, 0
-
-    def __call__(self, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
-        """Float32 in [low, high)."""
-        return low + (high - low) * self.some(1)[0]
-
-    def some(self, count: int) -> tf.Tensor:
-        """Float32 [count] in [0, 1)."""
-        self._used += count
-        if self._used > self._values.shape[0]:
-            raise AssertionError(f"more than {self._values.shape[0]} numbers are drawn for a view: raise _UNIFORMS")
-        return self._values[self._used - count : self._used]
-
-    def chance(self, probability: float) -> tf.Tensor:
-        return self.some(1)[0] < probability
-
-    def integer(self, count: tf.Tensor | int) -> tf.Tensor:
-        """Int32 in [0, count)."""
-        floor = tf.cast(self.some(1)[0] * tf.cast(count, tf.float32), tf.int32)
-        return tf.minimum(floor, count - 1)  # the product may round up
 
 
 def views(
     image: tf.Tensor, seed: tf.Tensor, *, size: int, augmentation: str, min_crop_area: float = 0.08
 ) -> tuple[tf.Tensor, list[View]]:
-    """The two views of a picture and what was drawn for them.
+    """The two views of a picture, and what was drawn for them.
 
     Args:
         image: uint8 [H, W, 3].
@@ -80,25 +56,58 @@ def views(
     Returns:
         uint8 [2, size, size, 3], and what was drawn.
     """
-    draw = _draw(augmentation, size, min_crop_area)
-    drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
+    drawn = draw_views(image, seed, size=size, augmentation=augmentation, min_crop_area=min_crop_area)
     return tf.stack([apply(image, view) for view in drawn]), drawn
+
+
+def draw_views(
+    image: tf.Tensor, seed: tf.Tensor, *, size: int, augmentation: str, min_crop_area: float = 0.08
+) -> list[View]:
+    """What is random about the two views; the arguments are those of `views`."""
+    draw = _draw(augmentation, size, min_crop_area)
+    return draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
 
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
     """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    if "edited" in view:
-        image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
-    crop = _crop(image, view)
-    pixels = operations.resize(crop, view["bucket"], view["rows"], view["columns"])
-    flags = tf.stack([view["jitter"], view["grey"], view["blur"]])
-    recolour = operations.recolour(pixels.shape[0])
-    pixels = recolour(pixels, flags, view["order"], view["factors"], view["hue"], view["blur_weights"])
-    pixels = operations.upright(pixels)
+    pixels = operations.upright(recolour(crop(image, view), view))
     if "jpeg" in view:
         jpeg = view["jpeg"]
         pixels = tf.cond(jpeg["applied"], lambda: operations.jpeg(pixels, jpeg["quality"]), lambda: pixels)
     return pixels
+
+
+def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
+    """The same without jitter, grey and blur, which are left to the device: the pixels, and what is left to do.
+
+    Nothing is left where JPEG compression comes after it: such a view is made here.
+    """
+    names = ("order", "factors", "hue", "blur_weights")
+    flags = _flags(view)
+    if "jpeg" in view:
+        made_here = view["jpeg"]["applied"]
+        flags &= ~made_here
+        pixels = tf.cond(made_here, lambda: apply(image, view), lambda: operations.upright(crop(image, view)))
+    else:
+        pixels = operations.upright(crop(image, view))
+    return pixels, {"flags": flags} | {name: view[name] for name in names}
+
+
+def crop(image: tf.Tensor, view: View) -> tf.Tensor:
+    """All that comes before the colours: uint8 [H, W, 3] -> a view as `operations` has it, uint8 [size, 3, size]."""
+    if "edited" in view:
+        image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
+    return operations.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"])
+
+
+def recolour(pixels: tf.Tensor, view: View) -> tf.Tensor:
+    """Jitter, grey and blur of a view."""
+    function = operations.recolour(pixels.shape[0])
+    return function(pixels, _flags(view), view["order"], view["factors"], view["hue"], view["blur_weights"])
+
+
+def _flags(view: View) -> tf.Tensor:
+    return tf.stack([view["jitter"], view["grey"], view["blur"]])
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
@@ -162,7 +171,7 @@ def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_cro
     view["blur_weights"] = operations.blur_weights(view["radius"])
     if recipe.advanced:
         view["jpeg"] = {"applied": uniform.chance(0.2), "quality": uniform.integer(101)}
-    return view
+    return view | {"mixing": draw_mixing(uniform, size)}
 
 
 def _draw_edits(uniform: Uniforms) -> View:

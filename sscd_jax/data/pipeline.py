@@ -1,14 +1,18 @@
 """The training and the inference pipeline."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from sscd_jax.data.augment import views
+from sscd_jax.data.augment import apply, apply_before_recolour, draw_views
 from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
+from sscd_jax.data.mixup import mix, mixed_ids
 from sscd_jax.data.sources import Source
 
 # Pictures tried in place of one that cannot be read.
@@ -23,6 +27,8 @@ def train_batches(
     augmentation: str,
     seed: int,
     min_crop_area: float = 0.08,
+    mixup_group: int | None = None,
+    recolour: Literal["host", "device"] = "host",
     start_step: int = 0,
     host_index: int = 0,
     host_count: int = 1,
@@ -34,16 +40,36 @@ def train_batches(
     view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads and order. A
     picture that cannot be read is replaced by the next readable one of the source.
 
+    Args:
+        source: the pictures.
+        batch_size: pictures in the global batch.
+        image_size: side of a view in pixels.
+        augmentation: a key of augment.RECIPES.
+        seed: of order and views.
+        min_crop_area: smallest share of a picture that a view shows.
+        mixup_group: views are mixed among those of so many pictures; None: they are not mixed.
+        recolour: who computes jitter, grey, blur and mixing. The device needs numbers for it, see `device_augment`.
+        start_step: the first batch.
+        host_index, host_count: which rows of each batch.
+        workers: threads; None lets tf.data decide.
+
     Yields:
         With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids
-        int32 [2b], the index of the example; requested and used int64 [b], which differ where a picture was replaced.
+        int32 [2b], the index of the example, or [2b, 2] where views are mixed; requested and used int64 [b], which
+        differ where a picture was replaced. Left to the device: recolour and mixing, what it has to do, [2b, ...].
 
     Raises:
-        ValueError: the batch does not divide over the hosts, or the source has fewer examples than a batch.
+        ValueError: the batch does not divide over the hosts, the mixing group not into a host's part of it, or the
+            source has fewer examples than a batch.
     """
     if batch_size % host_count:
         raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
     rows, steps_per_epoch = batch_size // host_count, len(source) // batch_size
+    if mixup_group and rows % mixup_group:
+        raise ValueError(
+            f"{rows} pictures of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
+            f"{mixup_group}: take --data.mixup-group {math.gcd(rows, mixup_group)}, or another batch size"
+        )
     if steps_per_epoch == 0:
         raise ValueError(f"{source.name} has {len(source)} pictures, fewer than a batch of {batch_size}")
 
@@ -71,15 +97,29 @@ def train_batches(
         attempts = tf.data.Dataset.range(_TRIES).map(load).ignore_errors()
         return attempts.concatenate(tf.data.Dataset.range(1).map(give_up)).take(1)
 
-    def augmented(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, tf.Tensor]:
-        key = tf.stack([seed + epoch * 2**32, used])
-        pair, _ = views(image, key, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
-        return {"images": pair, "requested": requested, "used": used}
+    draw = partial(draw_views, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
 
-    def first_before_second(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        images = tf.concat([batch["images"][:, 0], batch["images"][:, 1]], 0)
+    def augmented(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, Any]:
+        key = tf.stack([seed + epoch * 2**32, used])
+        views = []
+        for view in draw(image, key):
+            if recolour == "host":
+                made: dict[str, Any] = {"images": apply(image, view)}
+            else:
+                pixels, left = apply_before_recolour(image, view)
+                made = {"images": pixels, "recolour": left}
+            views.append(made | ({"mixing": view["mixing"]} if mixup_group else {}))
+        pair = tf.nest.map_structure(lambda *two: tf.stack(two), *views)
+        return {"views": pair, "requested": requested, "used": used}
+
+    def first_before_second(batch: dict[str, Any]) -> dict[str, Any]:
         ids = tf.cast(tf.tile(batch["used"], [2]), tf.int32)
-        return {"images": images, "instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
+        made = tf.nest.map_structure(lambda both: tf.concat([both[:, 0], both[:, 1]], 0), batch["views"])
+        if mixup_group:
+            ids = mixed_ids(ids, made["mixing"].pop("kept"), mixup_group)
+            if recolour == "host":
+                made["images"] = mix(made["images"], **made.pop("mixing"), group=mixup_group)
+        return made | {"instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
 
     dataset = tf.data.Dataset.range(start_step * rows, np.iinfo(np.int64).max)
     dataset = _interleave(dataset, readable, workers)

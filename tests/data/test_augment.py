@@ -9,12 +9,13 @@ from PIL import Image
 from scipy import stats
 
 from sscd_jax.data import augment
-from sscd_jax.data.augment import RECIPES, Uniforms, crop_box, draw, views
+from sscd_jax.data.augment import RECIPES, crop_box, draw, views
+from sscd_jax.data.uniforms import Uniforms
 from sscd_jax.photographs import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((240, 160))
 DRAWS = 4000
-NUMBERS = 64
+NUMBERS = 128
 
 
 @functools.cache

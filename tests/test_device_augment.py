@@ -1,0 +1,47 @@
+"""What the devices compute of the augmentations is what the host computes."""
+
+import jax
+import numpy as np
+import pytest
+
+from sscd_jax import device_augment
+from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.sources import open_source
+from sscd_jax.mesh import create_mesh, to_devices
+
+OPTIONS = {"batch_size": 32, "image_size": 64, "seed": 3, "mixup_group": 8}
+
+
+def batch(pictures, **options) -> dict:
+    return next(train_batches(open_source(str(pictures)), **(OPTIONS | options)).as_numpy_iterator())
+
+
+def on_devices(made: dict, count: int) -> np.ndarray:
+    arrays = to_devices(
+        {name: made[name] for name in ("images", "recolour", "mixing")}, create_mesh(jax.devices()[:count])
+    )
+
+    @jax.jit
+    def compute(images, recolour, mixing):
+        recoloured = device_augment.recolour(images, **recolour)
+        return device_augment.mix(recoloured, **mixing, group=OPTIONS["mixup_group"])
+
+    return np.asarray(compute(**arrays))
+
+
+@pytest.mark.parametrize("augmentation", ["SIMCLR", "STRONG_BLUR", "ADVANCED"])
+def test_the_pixels_are_those_of_the_host(pictures, augmentation):
+    host, device = (batch(pictures, augmentation=augmentation, recolour=where) for where in ("host", "device"))
+    np.testing.assert_array_equal(host["instance_ids"], device["instance_ids"])
+    assert (host["instance_ids"][:, 0] != host["instance_ids"][:, 1]).any(), "some are mixed"
+    difference = np.abs(on_devices(device, 8).astype(int) - host["images"])
+    assert difference.mean() < 0.1, "but for values that a rounding takes to either side"
+    assert (difference > 2).mean() < 0.005
+    assert np.abs(device["images"].astype(int) - host["images"]).mean() > 5
+
+
+def test_each_recolouring_is_left_to_the_device(pictures):
+    made = batch(pictures, augmentation="STRONG_BLUR", recolour="device")
+    applied = made["recolour"]["flags"].mean(0)
+    assert ((applied > 0.05) & (applied < 1)).all()
+    assert made["images"].dtype == np.uint8

@@ -16,10 +16,7 @@ from sscd_jax.config import Config
 
 def train(arguments: Sequence[str]) -> None:
     """Reads the recipe first: its values are the defaults of the options."""
-    path = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
-    if path is None and not {"-h", "--help"} & set(arguments):
-        raise ValueError("the recipe comes first: sscd-jax train CONFIG.py --workdir DIR, as configs/disc_blur.py")
-    default = configs.load(path) if path else Config()
+    path, default = _recipe("train CONFIG.py --workdir DIR", arguments)
 
     def command(workdir: Path, config: Annotated[Config, tyro.conf.arg(name="")] = default) -> None:
         """Train a network, or continue the run in WORKDIR.
@@ -36,8 +33,41 @@ def train(arguments: Sequence[str]) -> None:
 
         print(json.dumps(run(config, workdir), indent=2))
 
-    rest = list(arguments[1:] if path else arguments)
-    tyro.cli(command, args=rest, prog=f"sscd-jax train {path or 'CONFIG.py'}")
+    tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax train {path or 'CONFIG.py'}")
+
+
+def preview(arguments: Sequence[str]) -> None:
+    """Reads the recipe first, as `train`."""
+    path, default = _recipe("preview CONFIG.py --out sheet.png", arguments)
+
+    def command(
+        out: Path, rows: int = 8, pairs: int = 2, config: Annotated[Config, tyro.conf.arg(name="")] = default
+    ) -> None:
+        """Show what training sees: a contact sheet of pictures and their views, with what was applied below each.
+
+        Usage: sscd-jax preview CONFIG.py --out sheet.png [options]. The options of the recipe are those of training;
+        without --data.source the pictures are the sample's.
+
+        Args:
+            out: Picture to write, .png or .jpg; what was applied goes to a .json file beside it.
+            rows: Pictures, the first of the source.
+            pairs: Pairs of views of each; they are those of the first epochs of training with the same seed.
+        """
+        from sscd_jax.preview import write_preview
+
+        captions = write_preview(config, out, rows=rows, pairs=pairs)
+        out.with_suffix(".json").write_text(json.dumps(captions, indent=2, ensure_ascii=False))
+        print(f"Look at {out}")
+
+    tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax preview {path or 'CONFIG.py'}")
+
+
+def _recipe(usage: str, arguments: Sequence[str]) -> tuple[Path | None, Config]:
+    """The recipe that the arguments begin with; none where only help is asked for."""
+    path = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    if path is None and not {"-h", "--help"} & set(arguments):
+        raise ValueError(f"the recipe comes first: sscd-jax {usage}, as configs/disc_blur.py")
+    return path, configs.load(path) if path else Config()
 
 
 def embed(
@@ -240,12 +270,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "weights convert": weights_convert,
     "weights export": weights_export,
 }
+WITH_RECIPE: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "preview": preview}
 USAGE = """usage: sscd-jax COMMAND [options]
 
 SSCD, the descriptor for image copy detection, in JAX.
 
   demo            train on bundled photographs, search, evaluate: the whole of it in minutes
   train           train a network from a recipe, or continue a run
+  preview         show what training sees, as a contact sheet
   embed           write the descriptors of pictures
   evaluate disc   measure copy detection as on DISC2021
   weights fetch   download published weights
@@ -260,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
     mesh.start()
-    name = next((n for n in [*COMMANDS, "train"] if arguments[: len(n.split())] == n.split()), None)
+    name = next((n for n in [*COMMANDS, *WITH_RECIPE] if arguments[: len(n.split())] == n.split()), None)
     if name is None:
         if arguments and arguments[0] not in ("-h", "--help"):
             near = [n for n in COMMANDS if n.startswith(arguments[0])]
@@ -271,8 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     rest = arguments[len(name.split()) :]
     try:
-        if name == "train":
-            train(rest)
+        if name in WITH_RECIPE:
+            WITH_RECIPE[name](rest)
         else:
             tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:

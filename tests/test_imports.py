@@ -24,7 +24,7 @@ LEVELS = [
         "evaluation",
     },
     {"train_state", "checkpoint", "weights"},
-    {"embed", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},
+    {"embed", "preview", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},
     {"demo"},
     {"cli"},
 ]

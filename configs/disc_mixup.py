@@ -1,0 +1,14 @@
+"""The paper's best ResNet-50: ADVANCED and mixup, batch 4096, 100 epochs on the DISC2021 training set.
+
+    pip install -e '.[augly]'
+    sscd-jax train configs/disc_mixup.py --workdir runs/disc_mixup --data.source DISC2021/training
+
+The official code calls this `train.py --augmentations ADVANCED --mixup true`; its weights are published as
+sscd_disc_mixup (ours are not trained). See configs/disc_blur.py for what it needs.
+"""
+
+from sscd_jax.config import Config, Data
+
+
+def get_config() -> Config:
+    return Config(data=Data(augmentation="ADVANCED", mixup=True))

@@ -1,0 +1,156 @@
+"""A contact sheet of what training sees: a row for each picture, the original and its views, captions below."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageDraw, ImageFont
+
+from sscd_jax.config import Config
+from sscd_jax.data.atlas import load_atlas
+from sscd_jax.data.augment import views
+from sscd_jax.data.decode import decode
+from sscd_jax.data.mixup import mix, mixed_ids
+from sscd_jax.data.pipeline import why_unreadable
+from sscd_jax.data.sources import Source, open_source
+
+_FONT_SIZE, _GAP, _SIDE = 11, 6, 224  # pixels: of captions, between cells, of a cell
+_CHARACTERS = 36  # in a line of a caption
+
+
+def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
+    """Writes the sheet: the views of the first `pairs` epochs of the first `rows` readable pictures.
+
+    Where the config mixes views, they are mixed among those of the sheet, as in training among those of a mixing group.
+
+    Returns:
+        The captions: of each row, for each view, what was applied.
+
+    Raises:
+        ValueError: `out` is no name of a picture, or the source has no readable picture.
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out {out}: its name must end in .png or .jpg")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
+    originals = _readable(source, rows)
+    columns = [_epoch(config, originals, epoch) for epoch in range(pairs)]
+    sheet = [
+        [_fitted(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
+        for row, image in enumerate(originals.values())
+    ]
+    names = [source.ids[index] for index in originals]
+    captions = [
+        [drawn[row + view * len(originals)] for _, drawn in columns for view in range(2)]
+        for row in range(len(originals))
+    ]
+    drawn = [[[name], *row] for name, row in zip(names, captions, strict=True)]
+    unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
+    _draw_sheet(sheet, drawn).save(unfinished, quality=90)
+    unfinished.replace(out)
+    return captions
+
+
+def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for index in range(len(source)):
+        try:
+            found[index] = decode(source.read(tf.constant(index, tf.int64))).numpy()
+        except tf.errors.OpError:
+            print(f"{source.paths[index]} is left out: {why_unreadable(source, index)}")
+        if len(found) == count:
+            break
+    if not found:
+        raise ValueError(f"no picture of {source.name} can be read")
+    return found
+
+
+def _epoch(config: Config, originals: dict[int, np.ndarray], epoch: int) -> tuple[np.ndarray, list[list[str]]]:
+    """The views of an epoch, first views before second views, and their captions."""
+    data = config.data
+    made = [
+        views(
+            tf.constant(image),
+            tf.constant([config.seed + epoch * 2**32, index], tf.int64),
+            size=data.image_size,
+            augmentation=data.augmentation,
+            min_crop_area=data.min_crop_area,
+        )
+        for index, image in originals.items()
+    ]
+    pixels = tf.concat([tf.stack([pair[i] for pair, _ in made]) for i in range(2)], 0)
+    drawn = [tf.nest.map_structure(lambda value: value.numpy(), pair[i]) for i in range(2) for _, pair in made]
+    captions = [describe(view, image.shape) for view, image in zip(drawn, [*originals.values()] * 2, strict=True)]
+    if data.mixup:
+        kept, share, box = (np.stack([view["mixing"][name] for view in drawn]) for name in ("kept", "share", "box"))
+        pixels = mix(pixels, tf.constant(share), tf.constant(box), len(originals))
+        rows = mixed_ids(tf.range(2 * len(originals)), tf.constant(kept), len(originals)).numpy() % len(originals)
+        for caption, part, (own, other) in zip(captions, share, rows, strict=True):
+            if own != other:
+                caption.append(f"{'mixup' if part < 1 else 'cutmix'} with row {other + 1}")
+    return pixels.numpy(), captions
+
+
+def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
+    """What was applied to a view, in order, from the numbers drawn for a picture of this height and width."""
+    height, width = shape[:2]
+    done = ["mirrored"] if view["flip"] else []
+    if _applied(view, "quarters"):
+        done.append(f"turned by {90 * view['quarters']['count']}°")
+    if _applied(view, "text"):
+        names, text = load_atlas().font_names, view["text"]
+        name = names[int(text["font"] * len(names))]
+        done.append(f"text in {name}, {text['size']:.0%} high, opacity {text['opacity']:.0%}")
+    if _applied(view, "emoji"):
+        names, emoji = load_atlas().emoji_names, view["emoji"]
+        done.append(f"emoji {names[int(emoji['which'] * len(names))]}, {emoji['size']:.0%}")
+    if _applied(view, "rotation"):
+        done.append(f"rotated by {view['rotation']['degrees']:.0f}°")
+    done.append(f"crop of {view['box'][2] * view['box'][3] / (height * width):.0%}")
+    if view["jitter"]:
+        brightness, contrast, saturation = view["factors"]
+        parts = [
+            f"brightness {brightness:.1f}",
+            f"contrast {contrast:.1f}",
+            f"saturation {saturation:.1f}",
+            f"hue {view['hue']:+.2f}",
+        ]
+        done += [parts[i] for i in view["order"]]
+    if view["grey"]:
+        done.append("grey")
+    if view["blur"]:
+        done.append(f"blur of {view['radius']:.1f} px")
+    if _applied(view, "jpeg"):
+        done.append(f"JPEG quality {view['jpeg']['quality']}")
+    return done
+
+
+def _applied(view: dict[str, Any], name: str) -> bool:
+    return name in view and bool(view[name]["applied"])
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """The whole picture on a square of white."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((_SIDE, _SIDE))
+    square = Image.new("RGB", (_SIDE, _SIDE), "white")
+    square.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
+    return np.asarray(square)
+
+
+def _draw_sheet(cells: list[list[np.ndarray]], captions: list[list[list[str]]]) -> Image.Image:
+    font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 2
+    lines = [[textwrap.wrap(", ".join(text), _CHARACTERS) for text in row] for row in captions]
+    heights = [_SIDE + line * max(map(len, row)) + 2 * _GAP for row in lines]
+    sheet = Image.new("RGB", (len(cells[0]) * (_SIDE + _GAP) + _GAP, sum(heights) + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (pictures, texts) in enumerate(zip(cells, lines, strict=True)):
+        for column, (pixels, text) in enumerate(zip(pictures, texts, strict=True)):
+            x, y = _GAP + column * (_SIDE + _GAP), _GAP + sum(heights[:row])
+            sheet.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE)), (x, y))
+            draw.multiline_text((x, y + _SIDE + 2), "\n".join(text), fill="black", font=font, spacing=2)
+    return sheet

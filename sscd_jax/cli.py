@@ -50,7 +50,7 @@ def preview(arguments: Sequence[str]) -> None:
 
         Args:
             out: Picture to write, .png or .jpg; what was applied goes to a .json file beside it.
-            rows: Pictures, the first of the source.
+            rows: Pictures, evenly over the source.
             pairs: Pairs of views of each; they are those of the first epochs of training with the same seed.
         """
         from sscd_jax.preview import write_preview

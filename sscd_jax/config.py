@@ -32,8 +32,8 @@ class Data:
     """Pictures in the global batch, over all devices; each gives two views."""
     image_size: int = 224
     """Side of a view in pixels."""
-    augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED"] = "STRONG_BLUR"
-    """The paper's augmentation settings; ADVANCED needs the extra augly."""
+    augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED", "HEAVY"] = "STRONG_BLUR"
+    """The paper's augmentation settings, and a heavier one of ours; ADVANCED and HEAVY need the extra augly."""
     mixup: bool = False
     """Mix one view in twenty with another one, half of these by cutmix."""
     mixup_group: int = 128

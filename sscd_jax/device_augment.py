@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+_REACH = 15  # pixels, of a blur of radius 5
 
-def recolour(images: Array, *, flags: Array, order: Array, factors: Array, hue: Array, blur_weights: Array) -> Array:
+
+def recolour(images: Array, *, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
     """Jitter, grey and blur of each view that its flags name (official transforms/settings.py).
 
     Args:
@@ -19,19 +21,19 @@ def recolour(images: Array, *, flags: Array, order: Array, factors: Array, hue: 
         order: int32 [M, 4], of brightness 0, contrast 1, saturation 2, hue 3.
         factors: float32 [M, 3], of brightness, contrast, saturation.
         hue: float32 [M], turns.
-        blur_weights: float32 [M, R + 1], of the centre and of both sides.
+        radius: float32 [M], of the blur, at most 5 pixels.
 
     Returns:
         uint8 [M, S, S, 3].
     """
 
-    def one(image: Array, flags: Array, order: Array, factors: Array, hue: Array, weights: Array) -> Array:
+    def one(image: Array, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
         image = image.astype(jnp.float32)
         image = jnp.where(flags[0], _jitter(image, order, factors, hue), image)
         image = jnp.where(flags[1], _grey(image), image)
-        return jnp.where(flags[2], _blur(image, weights), image)
+        return jnp.where(flags[2], _blur(image, radius), image)
 
-    return jax.vmap(one)(images, flags, order, factors, hue, blur_weights).astype(jnp.uint8)
+    return jax.vmap(one)(images, flags, order, factors, hue, radius).astype(jnp.uint8)
 
 
 def mix(images: Array, *, share: Array, box: Array, group: int, hosts: int = 1) -> Array:
@@ -103,13 +105,25 @@ def _turn_hue(image: Array, turns: Array) -> Array:
     return jnp.floor(value[..., None] * (1 - saturation[..., None] * trapezoid) + 0.5)
 
 
-def _blur(image: Array, weights: Array) -> Array:
+def _blur(image: Array, radius: Array) -> Array:
     """Columns, then rows, edges repeated: each a product with a banded matrix, which accelerators do best."""
-    size, reach = image.shape[0], len(weights) - 1
+    size, weights = image.shape[0], _blur_weights(radius)
+    reach = len(weights) // 2
     distance = jnp.arange(size)[:, None] - jnp.arange(-reach, size + reach)[None]
-    spread = jnp.where(abs(distance) <= reach, weights[jnp.minimum(abs(distance), reach)], 0)
+    spread = jnp.where(abs(distance) <= reach, weights[jnp.clip(distance + reach, 0, 2 * reach)], 0)
     band = spread[:, reach:-reach]
     band = band.at[:, 0].add(spread[:, :reach].sum(1)).at[:, -1].add(spread[:, -reach:].sum(1))
     # TPUs multiply matrices in bfloat16 by default, which would change most pixels.
     image = jnp.floor(jnp.einsum("ij,jwc->iwc", band, image, precision=lax.Precision.HIGHEST) + 0.5)
     return jnp.floor(jnp.einsum("ij,wjc->wic", band, image, precision=lax.Precision.HIGHEST) + 0.5)
+
+
+def _blur_weights(radius: Array) -> Array:
+    """Of Pillow's GaussianBlur: three box blurs of fractional radius; float32 [2 reach + 1]."""
+    variance = radius**2 / 3
+    whole = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    distance = abs(jnp.arange(-_REACH, _REACH + 1))
+    box = jnp.where(distance <= whole, 1.0, jnp.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
+    # No box reaches beyond a third: nothing is lost at the ends.
+    return jnp.convolve(jnp.convolve(box, box, "same", precision="highest"), box, "same", precision="highest")

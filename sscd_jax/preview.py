@@ -1,5 +1,6 @@
 """A contact sheet of what training sees: a row for each picture, the original and its views, captions below."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +12,26 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sscd_jax.config import Config
 from sscd_jax.data.atlas import load_atlas
-from sscd_jax.data.augment import views
+from sscd_jax.data.augment import RECIPES, views
 from sscd_jax.data.decode import decode
+from sscd_jax.data.heavy import draw_other
 from sscd_jax.data.mixup import mix, mixed_ids
 from sscd_jax.data.pipeline import why_unreadable
 from sscd_jax.data.sources import Source, open_source
 
 _FONT_SIZE, _GAP, _SIDE = 11, 6, 224  # pixels: of captions, between cells, of a cell
+_AFTER = {
+    "swap": "channels swapped",
+    "drop": "channel dropped",
+    "pixelate": "pixelated",
+    "noise": "noise",
+    "erase": "erased",
+}
 _CHARACTERS = 36  # in a line of a caption
 
 
 def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
-    """Writes the sheet: the views of the first `pairs` epochs of the first `rows` readable pictures.
+    """Writes the sheet: the views of the first `pairs` epochs of `rows` pictures, evenly over the source.
 
     Where the config mixes views, they are mixed among those of the sheet, as in training among those of a mixing group.
 
@@ -56,14 +65,15 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
 
 
 def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
+    """Pictures evenly over the source; of those that cannot be read, the next ones."""
     found: dict[int, np.ndarray] = {}
-    for index in range(len(source)):
-        try:
-            found[index] = decode(source.read(tf.constant(index, tf.int64))).numpy()
-        except tf.errors.OpError:
-            print(f"{source.paths[index]} is left out: {why_unreadable(source, index)}")
-        if len(found) == count:
-            break
+    for number in range(min(count, len(source))):
+        for index in range(max([number * len(source) // count, *(i + 1 for i in found)]), len(source)):
+            try:
+                found[index] = decode(source.read(tf.constant(index, tf.int64))).numpy()
+                break
+            except tf.errors.OpError:
+                print(f"{source.paths[index]} is left out: {why_unreadable(source, index)}", file=sys.stderr)
     if not found:
         raise ValueError(f"no picture of {source.name} can be read")
     return found
@@ -72,15 +82,20 @@ def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
 def _epoch(config: Config, originals: dict[int, np.ndarray], epoch: int) -> tuple[np.ndarray, list[list[str]]]:
     """The views of an epoch, first views before second views, and their captions."""
     data = config.data
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def make(image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> Any:
+        options: dict[str, Any] = {"size": data.image_size, "augmentation": data.augmentation}
+        return views(image, seed, min_crop_area=data.min_crop_area, others=others, **options)
+
+    pictures = [tf.constant(image) for image in originals.values()]
     made = [
-        views(
-            tf.constant(image),
+        make(
+            picture,
             tf.constant([config.seed + epoch * 2**32, index], tf.int64),
-            size=data.image_size,
-            augmentation=data.augmentation,
-            min_crop_area=data.min_crop_area,
+            *_others(config, index, epoch, pictures),
         )
-        for index, image in originals.items()
+        for index, picture in zip(originals, pictures, strict=True)
     ]
     pixels = tf.concat([tf.stack([pair[i] for pair, _ in made]) for i in range(2)], 0)
     drawn = [tf.nest.map_structure(lambda value: value.numpy(), pair[i]) for i in range(2) for _, pair in made]
@@ -95,12 +110,22 @@ def _epoch(config: Config, originals: dict[int, np.ndarray], epoch: int) -> tupl
     return pixels.numpy(), captions
 
 
+def _others(config: Config, index: int, epoch: int, pictures: list[tf.Tensor]) -> list[tf.Tensor]:
+    """What HEAVY pastes on the two views: pictures of the sheet in place of any of the source."""
+    if not RECIPES[config.data.augmentation].heavy:
+        return []
+    chosen = draw_other(tf.constant([config.seed + epoch * 2**32, -1 - index], tf.int64), len(pictures)).numpy()
+    return [pictures[i] if i >= 0 else tf.zeros([0, 0, 3], tf.uint8) for i in chosen]
+
+
 def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
     """What was applied to a view, in order, from the numbers drawn for a picture of this height and width."""
     height, width = shape[:2]
     done = ["mirrored"] if view["flip"] else []
     if _applied(view, "quarters"):
         done.append(f"turned by {90 * view['quarters']['count']}°")
+    if _applied(view, "paste"):
+        done.append(f"{'under' if view['paste']['under'] else 'over'} another, opacity {view['paste']['opacity']:.0%}")
     if _applied(view, "text"):
         names, text = load_atlas().font_names, view["text"]
         name = names[int(text["font"] * len(names))]
@@ -108,6 +133,7 @@ def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
     if _applied(view, "emoji"):
         names, emoji = load_atlas().emoji_names, view["emoji"]
         done.append(f"emoji {names[int(emoji['which'] * len(names))]}, {emoji['size']:.0%}")
+    done += [name for name in ("frame", "perspective") if _applied(view, name)]
     if _applied(view, "rotation"):
         done.append(f"rotated by {view['rotation']['degrees']:.0f}°")
     done.append(f"crop of {view['box'][2] * view['box'][3] / (height * width):.0%}")
@@ -124,6 +150,7 @@ def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
         done.append("grey")
     if view["blur"]:
         done.append(f"blur of {view['radius']:.1f} px")
+    done += [_AFTER[name] for name in _AFTER if _applied(view, name)]
     if _applied(view, "jpeg"):
         done.append(f"JPEG quality {view['jpeg']['quality']}")
     return done

@@ -6,14 +6,13 @@ picture and the numbers (`apply`), which equals the official pipeline's Pillow c
 
 import functools
 import itertools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from sscd_jax.data import operations
+from sscd_jax.data import heavy, operations
 from sscd_jax.data.mixup import draw_mixing
 from sscd_jax.data.overlays import overlay_emoji, overlay_text
 from sscd_jax.data.uniforms import Uniforms
@@ -30,19 +29,28 @@ class Recipe:
     """Of the Gaussian blur, in pixels."""
     advanced: bool = False
     """Rotations, text and emoji before the crop, JPEG compression after the blur."""
+    heavy: bool = False
+    """All of heavy.py besides, and crops of twice the aspect in a fifth of the views."""
 
 
 RECIPES = {
     "SIMCLR": Recipe(blur_radius=(0.1, 2.0)),
     "STRONG_BLUR": Recipe(blur_radius=(1.0, 5.0)),
     "ADVANCED": Recipe(blur_radius=(1.0, 5.0), advanced=True),
+    "HEAVY": Recipe(blur_radius=(1.0, 5.0), advanced=True, heavy=True),
 }
 _UNIFORMS = 128  # drawn for each view, more than any recipe uses
 _ORDERS = list(itertools.permutations(range(4)))
 
 
 def views(
-    image: tf.Tensor, seed: tf.Tensor, *, size: int, augmentation: str, min_crop_area: float = 0.08
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    size: int,
+    augmentation: str,
+    min_crop_area: float = 0.08,
+    others: Sequence[tf.Tensor] = (),
 ) -> tuple[tf.Tensor, list[View]]:
     """The two views of a picture, and what was drawn for them.
 
@@ -52,40 +60,51 @@ def views(
         size: side of a view in pixels.
         augmentation: a key of RECIPES.
         min_crop_area: smallest share of the picture's area that the crop keeps.
+        others: for HEAVY, what is pasted on each view, uint8 [h, w, 3]; empty where nothing is.
 
     Returns:
         uint8 [2, size, size, 3], and what was drawn.
     """
-    drawn = draw_views(image, seed, size=size, augmentation=augmentation, min_crop_area=min_crop_area)
+    options: dict[str, Any] = {"size": size, "augmentation": augmentation, "min_crop_area": min_crop_area}
+    drawn = draw_views(image, seed, others=others, **options)
     return tf.stack([apply(image, view) for view in drawn]), drawn
 
 
 def draw_views(
-    image: tf.Tensor, seed: tf.Tensor, *, size: int, augmentation: str, min_crop_area: float = 0.08
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    size: int,
+    augmentation: str,
+    min_crop_area: float = 0.08,
+    others: Sequence[tf.Tensor] = (),
 ) -> list[View]:
     """What is random about the two views; the arguments are those of `views`."""
     draw = _draw(augmentation, size, min_crop_area)
-    return draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
+    drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
+    for view, other in zip(drawn, others, strict=False):
+        view["paste"] |= {"applied": tf.size(other) > 0, "other": other}
+        view["edited"] |= view["paste"]["applied"]
+    return drawn
 
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
     """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
     pixels = operations.upright(recolour(crop(image, view), view))
-    if "jpeg" in view:
-        jpeg = view["jpeg"]
-        pixels = tf.cond(jpeg["applied"], lambda: operations.jpeg(pixels, jpeg["quality"]), lambda: pixels)
+    for name, operation in _AFTER.items():
+        pixels = _if_applied(view, name, pixels, operation)
     return pixels
 
 
 def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
     """The same without jitter, grey and blur, which are left to the device: the pixels, and what is left to do.
 
-    Nothing is left where JPEG compression comes after it: such a view is made here.
+    Nothing is left where something comes after them, as JPEG compression: such a view is made here.
     """
-    names = ("order", "factors", "hue", "blur_weights")
+    names = ("order", "factors", "hue", "radius")
     flags = _flags(view)
-    if "jpeg" in view:
-        made_here = view["jpeg"]["applied"]
+    if after := [view[name]["applied"] for name in _AFTER if name in view]:
+        made_here = tf.reduce_any(after)
         flags &= ~made_here
         pixels = tf.cond(made_here, lambda: apply(image, view), lambda: operations.upright(crop(image, view)))
     else:
@@ -95,15 +114,18 @@ def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View
 
 def crop(image: tf.Tensor, view: View) -> tf.Tensor:
     """All that comes before the colours: uint8 [H, W, 3] -> a view as `operations` has it, uint8 [size, 3, size]."""
+    # A picture with text on it is mirrored before that; any other as its crop is resized, which costs nothing.
+    flip = view["flip"]
     if "edited" in view:
         image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
-    return operations.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"])
+        flip &= ~view["edited"]
+    return operations.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"], flip)
 
 
 def recolour(pixels: tf.Tensor, view: View) -> tf.Tensor:
     """Jitter, grey and blur of a view."""
     function = operations.recolour(pixels.shape[0])
-    return function(pixels, _flags(view), view["order"], view["factors"], view["hue"], view["blur_weights"])
+    return function(pixels, _flags(view), view["order"], view["factors"], view["hue"], view["radius"])
 
 
 def _flags(view: View) -> tf.Tensor:
@@ -111,12 +133,11 @@ def _flags(view: View) -> tf.Tensor:
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
-    """What ADVANCED does to the whole picture before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
-    if_drawn = functools.partial(_if_applied, view)
+    """What happens to the whole picture before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
     image = tf.cond(view["flip"], lambda: tf.reverse(image, [1]), lambda: image)
-    image = if_drawn("quarters", image, lambda image, drawn: operations.rotate_by_quarters(image, drawn["count"]))
-    image = if_drawn("text", image, overlay_text)
-    return if_drawn("emoji", image, overlay_emoji)
+    for name, operation in _BEFORE.items():
+        image = _if_applied(view, name, image, operation)
+    return image
 
 
 def _crop(image: tf.Tensor, view: View) -> tf.Tensor:
@@ -134,7 +155,24 @@ def _crop(image: tf.Tensor, view: View) -> tf.Tensor:
 def _if_applied(
     view: View, name: str, image: tf.Tensor, operation: Callable[[tf.Tensor, View], tf.Tensor]
 ) -> tf.Tensor:
+    if name not in view or "applied" not in view[name]:
+        return image
     return tf.cond(view[name]["applied"], lambda: operation(image, view[name]), lambda: image)
+
+
+# In this order.
+_BEFORE: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
+    "quarters": lambda image, drawn: operations.rotate_by_quarters(image, drawn["count"]),
+    "paste": lambda image, drawn: heavy.paste(image, drawn, drawn["other"]),
+    "text": overlay_text,
+    "emoji": overlay_emoji,
+    "frame": heavy.frame,
+    "perspective": heavy.perspective,
+}
+_AFTER: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
+    **heavy.AFTER,
+    "jpeg": lambda image, drawn: operations.jpeg(image, drawn["quality"]),
+}
 
 
 @functools.cache
@@ -152,13 +190,11 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
     """Everything that is random about a view of a picture of int32 [2] = (height, width)."""
     view: View = {"flip": uniform.chance(0.5)}
-    flip_crop = view["flip"]
     if recipe.advanced:
-        view |= _draw_edits(uniform)
-        # A picture with text on it is mirrored before; any other as its crop is resized, which costs nothing.
-        view["edited"] = tf.reduce_any([view[name]["applied"] for name in ("quarters", "text", "emoji", "rotation")])
-        flip_crop &= ~view["edited"]
-    view |= _draw_crop(uniform, shape, flip_crop, size, min_crop_area)
+        view |= _draw_edits(uniform) | (heavy.draw_before(uniform) if recipe.heavy else {})
+        edits = [view[name]["applied"] for name in (*_BEFORE, "rotation") if "applied" in view.get(name, ())]
+        view["edited"] = tf.reduce_any(edits)
+    view |= _draw_crop(uniform, shape, size, min_crop_area, heavy=recipe.heavy)
     view |= {
         "jitter": uniform.chance(0.8),
         "order": tf.gather(tf.constant(_ORDERS), uniform.integer(len(_ORDERS))),
@@ -168,7 +204,8 @@ def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_cro
         "blur": uniform.chance(0.5),
         "radius": uniform(*recipe.blur_radius),
     }
-    view["blur_weights"] = operations.blur_weights(view["radius"])
+    if recipe.heavy:
+        view |= heavy.draw_after(uniform)
     if recipe.advanced:
         view["jpeg"] = {"applied": uniform.chance(0.2), "quality": uniform.integer(101)}
     return view | {"mixing": draw_mixing(uniform, size)}
@@ -200,28 +237,30 @@ def _draw_edits(uniform: Uniforms) -> View:
     }
 
 
-def _draw_crop(uniform: Uniforms, shape: tf.Tensor, flip: tf.Tensor, size: int, min_area: float) -> View:
-    box = crop_box(uniform, shape[0], shape[1], min_area)
+def _draw_crop(uniform: Uniforms, shape: tf.Tensor, size: int, min_area: float, *, heavy: bool) -> View:
+    stretched = uniform.chance(0.2) if heavy else tf.constant(False)
+    box = crop_box(uniform, shape[0], shape[1], min_area, tf.where(stretched, 8 / 3, 4 / 3))
     bucket = operations.resize_bucket(box[2:], size)
-    large = bucket == operations.BUCKETS
-    height, width = tf.unstack(tf.cast(tf.where(large, size, box[2:]), tf.float32))
+    height, width = tf.unstack(tf.cast(tf.where(bucket == operations.BUCKETS, size, box[2:]), tf.float32))
     return {
         "box": box,
         "bucket": bucket,
-        "rows": operations.resize_taps(height, tf.constant(False), size),
-        "columns": operations.resize_taps(width, flip, size),
+        "rows": operations.resize_taps(height, size),
+        "columns": operations.resize_taps(width, size),
     }
 
 
-def crop_box(uniform: Uniforms, height: tf.Tensor, width: tf.Tensor, min_area: float) -> tf.Tensor:
-    """A box of min_area to 1 of the area, of an aspect of 3/4 to 4/3: int32 [top, left, height, width].
+def crop_box(
+    uniform: Uniforms, height: tf.Tensor, width: tf.Tensor, min_area: float, aspect: tf.Tensor | float = 4 / 3
+) -> tf.Tensor:
+    """A box of min_area to 1 of the area, of an aspect of 3/4 to 4/3 or another one: int32 [top, left, height, width].
 
     torchvision's RandomResizedCrop.get_params: the first of ten draws that fits, or else the largest central box whose
     aspect is in the range.
     """
     area = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
     areas = area * (min_area + (1 - min_area) * uniform.some(10))
-    aspects = tf.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * uniform.some(10))
+    aspects = tf.exp(tf.math.log(aspect) * (2 * uniform.some(10) - 1))
     widths = tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32)
     heights = tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
@@ -230,9 +269,9 @@ def crop_box(uniform: Uniforms, height: tf.Tensor, width: tf.Tensor, min_area: f
     top, left = uniform.integer(tf.maximum(height - h, 0) + 1), uniform.integer(tf.maximum(width - w, 0) + 1)
     drawn = tf.stack([top, left, h, w])
 
-    def scaled(side: tf.Tensor, ratio: float) -> tf.Tensor:
+    def scaled(side: tf.Tensor, ratio: tf.Tensor | float) -> tf.Tensor:
         return tf.maximum(tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32), 1)
 
-    h, w = tf.minimum(height, scaled(width, 4 / 3)), tf.minimum(width, scaled(height, 4 / 3))
+    h, w = tf.minimum(height, scaled(width, aspect)), tf.minimum(width, scaled(height, aspect))
     central = tf.stack([(height - h) // 2, (width - w) // 2, h, w])
     return tf.where(tf.reduce_any(fits), drawn, central)

@@ -11,12 +11,12 @@ import math
 import tensorflow as tf
 
 # XLA compiles one resize for each of these: crops up to so many times the view's side, and the taps that takes.
-_BUCKETS = ((1.0, 2), (1.5, 3), (2.0, 4), (3.0, 6))
+_BUCKETS = ((1.0, 2), (1.25, 3), (1.5, 3), (1.75, 4), (2.0, 4), (2.25, 5), (3.0, 6))
 BUCKETS, MAX_TAPS = len(_BUCKETS), _BUCKETS[-1][1]
-# Reach in pixels of Pillow's Gaussian blur for radii up to 1.41, 2.45, 3.46 and 5; one loop is compiled for each.
-_REACHES = (3, 6, 9, 15)
+# How far Pillow's Gaussian blur reaches, in pixels, for radii up to these; one loop is compiled for each.
+_RADII = (math.sqrt(2), math.sqrt(6), math.sqrt(12), math.sqrt(20), 5.0)
+_REACHES = (3, 6, 9, 12, 15)
 MAX_REACH = _REACHES[-1]
-MAX_BLUR_RADIUS = 5.0
 
 
 def _xla(*signature: tf.TensorSpec):
@@ -35,7 +35,7 @@ def _uint8(values: tf.Tensor) -> tf.Tensor:
 # ---- Resizing.
 
 
-def resize_taps(length: tf.Tensor, flip: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """What each of `size` pixels takes from a line of `length` pixels: bilinear with antialiasing, as Pillow's resize.
 
     Returns:
@@ -43,8 +43,7 @@ def resize_taps(length: tf.Tensor, flip: tf.Tensor, size: int) -> tuple[tf.Tenso
     """
     scale = length / size
     support = tf.maximum(scale, 1.0)
-    position = tf.range(size, dtype=tf.float32)
-    centre = (tf.where(flip, size - 1 - position, position) + 0.5) * scale
+    centre = (tf.range(size, dtype=tf.float32) + 0.5) * scale
     first = tf.maximum(tf.floor(centre - support + 0.5), 0.0)
     taps = first + tf.range(MAX_TAPS, dtype=tf.float32)[:, None]
     weights = tf.maximum(1 - tf.abs((taps + 0.5 - centre) / support), 0.0)
@@ -70,8 +69,9 @@ def _resizes(size: int):
         def rows(pixels, at, weights):
             return _uint8(sum(weights[t, :, None] * _float(tf.gather(pixels, at[t])) for t in range(count)) + 0.5)
 
-        @_xla(tf.TensorSpec([3 * side, size], tf.uint8), *taps)
-        def columns(pixels, at, weights):
+        @_xla(tf.TensorSpec([3 * side, size], tf.uint8), *taps, tf.TensorSpec([], tf.bool))
+        def columns(pixels, at, weights, flip):
+            at, weights = (tf.where(flip, tf.reverse(taps, [1]), taps) for taps in (at, weights))
             pixels = tf.reshape(pixels, [side, 3 * size])
             resized = sum(weights[t, :, None] * _float(tf.gather(pixels, at[t])) for t in range(count))
             return tf.reshape(_uint8(resized + 0.5), [size, 3, size])
@@ -82,9 +82,13 @@ def _resizes(size: int):
 
 
 def resize(
-    crop: tf.Tensor, bucket: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor]
+    crop: tf.Tensor,
+    bucket: tf.Tensor,
+    rows: tuple[tf.Tensor, tf.Tensor],
+    columns: tuple[tf.Tensor, tf.Tensor],
+    flip: tf.Tensor,
 ) -> tf.Tensor:
-    """Resized by the taps of `resize_taps`: uint8 [H, W, 3] -> uint8 view [size, 3, size].
+    """Resized by the taps of `resize_taps`, mirrored or not: uint8 [H, W, 3] -> uint8 view [size, 3, size].
 
     A crop beyond the last bucket is resized by TensorFlow first, and the taps must be those of a line of `size` pixels.
     """
@@ -97,7 +101,7 @@ def resize(
         height, width = tf.unstack(tf.shape(pixels)[:2])
         padded = tf.pad(tf.reshape(pixels, [height, 3 * width]), [[0, side - height], [0, 3 * (side - width)]])
         resized = resize_rows(tf.ensure_shape(padded, [side, 3 * side]), rows[0][:count], rows[1][:count])
-        return resize_columns(tf.transpose(resized), columns[0][:count], columns[1][:count])
+        return resize_columns(tf.transpose(resized), columns[0][:count], columns[1][:count], flip)
 
     def large() -> tf.Tensor:
         small = tf.image.resize(crop, (size, size), antialias=True)
@@ -180,9 +184,9 @@ def blur_weights(radius: tf.Tensor) -> tf.Tensor:
     return thrice[..., MAX_REACH:]
 
 
-def _blur(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _blur(pixels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     """Columns, then rows, edges repeated."""
-    size = pixels.shape[0]
+    size, weights = pixels.shape[0], blur_weights(radius)
 
     def along(axis: int, pixels: tf.Tensor, reach: int) -> tf.Tensor:
         first, *_, last = tf.split(pixels, [1, size - 2, 1], axis)
@@ -200,8 +204,7 @@ def _blur(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         rows = along(0, tf.reshape(pixels, [size, 3 * size]), reach)
         return tf.reshape(along(1, tf.reshape(rows, [3 * size, size]), reach), [size, 3, size])
 
-    needed = tf.reduce_max(tf.where(weights > 0, tf.range(MAX_REACH + 1), 0))
-    bucket = tf.reduce_sum(tf.cast(needed > tf.constant(_REACHES[:-1]), tf.int32))
+    bucket = tf.reduce_sum(tf.cast(radius > tf.constant(_RADII[:-1]), tf.int32))
     return tf.switch_case(bucket, [functools.partial(both, reach) for reach in _REACHES])
 
 
@@ -210,7 +213,7 @@ def recolour(size: int):
     """The compiled function that jitters, greys and blurs a view of this size where its flags say so.
 
     Of uint8 [size, 3, size], bool [3] (jitter, grey, blur), int32 [4] (order of brightness, contrast, saturation, hue),
-    float32 [3] (their factors), float32 (turns of the hue), float32 [MAX_REACH + 1] (`blur_weights`); gives a view.
+    float32 [3] (their factors), float32 (turns of the hue), float32 (radius of the blur, at most 5); gives a view.
     """
 
     @_xla(
@@ -219,12 +222,12 @@ def recolour(size: int):
         tf.TensorSpec([4], tf.int32),
         tf.TensorSpec([3]),
         tf.TensorSpec([]),
-        tf.TensorSpec([MAX_REACH + 1]),
+        tf.TensorSpec([]),
     )
-    def function(pixels, flags, order, factors, turns, weights):
+    def function(pixels, flags, order, factors, turns, radius):
         pixels = tf.cond(flags[0], lambda: _jitter(pixels, order, factors, turns), lambda: pixels)
         pixels = tf.cond(flags[1], lambda: tf.repeat(_uint8(grey(pixels)), 3, 1), lambda: pixels)
-        return tf.cond(flags[2], lambda: _blur(pixels, weights), lambda: pixels)
+        return tf.cond(flags[2], lambda: _blur(pixels, radius), lambda: pixels)
 
     return function
 

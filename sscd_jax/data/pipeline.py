@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from sscd_jax.data.augment import apply, apply_before_recolour, draw_views
+from sscd_jax.data.augment import RECIPES, apply, apply_before_recolour, draw_views
 from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
+from sscd_jax.data.heavy import draw_other
 from sscd_jax.data.mixup import mix, mixed_ids
 from sscd_jax.data.sources import Source
 
@@ -95,14 +96,29 @@ def train_batches(
                 return tf.zeros([1, 1, 3], tf.uint8), epoch, requested, requested
 
         attempts = tf.data.Dataset.range(_TRIES).map(load).ignore_errors()
-        return attempts.concatenate(tf.data.Dataset.range(1).map(give_up)).take(1)
+        found = attempts.concatenate(tf.data.Dataset.range(1).map(give_up)).take(1)
+        if not RECIPES[augmentation].heavy:
+            return found
+        others = draw_other(tf.stack([seed + epoch * 2**32, -1 - requested]), len(source))
+        return tf.data.Dataset.zip(found, *(other(others[view]) for view in range(2))).map(
+            lambda found, *others: (*found, *others)
+        )
+
+    def other(index: tf.Tensor) -> tf.data.Dataset:
+        """The picture that is pasted on a view, or an empty one."""
+        one = tf.data.Dataset.from_tensors(index)
+        empty = one.map(lambda _: tf.zeros([0, 0, 3], tf.uint8))
+        loaded = one.filter(lambda index: index >= 0).map(lambda index: decode(source.read(index))).ignore_errors()
+        return loaded.concatenate(empty).take(1)
 
     draw = partial(draw_views, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
 
-    def augmented(image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor) -> dict[str, Any]:
+    def augmented(
+        image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor, *others: tf.Tensor
+    ) -> dict[str, Any]:
         key = tf.stack([seed + epoch * 2**32, used])
         views = []
-        for view in draw(image, key):
+        for view in draw(image, key, others=others):
             if recolour == "host":
                 made: dict[str, Any] = {"images": apply(image, view)}
             else:

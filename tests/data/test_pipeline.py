@@ -1,12 +1,16 @@
 """Batches: seekable, independent of hosts and threads, whole in spite of broken files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from sscd_jax.data.augment import RECIPES
 from sscd_jax.data.decode import skew
 from sscd_jax.data.pipeline import inference_batches, train_batches, why_unreadable
 from sscd_jax.data.sources import open_source
+from sscd_jax.photographs import photograph_paths
 
 OPTIONS = {"batch_size": 16, "image_size": 32, "augmentation": "STRONG_BLUR", "seed": 3}
 
@@ -122,3 +126,40 @@ def test_inference_keeps_order_and_shape_and_marks_what_is_broken(broken, tmp_pa
     assert (images[~ok] == 0).all()
     pillow = Image.open(tmp_path / f"{broken.ids[0]}.jpg").resize((48, 48), Image.Resampling.BILINEAR)
     assert np.abs(images[0].astype(int) - np.asarray(pillow)).max() <= 1
+
+
+def kinds(folder: Path) -> None:
+    """One picture of every kind that people have, and one that is cut off."""
+    photograph = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((120, 90))
+    pictures = {
+        "1x1.png": photograph.resize((1, 1)),
+        "1x5000.png": photograph.resize((1, 5000)),
+        "5000x1.jpg": photograph.resize((5000, 1)),
+        "large.jpg": photograph.resize((1500, 1100)),
+        "grey.jpg": photograph.convert("L"),
+        "palette.png": photograph.convert("P", palette=Image.Palette.ADAPTIVE),
+        "bits.png": photograph.convert("1"),
+        "cmyk.jpg": photograph.convert("CMYK"),
+        "alpha.png": Image.merge("RGBA", (*photograph.split(), photograph.convert("L"))),
+        "alpha.webp": Image.merge("RGBA", (*photograph.split(), photograph.convert("L"))),
+        "grey-alpha.png": photograph.convert("LA"),
+        "16-bit.png": Image.fromarray(np.asarray(photograph.convert("L")).astype(np.uint16) * 257),
+        "plain.bmp": photograph,
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / name)
+    photograph.save(folder / "animated.gif", save_all=True, append_images=[photograph.rotate(90)])
+    photograph.save(folder / "whole.jpg")
+    (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:1500])
+
+
+@pytest.mark.parametrize("augmentation", RECIPES)
+def test_pictures_of_every_kind_make_views(tmp_path, augmentation):
+    kinds(tmp_path)
+    source = open_source(str(tmp_path))
+    assert len(source) == 16
+    batches = take(source, 3, batch_size=16, augmentation=augmentation, mixup_group=16)
+    for batch in batches:
+        assert batch["images"].shape == (32, 32, 32, 3)
+        replaced = batch["requested"] != batch["used"]
+        assert [source.ids[i] for i in batch["requested"][replaced]] == ["truncated"]

@@ -1,0 +1,101 @@
+"""The contact sheet, and what it says was applied."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sscd_jax.cli import main
+from sscd_jax.config import Config, Data
+from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.sources import open_source
+from sscd_jax.preview import describe, write_preview
+
+
+def config(source, **changes) -> Config:
+    return Config(data=Data(**({"source": str(source), "image_size": 64, "augmentation": "SIMCLR"} | changes)))
+
+
+def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
+    main(["preview", "configs/debug.py", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
+    assert str(tmp_path / "sheet.png") in capsys.readouterr().out
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.width > 3 * 224
+    assert sheet.height > 3 * 224
+    captions = json.loads((tmp_path / "sheet.json").read_text())
+    assert [len(row) for row in captions] == [2, 2, 2]
+    assert all(any("crop of" in text for text in view) for row in captions for view in row)
+
+
+def test_the_views_are_those_of_training(pictures, tmp_path):
+    write_preview(config(pictures), tmp_path / "sheet.png", rows=1, pairs=1)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    source = open_source(str(pictures))
+    options = {"batch_size": 40, "image_size": 64, "augmentation": "SIMCLR", "seed": 0}
+    batch = next(train_batches(source, **options).as_numpy_iterator())
+    row = int(np.flatnonzero(batch["used"] == 0)[0])
+    for view in range(2):
+        shown = np.asarray(Image.fromarray(batch["images"][row + 40 * view]).resize((224, 224)))
+        left = 6 + (view + 1) * 230
+        np.testing.assert_array_equal(sheet[6:230, left : left + 224], shown)
+
+
+@pytest.mark.parametrize("augmentation", ["ADVANCED", "HEAVY"])
+def test_everything_is_named_sooner_or_later(pictures, tmp_path, augmentation):
+    captions = write_preview(
+        config(pictures, augmentation=augmentation, image_size=32, mixup=True, batch_size=128),
+        tmp_path / "sheet.jpg",
+        rows=40,
+        pairs=4,
+    )
+    said = " | ".join(text for row in captions for view in row for text in view)
+    words = ["mirrored", "turned by", "text in", "emoji", "rotated by", "brightness", "hue", "grey", "blur of"]
+    words += ["JPEG quality", "mixup with row", "cutmix with row"]
+    if augmentation == "HEAVY":
+        words += ["under another", "over another", "frame", "perspective", "channels swapped", "channel dropped"]
+        words += ["pixelated", "noise", "erased"]
+    assert [word for word in words if word not in said] == []
+
+
+def test_a_broken_picture_is_left_out_and_named(pictures, tmp_path, capsys):
+    for path in sorted(pictures.iterdir())[:3]:
+        shutil.copy(path, tmp_path)
+    (tmp_path / "000.jpg").write_bytes(b"text")
+    assert len(write_preview(config(tmp_path), tmp_path / "sheet.png", rows=2, pairs=1)) == 2
+    assert "000.jpg is left out" in capsys.readouterr().err
+
+
+def test_bad_arguments_are_refused(pictures, tmp_path):
+    with pytest.raises(ValueError, match=r"\.png or \.jpg"):
+        write_preview(config(pictures), tmp_path / "sheet.pdf")
+    with pytest.raises(ValueError, match="no folder"):
+        write_preview(config(pictures), tmp_path / "none" / "sheet.png")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"text")
+    with pytest.raises(ValueError, match="no picture"):
+        write_preview(config(tmp_path / "broken"), tmp_path / "sheet.png")
+
+
+def test_captions_are_in_the_order_of_the_jitter():
+    view = {
+        "flip": False,
+        "box": np.array([0, 0, 10, 20]),
+        "jitter": True,
+        "order": np.array([3, 0, 2, 1]),
+        "factors": np.array([0.5, 1.2, 1.8]),
+        "hue": 0.1,
+        "grey": True,
+        "blur": True,
+        "radius": 2.0,
+    }
+    assert describe(view, (20, 20, 3)) == [
+        "crop of 50%",
+        "hue +0.10",
+        "brightness 0.5",
+        "saturation 1.8",
+        "contrast 1.2",
+        "grey",
+        "blur of 2.0 px",
+    ]

@@ -59,7 +59,7 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     ]
     drawn = [[[name], *row] for name, row in zip(names, captions, strict=True)]
     unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
-    _draw_sheet(sheet, drawn).save(unfinished, quality=90)
+    _draw_sheet(sheet, drawn).save(unfinished, quality=85)
     unfinished.replace(out)
     return captions
 

@@ -28,6 +28,21 @@ def test_disc_blur_is_the_recipe_of_the_paper():
     assert (length.epoch, length.total, length.warmup) == (244, 24400, 5 * 244)
 
 
+@pytest.mark.parametrize(
+    ("name", "augmentation", "mixup", "backbone", "dims", "source"),
+    [
+        ("disc_advanced", "ADVANCED", False, "resnet50", 512, ""),
+        ("disc_mixup", "ADVANCED", True, "resnet50", 512, ""),
+        ("imagenet_mixup", "ADVANCED", True, "resnet50", 512, "tfds:imagenet2012"),
+        ("disc_large", "ADVANCED", True, "resnext101_32x4d", 1024, ""),
+    ],
+)
+def test_the_other_recipes_differ_in_what_they_are_named_for(name, augmentation, mixup, backbone, dims, source):
+    config = configs.load(Path(__file__).parents[1] / "configs" / f"{name}.py")
+    data = Data(source=source, augmentation=augmentation, mixup=mixup)
+    assert config == Config(data=data, model=Model(backbone=backbone, dims=dims))
+
+
 def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
     assert configs.learning_rate(Config(optimizer=Optimizer(absolute_learning_rate=0.7))) == 0.7
 
@@ -37,6 +52,8 @@ def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
     [
         (lambda: Data(batch_size=1), "at least 2"),
         (lambda: Data(image_size=16), "32 or more"),
+        (lambda: Data(mixup_group=0), "positive"),
+        (lambda: Data(batch_size=96, mixup=True), "mixup-group 32"),
         (lambda: Model(dims=0), "positive"),
         (lambda: Loss(temperature=0.0), "positive"),
         (lambda: Loss(entropy_weight=-1.0), "negative"),

@@ -1,7 +1,10 @@
 """The contact sheet, and what it says was applied."""
 
 import json
+import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from sscd_jax.config import Config, Data
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.preview import describe, write_preview
+
+PAGE = (Path(__file__).parents[1] / "docs" / "augmentations.md").read_text()
 
 
 def config(source, **changes) -> Config:
@@ -99,3 +104,17 @@ def test_captions_are_in_the_order_of_the_jitter():
         "grey",
         "blur of 2.0 px",
     ]
+
+
+def test_the_commands_of_the_page_make_its_sheets(tmp_path, monkeypatch):
+    commands = [shlex.split(line) for line in re.findall(r"^sscd-jax .*", PAGE, re.MULTILINE)]
+    assert [command[-1] for command in commands] == [f"docs/{name}" for name in re.findall(r"\]\((.+?\.jpg)\)", PAGE)]
+    (tmp_path / "configs").symlink_to(Path("configs").absolute())
+    (tmp_path / "docs" / "augmentations").mkdir(parents=True)
+    pages = Path("docs").absolute()
+    monkeypatch.chdir(tmp_path)
+    for command in commands[2:4]:  # with text, with mixup
+        main(command[1:])
+        made, kept = (np.asarray(Image.open(folder / command[-1])) for folder in (tmp_path, pages.parent))
+        assert made.shape == kept.shape
+        assert np.abs(made.astype(int) - kept).mean() < 1, f"{command[-1]} is not what the command makes: run it"

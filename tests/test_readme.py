@@ -11,7 +11,7 @@ import pytest
 from networks import seeded
 
 from sscd_jax import Descriptors
-from sscd_jax.cli import COMMANDS, main
+from sscd_jax.cli import COMMANDS, WITH_RECIPE, main
 from sscd_jax.data.decode import skew
 from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.files import write_safetensors
@@ -63,7 +63,7 @@ def test_your_own_pictures(folder, capsys):
     Path("ground_truth.csv").write_text("\n".join(pairs))
 
     ours = [command[1:] for command in commands("Your own pictures")]
-    assert [command[0] for command in ours] == ["train", "embed", "embed", "evaluate"]
+    assert [command[0] for command in ours] == ["train", "preview", "embed", "embed", "evaluate"]
     for command in ours:
         main([*command, *(REDUCED if command[0] == "train" else [])])
     assert "1.0000" in capsys.readouterr().out, "the uAP of pictures that are their own copies"
@@ -92,7 +92,8 @@ def test_weights(folder, capsys, monkeypatch):
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z]+[.-][a-z-]+)", README))))
 def test_every_option_that_is_named_exists(name, capsys):
     helps = []
-    for command in (["train", str(ROOT / "configs" / "demo.py")], *(name.split() for name in COMMANDS)):
+    with_recipe = ([name, str(ROOT / "configs" / "demo.py")] for name in WITH_RECIPE)
+    for command in (*with_recipe, *(name.split() for name in COMMANDS)):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         helps.append(capsys.readouterr().out)

@@ -183,8 +183,7 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
         recipe = RECIPES[augmentation]
         return [draw(Uniforms(uniforms[i]), shape, recipe, size, min_crop_area) for i in range(2)]
 
-    signature = tf.TensorSpec([2, _UNIFORMS]), tf.TensorSpec([2], tf.int32)
-    return tf.function(both, jit_compile=True, input_signature=signature, autograph=False)
+    return operations.xla(tf.TensorSpec([2, _UNIFORMS]), tf.TensorSpec([2], tf.int32))(both)
 
 
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:

@@ -7,6 +7,7 @@ it needs static shapes, so the functions are made once for each size of view.
 
 import functools
 import math
+import os
 
 import tensorflow as tf
 
@@ -19,7 +20,19 @@ _REACHES = (3, 6, 9, 12, 15)
 MAX_REACH = _REACHES[-1]
 
 
-def _xla(*signature: tf.TensorSpec):
+@functools.cache
+def _start_xla() -> None:
+    """Starts TensorFlow's XLA without XLA_FLAGS, which are JAX's: it would abort on a flag that it does not know."""
+    flags = os.environ.pop("XLA_FLAGS", None)
+    with tf.init_scope():
+        tf.function(lambda: tf.constant(0) + 1, jit_compile=True)()
+    if flags is not None:
+        os.environ["XLA_FLAGS"] = flags
+
+
+def xla(*signature: tf.TensorSpec):
+    """A decorator: the function, compiled by XLA for arguments of these shapes."""
+    _start_xla()
     return functools.partial(tf.function, jit_compile=True, input_signature=signature, autograph=False)
 
 
@@ -65,11 +78,11 @@ def _resizes(size: int):
         side = int(ratio * size)
         taps = tf.TensorSpec([count, size], tf.int32), tf.TensorSpec([count, size])
 
-        @_xla(tf.TensorSpec([side, 3 * side], tf.uint8), *taps)
+        @xla(tf.TensorSpec([side, 3 * side], tf.uint8), *taps)
         def rows(pixels, at, weights):
             return _uint8(sum(weights[t, :, None] * _float(tf.gather(pixels, at[t])) for t in range(count)) + 0.5)
 
-        @_xla(tf.TensorSpec([3 * side, size], tf.uint8), *taps, tf.TensorSpec([], tf.bool))
+        @xla(tf.TensorSpec([3 * side, size], tf.uint8), *taps, tf.TensorSpec([], tf.bool))
         def columns(pixels, at, weights, flip):
             at, weights = (tf.where(flip, tf.reverse(taps, [1]), taps) for taps in (at, weights))
             pixels = tf.reshape(pixels, [side, 3 * size])
@@ -216,7 +229,7 @@ def recolour(size: int):
     float32 [3] (their factors), float32 (turns of the hue), float32 (radius of the blur, at most 5); gives a view.
     """
 
-    @_xla(
+    @xla(
         tf.TensorSpec([size, 3, size], tf.uint8),
         tf.TensorSpec([3], tf.bool),
         tf.TensorSpec([4], tf.int32),

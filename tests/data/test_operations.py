@@ -1,6 +1,9 @@
 """The pixel operations against Pillow, on a real photograph, and whatever size comes."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,3 +161,19 @@ def test_jpeg_equals_pillow(quality):
     PHOTOGRAPH.save(file, "JPEG", quality=quality)
     ours = operations.jpeg(tf.constant(np.asarray(PHOTOGRAPH)), tf.constant(quality))
     np.testing.assert_array_equal(ours, Image.open(file))
+
+
+def test_flags_of_jax_do_no_harm():
+    """TensorFlow's XLA aborts on a flag that it does not know, and JAX's may know others."""
+    code = """
+import os
+import tensorflow as tf
+from sscd_jax.data import operations
+views = operations.recolour(32)(
+    tf.zeros([32, 3, 32], tf.uint8), [True] * 3, [0, 1, 2, 3], [1.0] * 3, 0.0, 1.0
+)
+print(views.shape, os.environ["XLA_FLAGS"])
+"""
+    flags = os.environ | {"XLA_FLAGS": "--xla_flag_that_only_jax_knows=1"}
+    done = subprocess.run([sys.executable, "-c", code], env=flags, capture_output=True, text=True)
+    assert done.stdout.strip() == "(32, 3, 32) --xla_flag_that_only_jax_knows=1", done.stderr[-500:]

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sscd_jax.data import heavy, operations
+from sscd_jax.data import heavy, operations, rotation
 from sscd_jax.data.mixup import draw_mixing
 from sscd_jax.data.overlays import overlay_emoji, overlay_text
 from sscd_jax.data.uniforms import Uniforms
@@ -148,8 +148,8 @@ def _crop(image: tf.Tensor, view: View) -> tf.Tensor:
 
     if "rotation" not in view:
         return straight()
-    rotation = view["rotation"]
-    return tf.cond(rotation["applied"], lambda: operations.rotated_box(image, rotation["degrees"], box), straight)
+    drawn = view["rotation"]
+    return tf.cond(drawn["applied"], lambda: rotation.rotated_box(image, drawn["degrees"], box), straight)
 
 
 def _if_applied(
@@ -162,7 +162,7 @@ def _if_applied(
 
 # In this order.
 _BEFORE: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
-    "quarters": lambda image, drawn: operations.rotate_by_quarters(image, drawn["count"]),
+    "quarters": lambda image, drawn: rotation.rotate_by_quarters(image, drawn["count"]),
     "paste": lambda image, drawn: heavy.paste(image, drawn, drawn["other"]),
     "text": overlay_text,
     "emoji": overlay_emoji,
@@ -171,7 +171,7 @@ _BEFORE: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
 }
 _AFTER: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
     **heavy.AFTER,
-    "jpeg": lambda image, drawn: operations.jpeg(image, drawn["quality"]),
+    "jpeg": lambda image, drawn: rotation.jpeg(image, drawn["quality"]),
 }
 
 

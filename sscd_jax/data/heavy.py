@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from sscd_jax.data.operations import warp
 from sscd_jax.data.overlays import composite, overlay_text
+from sscd_jax.data.rotation import warp
 from sscd_jax.data.uniforms import Uniforms
 
 PASTE = 0.15  # probability

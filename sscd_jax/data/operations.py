@@ -204,13 +204,14 @@ def _blur(pixels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     def along(axis: int, pixels: tf.Tensor, reach: int) -> tf.Tensor:
         first, *_, last = tf.split(pixels, [1, size - 2, 1], axis)
         padded = tf.concat([tf.repeat(first, reach, axis), pixels, tf.repeat(last, reach, axis)], axis)
+        padded = tf.cast(padded, tf.int16)  # twice as many fit into a vector as of int32
 
         def shifted(by: int) -> tf.Tensor:
-            return tf.cast(padded[by : by + size] if axis == 0 else padded[:, by : by + size], tf.int32)
+            return padded[by : by + size] if axis == 0 else padded[:, by : by + size]
 
         blurred = weights[0] * _float(pixels)
         for k in range(1, reach + 1):
-            blurred += weights[k] * tf.cast(shifted(reach - k) + shifted(reach + k), tf.float32)
+            blurred += weights[k] * _float(shifted(reach - k) + shifted(reach + k))
         return _uint8(blurred + 0.5)
 
     def both(reach: int) -> tf.Tensor:
@@ -249,48 +250,3 @@ def upright(view: tf.Tensor) -> tf.Tensor:
     """A view as others hold pictures: uint8 [W, 3, H] -> uint8 [H, W, 3]."""
     width, channels, height = view.shape
     return tf.reshape(tf.transpose(tf.reshape(view, [width * channels, height])), [height, width, channels])
-
-
-# ---- Whole pictures.
-
-
-def rotated_box(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """A box, int32 [top, left, height, width], of what Pillow's rotate gives: uint8 [H, W, 3] -> [height, width, 3].
-
-    Counter-clockwise on the same canvas, bilinear, black where nothing is.
-    """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    top, left = tf.cast(box[0], tf.float32), tf.cast(box[1], tf.float32)
-    angle = degrees * (math.pi / 180)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    x, y = (width - 1) / 2, (height - 1) / 2
-    # From a place in the box to its place in the picture.
-    column = [cos, -sin, x + cos * (left - x) - sin * (top - y)]
-    row = [sin, cos, y + sin * (left - x) + cos * (top - y)]
-    return warp(image, tf.stack([*column, *row, 0.0, 0.0]), box[2:])
-
-
-def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """A projective transform: uint8 [H, W, 3], float32 [8] as ImageProjectiveTransformV3 has it -> [h, w, 3]."""
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None],
-        transforms=matrix[None],
-        output_shape=shape,
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )
-    return tf.ensure_shape(warped[0], [None, None, 3])
-
-
-def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
-    """Pillow's rotate by multiples of 90 degrees on the same canvas, black where nothing is; uint8 [H, W, 3]."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    return tf.image.resize_with_crop_or_pad(tf.image.rot90(image, quarters), height, width)
-
-
-def jpeg(image: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
-    """Saved as JPEG of an int32 quality of 0 to 100 and read again; uint8 [H, W, 3] -> [H, W, 3]."""
-    data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
-    decoded = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(decoded, image.shape)

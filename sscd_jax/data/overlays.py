@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sscd_jax.data.atlas import EMOJI_SIZE, FONT_SIZE, load_atlas
+from sscd_jax.data.atlas import FONT_SIZE, load_atlas
 
 LONGEST_TEXT = 99  # letters
 
@@ -77,7 +77,7 @@ def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
         ink = ink[rows[0] : rows[-1] + 1]
         size = tf.cast(tf.round(tf.cast(tf.shape(ink), tf.float32) * scale), tf.int32)
         size = tf.clip_by_value(size, 1, tf.stack([height, width]))
-        alpha = tf.image.resize(ink[..., None], size, antialias=True) * (text["opacity"] / 255)
+        alpha = resized(ink[..., None], size) * (text["opacity"] / 255)
         return composite(image, text["colour"] * alpha, alpha, text["fx"], text["fy"])
 
     return tf.cond(fitting > 0, drawn, lambda: image)
@@ -96,9 +96,18 @@ def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
     pixels = tf.cast(tf.gather(images, _index(emoji["which"], images.shape[0])), tf.float32)
     alpha = pixels[..., 3:] / 255
     layer = tf.concat([pixels[..., :3] * alpha, alpha], 2)
-    layer = tf.image.resize(tf.ensure_shape(layer, [EMOJI_SIZE, EMOJI_SIZE, 4]), [side, side], antialias=True)
-    layer *= emoji["opacity"]
+    layer = resized(layer, tf.stack([side, side])) * emoji["opacity"]
     return composite(image, layer[..., :3], layer[..., 3:], emoji["fx"], emoji["fy"])
+
+
+def resized(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Bilinear with antialiasing: [h, w, C] and int32 [2] -> float32 [*size, C]."""
+
+    def by(antialias: bool) -> tf.Tensor:
+        return tf.image.resize(image, size, antialias=antialias)
+
+    # Where nothing shrinks, antialiasing changes nothing and takes three times as long.
+    return tf.cond(tf.reduce_all(size >= tf.shape(image)[:2]), lambda: by(False), lambda: by(True))
 
 
 def _index(number: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:

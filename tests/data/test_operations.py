@@ -1,6 +1,5 @@
 """The pixel operations against Pillow, on a real photograph, and whatever size comes."""
 
-import io
 import os
 import subprocess
 import sys
@@ -135,32 +134,6 @@ def test_blur_has_the_spread_of_its_radius(radius):
     gaussian = stats.norm.pdf(at, scale=radius)
     assert np.abs(weights - gaussian).max() < 0.1 * gaussian.max() or radius < 1
     assert half.min() > -1e-7
-
-
-@pytest.mark.parametrize("degrees", [0, 17, 90, 180, 200, 270, 359])
-def test_rotation_equals_pillow(degrees):
-    box = (30, 20, 250, 180)  # left, top, right, bottom
-    pillow = np.asarray(PHOTOGRAPH.rotate(degrees, Image.Resampling.BILINEAR).crop(box)).astype(int)
-    ours = operations.rotated_box(
-        tf.constant(np.asarray(PHOTOGRAPH)), tf.constant(float(degrees)), tf.constant([20, 30, 160, 220])
-    )
-    assert np.abs(ours.numpy() - pillow).mean() < 0.3
-
-
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-@pytest.mark.parametrize("size", [(360, 240), (240, 360), (200, 200)])
-def test_quarters_equal_pillow(quarters, size):
-    image = PHOTOGRAPH.resize(size)
-    ours = operations.rotate_by_quarters(tf.constant(np.asarray(image)), tf.constant(quarters))
-    np.testing.assert_array_equal(ours, image.rotate(90 * quarters, Image.Resampling.BILINEAR))
-
-
-@pytest.mark.parametrize("quality", [0, 1, 10, 50, 90, 100])
-def test_jpeg_equals_pillow(quality):
-    file = io.BytesIO()
-    PHOTOGRAPH.save(file, "JPEG", quality=quality)
-    ours = operations.jpeg(tf.constant(np.asarray(PHOTOGRAPH)), tf.constant(quality))
-    np.testing.assert_array_equal(ours, Image.open(file))
 
 
 def test_flags_of_jax_do_no_harm():

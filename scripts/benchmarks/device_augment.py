@@ -1,0 +1,97 @@
+"""Jitter, grey, blur and mixing on the host or on the devices: source images a second of the host, and the step's time.
+
+    pip install -r requirements.txt -e '.[augly]'
+    python scripts/benchmarks/device_augment.py [--batch-size 32] [--backbone resnet50]
+
+The host's rate is that of the training pipeline on the photographs of the sample at 500 px, with all cores and nothing
+else running. The step is that of training, on the devices that JAX sees, with the batch there already. Rounds are in
+turn; the best counts.
+"""
+
+import argparse
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from sscd_jax import mesh, train_state
+from sscd_jax.config import Loss, Model
+from sscd_jax.data.pipeline import numpy_batches, train_batches
+from sscd_jax.data.sources import open_source
+from sscd_jax.models import build_from
+from sscd_jax.optimizer import lars
+from sscd_jax.photographs import photograph_paths
+from sscd_jax.train import train_step
+
+ROUNDS, BATCHES = 4, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="pictures of a step, a multiple of 16 (default: %(default)s)"
+    )
+    parser.add_argument("--backbone", default="resnet50", help="of the step (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    parser.add_argument("--augmentation", default="STRONG_BLUR", help="(default: %(default)s)")
+    arguments: Any = parser.parse_args()
+    mesh.start()
+    devices = mesh.create_mesh()
+    group = arguments.batch_size // 2
+    model, optimizer = build_from(Model(backbone=arguments.backbone)), lars(0.1)
+    state = train_state.create(model, optimizer, 0, mesh.replicated(devices))
+    step = jax.jit(partial(train_step, model=model, optimizer=optimizer, loss=Loss(), mixup_group=group))
+
+    folder = tempfile.TemporaryDirectory()
+    for name, path in photograph_paths().items():
+        image = Image.open(path).convert("RGB")
+        image.thumbnail((500, 500))
+        image.save(Path(folder.name) / f"{name}.jpg", quality=90)
+    source = open_source(folder.name)
+    batches, inputs = {}, {}
+    for where in ("host", "device"):
+        dataset = train_batches(
+            source,
+            batch_size=16,
+            image_size=arguments.image_size,
+            augmentation=arguments.augmentation,
+            seed=0,
+            mixup_group=8,
+            recolour=where,
+        )
+        batches[where] = numpy_batches(dataset)
+        made = [next(batches[where]) for _ in range(arguments.batch_size // 16)]
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *made)
+        views = {name: joined[name] for name in ("images", "instance_ids", "recolour", "mixing") if name in joined}
+        inputs[where] = mesh.to_devices(views, devices)
+        jax.block_until_ready(step(state, **inputs[where]))
+
+    host = dict.fromkeys(batches, 0.0)
+    seconds = dict.fromkeys(batches, float("inf"))
+    for _ in range(ROUNDS):
+        for where in batches:
+            start = time.perf_counter()
+            for _ in range(BATCHES):
+                next(batches[where])
+            host[where] = max(host[where], BATCHES * 16 / (time.perf_counter() - start))
+    for _ in range(ROUNDS):
+        for where in batches:
+            start = time.perf_counter()
+            jax.block_until_ready(step(state, **inputs[where]))
+            seconds[where] = min(seconds[where], time.perf_counter() - start)
+    print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {arguments.augmentation}, {arguments.backbone}")
+    print("colours, blur, mixing on   host, images/s   step, seconds")
+    for where in batches:
+        print(f"{where:<26} {host[where]:>14.1f} {seconds[where]:>15.3f}")
+    print(
+        f"{'device to host':<26} {host['device'] / host['host']:>13.2f}x {seconds['device'] / seconds['host']:>14.2f}x"
+    )
+
+
+if __name__ == "__main__":
+    main()

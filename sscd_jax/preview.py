@@ -40,12 +40,15 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
 
     Raises:
         ValueError: `out` is no name of a picture, or the source has no readable picture.
+        ImportError: the augmentation needs the extra augly, which is not installed.
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--out {out}: its name must end in .png or .jpg")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
+    if RECIPES[config.data.augmentation].advanced:
+        load_atlas()  # made, or refused, before anything else happens
     originals = _readable(source, rows)
     columns = [_epoch(config, originals, epoch) for epoch in range(pairs)]
     sheet = [

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from sscd_jax.data.atlas import load_atlas
 from sscd_jax.data.augment import RECIPES, apply, apply_before_recolour, draw_views
 from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
 from sscd_jax.data.heavy import draw_other
@@ -62,9 +63,12 @@ def train_batches(
     Raises:
         ValueError: the batch does not divide over the hosts, the mixing group not into a host's part of it, or the
             source has fewer examples than a batch.
+        ImportError: the augmentation needs the extra augly, which is not installed.
     """
     if batch_size % host_count:
         raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
+    if RECIPES[augmentation].advanced:
+        load_atlas()  # made, or refused, before anything else happens
     rows, steps_per_epoch = batch_size // host_count, len(source) // batch_size
     if mixup_group and rows % mixup_group:
         raise ValueError(

@@ -9,6 +9,8 @@ from scipy import stats
 from sscd_jax.data import atlas as atlases
 from sscd_jax.data.atlas import load_atlas
 from sscd_jax.data.overlays import LONGEST_TEXT, composite, overlay_emoji, overlay_text
+from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.sources import open_source
 from sscd_jax.photographs import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["chelsea"]).convert("RGB").resize((400, 300))
@@ -164,8 +166,9 @@ def test_the_atlas_is_made_once_and_made_anew_where_broken(tmp_path, monkeypatch
     load_atlas.cache_clear()
 
 
-def test_without_augly_the_extra_is_named(monkeypatch):
+def test_without_augly_the_extra_is_named_before_anything_is_read(monkeypatch, pictures):
     monkeypatch.setattr(atlases, "find_spec", lambda _: None)
     load_atlas.cache_clear()
+    options = {"batch_size": 8, "image_size": 32, "augmentation": "ADVANCED", "seed": 0}
     with pytest.raises(ImportError, match=r"sscd_jax\[augly\]"):
-        load_atlas()
+        train_batches(open_source(str(pictures)), **options)

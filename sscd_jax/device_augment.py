@@ -49,13 +49,13 @@ def mix(images: Array, *, share: Array, box: Array, group: int, hosts: int = 1) 
     Returns:
         uint8 [M, S, S, 3].
     """
-    images = images.astype(jnp.float32)
     grouped = images.reshape(hosts, 2, -1, group, *images.shape[1:])
-    partners = grouped[:, ::-1, :, ::-1].reshape(images.shape)
+    partners = grouped[:, ::-1, :, ::-1].reshape(images.shape)  # from other devices, as uint8
     at = jnp.arange(images.shape[1])
     inside = [(at >= box[:, axis, None]) & (at < box[:, 2 + axis, None]) for axis in range(2)]
     cut = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
     share = share[:, None, None, None]
+    images, partners = images.astype(jnp.float32), partners.astype(jnp.float32)
     return jnp.round(jnp.where(cut, partners, share * images + (1 - share) * partners)).astype(jnp.uint8)
 
 

@@ -1,5 +1,7 @@
 """What the devices compute of the augmentations is what the host computes."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from sscd_jax import device_augment
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
-from sscd_jax.mesh import create_mesh, to_devices
+from sscd_jax.mesh import by_rows, create_mesh, to_devices
 
 OPTIONS = {"batch_size": 32, "image_size": 64, "seed": 3, "mixup_group": 8}
 
@@ -45,3 +47,16 @@ def test_each_recolouring_is_left_to_the_device(pictures):
     applied = made["recolour"]["flags"].mean(0)
     assert ((applied > 0.05) & (applied < 1)).all()
     assert made["images"].dtype == np.uint8
+
+
+def test_partners_come_from_the_device_that_has_them_as_uint8():
+    rows, mesh = 512, create_mesh(jax.devices()[:8])
+    batch = {"images": np.zeros((rows, 32, 32, 3), np.uint8), "share": np.ones(rows, np.float32)}
+    batch["box"] = np.zeros((rows, 4), np.int32)
+    mix = jax.jit(
+        lambda images, share, box: device_augment.mix(images, share=share, box=box, group=32),
+        out_shardings=by_rows(mesh),
+    )
+    hlo = mix.lower(**to_devices(batch, mesh)).compile().as_text()
+    assert "all-gather" not in hlo
+    assert re.search(r"= u8\[\S+ collective-permute\(", hlo)

@@ -77,16 +77,10 @@ def load_atlas() -> Atlas:
 
 
 def _assets() -> Path:
-    try:
-        import fontTools.ttLib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "text and emoji need fontTools, which is not installed: pip install 'sscd_jax[augly]'"
-        ) from error
-    spec = find_spec("augly")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("text and emoji need AugLy, which is not installed: pip install 'sscd_jax[augly]'")
-    return Path(spec.submodule_search_locations[0]) / "assets"
+    augly = find_spec("augly")
+    if augly is None or not augly.submodule_search_locations or find_spec("fontTools") is None:
+        raise ImportError("text and emoji need AugLy and fontTools: pip install 'sscd_jax[augly]'")
+    return Path(augly.submodule_search_locations[0]) / "assets"
 
 
 def _make(assets: Path) -> Atlas:

@@ -124,11 +124,11 @@ def train_batches(
         views = []
         for view in draw(image, key, others=others):
             if recolour == "host":
-                made: dict[str, Any] = {"images": apply(image, view)}
+                parts = {"images": apply(image, view)}
             else:
                 pixels, left = apply_before_recolour(image, view)
-                made = {"images": pixels, "recolour": left}
-            views.append(made | ({"mixing": view["mixing"]} if mixup_group else {}))
+                parts = {"images": pixels, "recolour": left}
+            views.append(parts | ({"mixing": view["mixing"]} if mixup_group else {}))
         pair = tf.nest.map_structure(lambda *two: tf.stack(two), *views)
         return {"views": pair, "requested": requested, "used": used}
 

@@ -43,30 +43,9 @@ _UNIFORMS = 128  # drawn for each view, more than any recipe uses
 _ORDERS = list(itertools.permutations(range(4)))
 
 
-def views(
-    image: tf.Tensor,
-    seed: tf.Tensor,
-    *,
-    size: int,
-    augmentation: str,
-    min_crop_area: float = 0.08,
-    others: Sequence[tf.Tensor] = (),
-) -> tuple[tf.Tensor, list[View]]:
-    """The two views of a picture, and what was drawn for them.
-
-    Args:
-        image: uint8 [H, W, 3].
-        seed: int32 or int64 [2].
-        size: side of a view in pixels.
-        augmentation: a key of RECIPES.
-        min_crop_area: smallest share of the picture's area that the crop keeps.
-        others: for HEAVY, what is pasted on each view, uint8 [h, w, 3]; empty where nothing is.
-
-    Returns:
-        uint8 [2, size, size, 3], and what was drawn.
-    """
-    options: dict[str, Any] = {"size": size, "augmentation": augmentation, "min_crop_area": min_crop_area}
-    drawn = draw_views(image, seed, others=others, **options)
+def views(image: tf.Tensor, seed: tf.Tensor, **options: Any) -> tuple[tf.Tensor, list[View]]:
+    """The two views of a picture, uint8 [2, size, size, 3], and what `draw_views` drew for them by these options."""
+    drawn = draw_views(image, seed, **options)
     return tf.stack([apply(image, view) for view in drawn]), drawn
 
 
@@ -79,7 +58,16 @@ def draw_views(
     min_crop_area: float = 0.08,
     others: Sequence[tf.Tensor] = (),
 ) -> list[View]:
-    """What is random about the two views; the arguments are those of `views`."""
+    """What is random about the two views of a picture.
+
+    Args:
+        image: uint8 [H, W, 3].
+        seed: int32 or int64 [2].
+        size: side of a view in pixels.
+        augmentation: a key of RECIPES.
+        min_crop_area: smallest share of the picture's area that the crop keeps.
+        others: for HEAVY, what is pasted on each view, uint8 [h, w, 3]; empty where nothing is.
+    """
     draw = _draw(augmentation, size, min_crop_area)
     drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
     for view, other in zip(drawn, others, strict=False):

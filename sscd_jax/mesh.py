@@ -20,8 +20,11 @@ def start() -> None:
 
     On the CPU, one fusion pass of XLA makes convolutions slower; it is turned off (scripts/benchmarks/layers.py).
     Compiled programs are kept in ~/.cache/sscd_jax/compiled, or where JAX_COMPILATION_CACHE_DIR says.
+    TensorFlow prepares pictures side by side, each on one thread: to share an operation out costs more than it gains
+    (scripts/benchmarks/device_augment.py).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors still show.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
     flag = _CPU_FLAGS.get(jaxlib.__version__)

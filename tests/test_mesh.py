@@ -42,8 +42,10 @@ def settings(monkeypatch):
 
 def test_start_keeps_what_the_user_set(settings, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", "mine")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     mesh.start()
     mesh.start()
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "3"
     assert jax.config.values["jax_compilation_cache_dir"] == "mine"
     flags = os.environ["XLA_FLAGS"].split()
     assert flags[0] == "--xla_some_flag=1"

@@ -49,14 +49,15 @@ def preview(arguments: Sequence[str]) -> None:
         without --data.source the pictures are the sample's.
 
         Args:
-            out: Picture to write, .png or .jpg; what was applied goes to a .json file beside it.
+            out: Picture to write, .png or .jpg; what was applied goes beside it, to a file that ends in .captions.json.
             rows: Pictures, evenly over the source.
-            pairs: Pairs of views of each; they are those of the first epochs of training with the same seed.
+            pairs: Pairs of views of each; they are those of the first epochs of training with the same seed, but that
+                mixing is among the rows.
         """
         from sscd_jax.preview import write_preview
 
         captions = write_preview(config, out, rows=rows, pairs=pairs)
-        out.with_suffix(".json").write_text(json.dumps(captions, indent=2, ensure_ascii=False))
+        out.with_suffix(".captions.json").write_text(json.dumps(captions, indent=2, ensure_ascii=False))
         print(f"Look at {out}")
 
     tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax preview {path or 'CONFIG.py'}")

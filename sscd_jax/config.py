@@ -51,11 +51,13 @@ class Data:
             self.image_size >= 32, f"data.image_size is {self.image_size}; the network halves it 5 times: 32 or more"
         )
         _require(0 < self.min_crop_area <= 1, f"data.min_crop_area is {self.min_crop_area}; it must be in (0, 1]")
-        _require(self.mixup_group > 0, f"data.mixup_group is {self.mixup_group}; it must be positive")
+        _require(self.mixup_group > 1, f"data.mixup_group is {self.mixup_group}; mixing takes at least 2 pictures")
+        fitting = max(size for size in range(1, self.mixup_group + 1) if self.batch_size % size == 0)
         _require(
-            not self.mixup or self.batch_size % self.mixup_group == 0,
-            f"data.batch_size {self.batch_size} is not a multiple of data.mixup_group {self.mixup_group}: "
-            f"take --data.mixup-group {math.gcd(self.batch_size, self.mixup_group)}, or another batch size",
+            not self.mixup or fitting == self.mixup_group,
+            f"data.batch_size {self.batch_size} is not a multiple of data.mixup_group {self.mixup_group}: take "
+            + (f"--data.mixup-group {fitting}, or " if fitting > 1 else "")
+            + "another batch size",
         )
         _require(self.workers is None or self.workers > 0, f"data.workers is {self.workers}; it must be positive")
 

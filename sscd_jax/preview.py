@@ -1,8 +1,9 @@
 """A contact sheet of what training sees: a row for each picture, the original and its views, captions below."""
 
+import contextlib
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,29 @@ _CHARACTERS = 36  # in a line of a caption
 def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
     """Writes the sheet: the views of the first `pairs` epochs of `rows` pictures, evenly over the source.
 
-    Where the config mixes views, they are mixed among those of the sheet, as in training among those of a mixing group.
+    They are the views of training; only mixing is among those of the sheet, in place of those of a mixing group.
 
     Returns:
         The captions: of each row, for each view, what was applied.
 
     Raises:
-        ValueError: `out` is no name of a picture, or the source has no readable picture.
+        ValueError: there are no rows or pairs, `out` is no name of a picture, or the source has no readable picture.
         ImportError: the augmentation needs the extra augly, which is not installed.
     """
+    for option, value in (("--rows", rows), ("--pairs", pairs)):
+        if value < 1:
+            raise ValueError(f"{option} is {value}; it must be at least 1")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--out {out}: its name must end in .png or .jpg")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name a file in it")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
     if RECIPES[config.data.augmentation].advanced:
-        load_atlas()  # made, or refused, before anything else happens
-    originals = _readable(source, rows)
-    columns = [_epoch(config, originals, epoch) for epoch in range(pairs)]
+        load_atlas()
+    originals, make = _readable(source, rows), _maker(config, source)
+    columns = [_epoch(config, originals, make, epoch) for epoch in range(pairs)]
     sheet = [
         [_fitted(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
         for row, image in enumerate(originals.values())
@@ -82,28 +88,39 @@ def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
     return found
 
 
-def _epoch(config: Config, originals: dict[int, np.ndarray], epoch: int) -> tuple[np.ndarray, list[list[str]]]:
-    """The views of an epoch, first views before second views, and their captions."""
-    data = config.data
+def _maker(config: Config, source: Source) -> Callable[[np.ndarray, int, int], Any]:
+    """A function from a picture, its index and the epoch to its views and what was drawn for them, as in training."""
+    data, heavy = config.data, RECIPES[config.data.augmentation].heavy
+    picture = tf.TensorSpec([None, None, 3], tf.uint8)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=[picture, tf.TensorSpec([2], tf.int64), *[picture] * 2 * heavy])
     def make(image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> Any:
         options: dict[str, Any] = {"size": data.image_size, "augmentation": data.augmentation}
         return views(image, seed, min_crop_area=data.min_crop_area, others=others, **options)
 
-    pictures = [tf.constant(image) for image in originals.values()]
-    made = [
-        make(
-            picture,
-            tf.constant([config.seed + epoch * 2**32, index], tf.int64),
-            *_others(config, index, epoch, pictures),
-        )
-        for index, picture in zip(originals, pictures, strict=True)
-    ]
+    def pasted(index: int) -> tf.Tensor:
+        with contextlib.suppress(tf.errors.OpError):
+            if index >= 0:
+                return decode(source.read(tf.constant(index)))
+        return tf.zeros([0, 0, 3], tf.uint8)
+
+    def made(image: np.ndarray, index: int, epoch: int) -> Any:
+        number = config.seed + epoch * 2**32
+        others = draw_other(tf.constant([number, -1 - index], tf.int64), len(source)).numpy() if heavy else ()
+        return make(tf.constant(image), tf.constant([number, index], tf.int64), *map(pasted, others))
+
+    return made
+
+
+def _epoch(
+    config: Config, originals: dict[int, np.ndarray], make: Callable[[np.ndarray, int, int], Any], epoch: int
+) -> tuple[np.ndarray, list[list[str]]]:
+    """The views of an epoch, first views before second views, and their captions."""
+    made = [make(image, index, epoch) for index, image in originals.items()]
     pixels = tf.concat([tf.stack([pair[i] for pair, _ in made]) for i in range(2)], 0)
     drawn = [tf.nest.map_structure(lambda value: value.numpy(), pair[i]) for i in range(2) for _, pair in made]
     captions = [describe(view, image.shape) for view, image in zip(drawn, [*originals.values()] * 2, strict=True)]
-    if data.mixup:
+    if config.data.mixup:
         kept, share, box = (np.stack([view["mixing"][name] for view in drawn]) for name in ("kept", "share", "box"))
         pixels = mix(pixels, tf.constant(share), tf.constant(box), len(originals))
         rows = mixed_ids(tf.range(2 * len(originals)), tf.constant(kept), len(originals)).numpy() % len(originals)
@@ -113,14 +130,6 @@ def _epoch(config: Config, originals: dict[int, np.ndarray], epoch: int) -> tupl
     return pixels.numpy(), captions
 
 
-def _others(config: Config, index: int, epoch: int, pictures: list[tf.Tensor]) -> list[tf.Tensor]:
-    """What HEAVY pastes on the two views: pictures of the sheet in place of any of the source."""
-    if not RECIPES[config.data.augmentation].heavy:
-        return []
-    chosen = draw_other(tf.constant([config.seed + epoch * 2**32, -1 - index], tf.int64), len(pictures)).numpy()
-    return [pictures[i] if i >= 0 else tf.zeros([0, 0, 3], tf.uint8) for i in chosen]
-
-
 def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
     """What was applied to a view, in order, from the numbers drawn for a picture of this height and width."""
     height, width = shape[:2]
@@ -128,7 +137,7 @@ def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
     if _applied(view, "quarters"):
         done.append(f"turned by {90 * view['quarters']['count']}°")
     if _applied(view, "paste"):
-        done.append(f"{'under' if view['paste']['under'] else 'over'} another, opacity {view['paste']['opacity']:.0%}")
+        done.append(f"{'over' if view['paste']['under'] else 'under'} another, opacity {view['paste']['opacity']:.0%}")
     if _applied(view, "text"):
         names, text = load_atlas().font_names, view["text"]
         name = names[int(text["font"] * len(names))]

@@ -14,7 +14,7 @@ from jax import Array
 from sscd_jax import checkpoint, device_augment, train_state
 from sscd_jax import config as configs
 from sscd_jax.config import Config
-from sscd_jax.data.pipeline import numpy_batches, train_batches
+from sscd_jax.data.pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
@@ -77,6 +77,14 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     mesh = create_mesh()
     check_divisible(config.data.batch_size, "--data.batch-size")
     source = open_source(config.data.source, split=config.data.split, data_dir=config.data.data_dir)
+    mixup_group = config.data.mixup_group if config.data.mixup else None
+    check_batches(
+        source,
+        batch_size=config.data.batch_size,
+        augmentation=config.data.augmentation,
+        mixup_group=mixup_group,
+        host_count=jax.process_count(),
+    )
     length = configs.run_length(config, len(source))
     validation = open_validation(config.validation)
 
@@ -130,7 +138,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         )
         dataset = batches_of(
             batch_size=config.data.batch_size,
-            mixup_group=config.data.mixup_group if config.data.mixup else None,
+            mixup_group=mixup_group,
             recolour=config.data.recolour,
             start_step=start,
             host_index=jax.process_index(),

@@ -52,8 +52,10 @@ def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
     [
         (lambda: Data(batch_size=1), "at least 2"),
         (lambda: Data(image_size=16), "32 or more"),
-        (lambda: Data(mixup_group=0), "positive"),
-        (lambda: Data(batch_size=96, mixup=True), "mixup-group 32"),
+        (lambda: Data(mixup_group=1), "at least 2"),
+        (lambda: Data(batch_size=96, mixup=True), "mixup-group 96, or another"),
+        (lambda: Data(batch_size=8, mixup=True, mixup_group=7), "mixup-group 4, or another"),
+        (lambda: Data(batch_size=7, mixup=True, mixup_group=4), "take another batch size"),
         (lambda: Model(dims=0), "positive"),
         (lambda: Loss(temperature=0.0), "positive"),
         (lambda: Loss(entropy_weight=-1.0), "negative"),

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sscd_jax.cli import main
 from sscd_jax.config import Config, Data
+from sscd_jax.data import heavy
 from sscd_jax.data.augment import draw_views
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
@@ -31,22 +33,29 @@ def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.width > 3 * 224
     assert sheet.height > 3 * 224
-    captions = json.loads((tmp_path / "sheet.json").read_text())
+    captions = json.loads((tmp_path / "sheet.captions.json").read_text())
     assert [len(row) for row in captions] == [2, 2, 2]
     assert all(any("crop of" in text for text in view) for row in captions for view in row)
 
 
-def test_the_views_are_those_of_training(pictures, tmp_path):
-    write_preview(config(pictures), tmp_path / "sheet.png", rows=1, pairs=1)
+@pytest.mark.parametrize("augmentation", ["SIMCLR", "HEAVY"])
+def test_the_views_are_those_of_training(augmentation, pictures, tmp_path):
+    captions = write_preview(config(pictures, augmentation=augmentation), tmp_path / "sheet.png", rows=20, pairs=1)
+    assert augmentation == "SIMCLR" or "another" in str(captions)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    tops = [6]
+    for row in captions:
+        lines = [textwrap.wrap(", ".join(text), 36) for text in row]
+        tops.append(tops[-1] + 224 + 13 * max(map(len, lines)) + 12)
     source = open_source(str(pictures))
-    options = {"batch_size": 40, "image_size": 64, "augmentation": "SIMCLR", "seed": 0}
+    options = {"batch_size": 40, "image_size": 64, "augmentation": augmentation, "seed": 0}
     batch = next(train_batches(source, **options).as_numpy_iterator())
-    row = int(np.flatnonzero(batch["used"] == 0)[0])
-    for view in range(2):
-        shown = np.asarray(Image.fromarray(batch["images"][row + 40 * view]).resize((224, 224)))
-        left = 6 + (view + 1) * 230
-        np.testing.assert_array_equal(sheet[6:230, left : left + 224], shown)
+    for number, top in enumerate(tops[:-1]):
+        row = int(np.flatnonzero(batch["used"] == 2 * number)[0])
+        for view in range(2):
+            shown = np.asarray(Image.fromarray(batch["images"][row + 40 * view]).resize((224, 224)))
+            left = 6 + (view + 1) * 230
+            np.testing.assert_array_equal(sheet[top : top + 224, left : left + 224], shown)
 
 
 def test_everything_is_named():
@@ -61,6 +70,17 @@ def test_everything_is_named():
     words += ["rotated by", "crop of", "brightness", "contrast", "saturation", "hue", "grey", "blur of"]
     words += ["channels swapped", "channel dropped", "pixelated", "noise", "erased", "JPEG quality"]
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(("under", "caption", "middle"), [(True, "over another", 255), (False, "under another", 0)])
+def test_what_is_pasted_where_is_said_rightly(under, caption, middle):
+    image, other = tf.fill([90, 90, 3], tf.constant(255, tf.uint8)), tf.zeros([90, 90, 3], tf.uint8)
+    paste = {"applied": True, "under": under, "size": 0.5, "opacity": 1.0, "fx": 0.5, "fy": 0.5}
+    pixels = heavy.paste(image, {name: tf.constant(value) for name, value in paste.items()}, other).numpy()
+    assert pixels[45, 45, 0] == middle
+    assert pixels[0, 0, 0] == 255 - middle
+    view = {"flip": False, "box": [0, 0, 9, 9], "jitter": False, "grey": False, "blur": False, "paste": paste}
+    assert describe(view, (90, 90))[0].startswith(caption)
 
 
 def test_mixing_is_named_with_its_partner(pictures, tmp_path):
@@ -88,6 +108,13 @@ def test_a_broken_picture_is_left_out_and_named(pictures, tmp_path, capsys):
 def test_bad_arguments_are_refused(pictures, tmp_path):
     with pytest.raises(ValueError, match=r"\.png or \.jpg"):
         write_preview(config(pictures), tmp_path / "sheet.pdf")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        write_preview(config(pictures), tmp_path / "folder.png")
+    with pytest.raises(ValueError, match="--rows is 0"):
+        write_preview(config(pictures), tmp_path / "sheet.png", rows=0)
+    with pytest.raises(ValueError, match="--pairs is 0"):
+        write_preview(config(pictures), tmp_path / "sheet.png", pairs=0)
     with pytest.raises(ValueError, match="no folder"):
         write_preview(config(pictures), tmp_path / "none" / "sheet.png")
     (tmp_path / "broken").mkdir()

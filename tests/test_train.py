@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from sscd_jax import checkpoint, train_state
 from sscd_jax import config as configs
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer
+from sscd_jax.data import atlas
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.mesh import create_mesh, replicated, to_devices
@@ -104,11 +105,28 @@ def test_a_corrupt_picture_is_reported_and_the_run_goes_on(pictures, tmp_path):
     folder.mkdir()
     for path in pictures.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
+    jpeg = bytearray(next(pictures.iterdir()).read_bytes())
+    start = jpeg.index(b"\xff\xc0") + 5
+    jpeg[start : start + 4] = b"\xea\x60\xea\x60"  # declares 60,000 x 60,000 pixels
+    (folder / "bomb.jpg").write_bytes(jpeg)
     (folder / "broken.jpg").write_bytes(b"not a picture")
-    train(run_config(folder), tmp_path / "run")
-    (error,) = map(json.loads, (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
-    assert error["path"] == str(folder / "broken.jpg")
-    assert error["reason"]
+    train(run_config(folder, steps=6), tmp_path / "run")
+    errors = map(json.loads, (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
+    reasons = {error["path"]: error["reason"] for error in errors}
+    assert "pixels" in reasons.pop(str(folder / "bomb.jpg"))
+    assert reasons.pop(str(folder / "broken.jpg")) == "not a picture of a known format"
+    assert not reasons
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(atlas, "find_spec", lambda _: None)
+    atlas.load_atlas.cache_clear()
+    data = {"source": str(pictures), "image_size": 32}
+    with pytest.raises(ImportError, match="augly"):
+        train(run_config(pictures, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
+    with pytest.raises(ValueError, match="fewer than a batch"):
+        train(run_config(pictures, data=Data(**data, batch_size=64)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):

@@ -4,11 +4,11 @@ The files are read from the installed package; none of its code runs. Fonts are 
 which the graph resizes.
 """
 
+import contextlib
 import functools
-import os
+import sys
 import tempfile
 import unicodedata
-import zipfile
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -54,25 +54,27 @@ class Atlas:
 def load_atlas() -> Atlas:
     """The atlas, from the cache or made anew, which takes some seconds.
 
+    Where it cannot be kept for the next time, that is said on stderr.
+
     Raises:
         ImportError: AugLy or fontTools is not installed; says which extra to install.
         ValueError: the installed AugLy has no fonts or no emoji.
     """
     assets = _assets()
     path = cache_folder("overlays") / f"augly-{version('augly')}-{FONT_SIZE}-{_LETTERS}-{_FORMAT}.npz"
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Atlas(**{field.name: arrays[field.name] for field in fields(Atlas)})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            path.unlink()  # cut off or of something else: made anew
+    # Not there, or broken in whatever way: made anew.
+    with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as arrays:
+        return Atlas(**{field.name: arrays[field.name] for field in fields(Atlas)})
     atlas = _make(assets)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may make it at once.
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".unfinished")
-    with os.fdopen(descriptor, "wb") as file:
-        np.savez_compressed(file, **{field.name: getattr(atlas, field.name) for field in fields(Atlas)})
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may make it at once.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="unfinished-") as folder:
+            unfinished = Path(folder) / path.name
+            np.savez_compressed(unfinished, **{field.name: getattr(atlas, field.name) for field in fields(Atlas)})
+            unfinished.replace(path)
+    except OSError as error:
+        print(f"fonts and emoji are not kept for the next time ({error}): set XDG_CACHE_HOME", file=sys.stderr)
     return atlas
 
 

@@ -16,9 +16,9 @@ MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 def decode(data: tf.Tensor) -> tf.Tensor:
     """A JPEG, PNG, WebP, BMP or GIF (first frame) as RGB: scalar string -> uint8 [H, W, 3], in the graph.
 
-    Pixels are those of Pillow; alpha is composited on white, EXIF orientation is ignored as in the official code.
-    TensorFlow decodes JPEG and PNG of 8 or 16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of
-    1 bit and on palette BMPs, and refuse WebP with alpha.
+    Pixels are those of Pillow; but PNGs of 16 bits are scaled to 8, where Pillow clips grey ones. Alpha is composited
+    on white, EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or 16 bits, and
+    Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP with alpha.
 
     Raises:
         tf.errors.OpError: when run, on bytes that are not such a picture, are cut off, or hold over MAX_PIXELS pixels.
@@ -35,7 +35,7 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
         # TensorFlow prints the traceback of every exception in here.
         try:
             return decode_with_pillow(data), ""
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return np.zeros((0, 0, 3), np.uint8), str(error)
 
     image, reason = tf.numpy_function(pixels_or_reason, [data], (tf.uint8, tf.string), stateful=False)
@@ -81,13 +81,18 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
     """The same by Pillow: bytes -> uint8 [H, W, 3].
 
     Raises:
-        OSError, ValueError: the bytes are not a picture, are cut off, or hold too many pixels.
+        ValueError: the bytes are not a picture, are cut off, or hold too many pixels.
     """
     try:
-        opened = Image.open(io.BytesIO(data))
+        return _pixels(data)
     except UnidentifiedImageError as error:
         raise ValueError("not a picture of a known format") from error
-    with opened:
+    except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} are too many pixels")
         if not opened.has_transparency_data:

@@ -1,6 +1,5 @@
 """The training and the inference pipeline."""
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +20,24 @@ from sscd_jax.data.sources import Source
 _TRIES = 100
 
 
+def check_batches(
+    source: Source, *, batch_size: int, augmentation: str, mixup_group: int | None, host_count: int
+) -> None:
+    """Raises what `train_batches` raises for these arguments."""
+    if batch_size % host_count:
+        raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
+    rows = batch_size // host_count
+    if mixup_group and rows % mixup_group:
+        raise ValueError(
+            f"{rows} pictures of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
+            f"{mixup_group}: take a --data.mixup-group that divides {rows}, or another batch size"
+        )
+    if len(source) < batch_size:
+        raise ValueError(f"{source.name} has {len(source)} pictures, fewer than a batch of {batch_size}")
+    if RECIPES[augmentation].advanced:
+        load_atlas()
+
+
 def train_batches(
     source: Source,
     *,
@@ -38,9 +55,9 @@ def train_batches(
 ) -> tf.data.Dataset:
     """This host's rows of the global batches from a step on, without end.
 
-    Epoch e visits the examples in an order that is a function of (seed, e) alone, less the last, incomplete batch. A
-    view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads and order. A
-    picture that cannot be read is replaced by the next readable one of the source.
+    Epoch e visits the examples in an order that is a function of (seed, e) alone, less the last, incomplete batch. What
+    is drawn for a view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads
+    and order. A picture that cannot be read is replaced by the next readable one of the source.
 
     Args:
         source: the pictures.
@@ -65,18 +82,10 @@ def train_batches(
             source has fewer examples than a batch.
         ImportError: the augmentation needs the extra augly, which is not installed.
     """
-    if batch_size % host_count:
-        raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
-    if RECIPES[augmentation].advanced:
-        load_atlas()  # made, or refused, before anything else happens
+    check_batches(
+        source, batch_size=batch_size, augmentation=augmentation, mixup_group=mixup_group, host_count=host_count
+    )
     rows, steps_per_epoch = batch_size // host_count, len(source) // batch_size
-    if mixup_group and rows % mixup_group:
-        raise ValueError(
-            f"{rows} pictures of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
-            f"{mixup_group}: take --data.mixup-group {math.gcd(rows, mixup_group)}, or another batch size"
-        )
-    if steps_per_epoch == 0:
-        raise ValueError(f"{source.name} has {len(source)} pictures, fewer than a batch of {batch_size}")
 
     def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Position in this host's stream to epoch and example."""
@@ -120,7 +129,7 @@ def train_batches(
     def augmented(
         image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, Any]:
-        key = tf.stack([seed + epoch * 2**32, used])
+        key = tf.stack([seed + epoch * 2**32, requested])  # so that a picture and one that it replaces differ
         views = []
         for view in draw(image, key, others=others):
             if recolour == "host":
@@ -195,7 +204,7 @@ def why_unreadable(source: Source, index: int) -> str:
         return _reason(error)
     try:
         decode_with_pillow(data)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return str(error)
     return "not decoded by TensorFlow"
 

@@ -1,13 +1,16 @@
 """Decoding and resizing give Pillow's pixels."""
 
+import contextlib
 import io
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax.data.decode import MAX_PIXELS, apply_preset, decode, skew
+from sscd_jax.data.decode import MAX_PIXELS, apply_preset, decode, decode_with_pillow, skew
 from sscd_jax.photographs import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
@@ -98,6 +101,34 @@ def test_too_many_pixels_are_an_error(mode, fmt):
     bomb = encoded(Image.new(mode, (10_000, 10_000)), fmt)
     with pytest.raises(tf.errors.OpError, match="too many pixels"):
         decode(tf.constant(bomb))
+
+
+def declaring(size: int) -> bytes:
+    """A JPEG whose header declares these sides."""
+    data = bytearray(OPAQUE["jpeg"])
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = 2 * size.to_bytes(2, "big")
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("size", [10_000, 60_000])
+def test_pillow_and_tensorflow_refuse_the_same_sizes(size):
+    with pytest.raises(ValueError, match="pixels"):
+        decode_with_pillow(declaring(size))
+    with pytest.raises(tf.errors.OpError, match="too many pixels"):
+        decode(tf.constant(declaring(size)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(st.sampled_from(sorted(OPAQUE)), st.integers(0), st.binary(min_size=1, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_damage_of_any_kind_is_a_value_error(name, where, damage):
+    data = bytearray(OPAQUE[name])
+    where %= min(len(data), 400)  # mostly in the headers
+    data[where : where + len(damage)] = damage
+    with contextlib.suppress(ValueError):
+        assert decode_with_pillow(bytes(data)).ndim == 3
 
 
 @pytest.mark.parametrize("name", ["china", "coffee", "camera", "chelsea", "astronaut"])

@@ -9,6 +9,8 @@ from PIL import Image
 from scipy import stats
 
 from sscd_jax.data import heavy
+from sscd_jax.data.augment import views
+from sscd_jax.data.decode import decode
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.uniforms import Uniforms
@@ -187,5 +189,17 @@ def test_a_broken_picture_is_not_pasted_and_does_no_harm(pictures, tmp_path):
     for number, path in enumerate(sorted(pictures.iterdir())[:16]):
         (tmp_path / path.name).write_bytes(b"text" if number % 2 else path.read_bytes())
     source = open_source(str(tmp_path))
-    for batch in heavy_batches(source, batch_size=8):
+    nothing, pasted = tf.zeros([0, 0, 3], tf.uint8), 0
+    for step, batch in enumerate(heavy_batches(source, batch_size=8)):
         assert set(batch["used"] % 2) == {0}
+        number = 3 + step // 2 * 2**32
+        for row, (requested, used) in enumerate(zip(batch["requested"], batch["used"], strict=True)):
+            chosen = heavy.draw_other(tf.constant([number, -1 - requested]), len(source)).numpy()
+            if not (chosen >= 0).any():
+                continue
+            pasted += 1
+            others = [decode(source.read(tf.constant(i))) if i >= 0 and i % 2 == 0 else nothing for i in chosen]
+            image, key = decode(source.read(tf.constant(used))), tf.constant([number, requested])
+            expected, _ = views(image, key, size=32, augmentation="HEAVY", others=others)
+            np.testing.assert_array_equal(batch["images"][[row, row + 8]], expected)
+    assert pasted > 3

@@ -107,5 +107,5 @@ def test_a_batch_is_mixed_whatever_the_hosts(pictures):
 
 
 def test_a_group_that_does_not_fit_is_refused(pictures):
-    with pytest.raises(ValueError, match="mixup-group 4"):
+    with pytest.raises(ValueError, match="divides 16"):
         batches(pictures, mixup_group=12)

@@ -136,6 +136,19 @@ def test_blur_has_the_spread_of_its_radius(radius):
     assert half.min() > -1e-7
 
 
+@pytest.mark.parametrize("radius", [1.0, 2.0, 3.3, 5.0])
+def test_a_blurred_edge_has_the_spread_of_the_radius(radius):
+    edge = Image.new("RGB", SQUARE.size)
+    edge.paste("white", (edge.width // 2, 0, edge.width, edge.height))
+    for axis, picture in enumerate((edge.transpose(Image.Transpose.TRANSPOSE), edge)):
+        blurred = operations.upright(recolour(picture, flags=[False, False, True], radius=radius)).numpy()
+        profile = blurred[..., 0].mean(1 - axis)
+        steps, at = np.diff(profile) / 255, np.arange(len(profile) - 1)
+        assert steps.sum() == pytest.approx(1)
+        centre = (steps * at).sum()
+        assert np.sqrt((steps * (at - centre) ** 2).sum()) == pytest.approx(radius, rel=0.03)
+
+
 def test_flags_of_jax_do_no_harm():
     """TensorFlow's XLA aborts on a flag that it does not know, and JAX's may know others."""
     code = """

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
 from sscd_jax.data import atlas as atlases
+from sscd_jax.data import overlays
 from sscd_jax.data.atlas import load_atlas
 from sscd_jax.data.overlays import LONGEST_TEXT, composite, overlay_emoji, overlay_text
 from sscd_jax.data.pipeline import train_batches
@@ -144,9 +145,16 @@ def test_no_letter_is_the_box_of_a_missing_one():
         assert all(ink(font, chr(letter)) != missing for letter in letters)
 
 
-def test_fonts_are_drawn_evenly():
-    counts = np.bincount([int(n * len(load_atlas().font_names)) for n in np.random.default_rng(0).uniform(size=20000)])
-    assert stats.chisquare(counts).pvalue > 1e-3
+@pytest.mark.parametrize("count", [1, 7, 364])
+def test_whole_numbers_are_drawn_evenly(count):
+    numbers = tf.random.stateless_uniform([20000], [1, 2])
+    counts = np.bincount(overlays._index(numbers, count).numpy(), minlength=count)
+    assert len(counts) == count
+    assert count == 1 or stats.chisquare(counts).pvalue > 1e-3
+    assert overlays._index(tf.constant([0.0, np.nextafter(1, 0, dtype=np.float32)]), count).numpy().tolist() == [
+        0,
+        count - 1,
+    ]
 
 
 def test_the_atlas_is_made_once_and_made_anew_where_broken(tmp_path, monkeypatch):
@@ -159,10 +167,25 @@ def test_the_atlas_is_made_once_and_made_anew_where_broken(tmp_path, monkeypatch
         np.testing.assert_array_equal(load_atlas().ink, small.ink)
         assert len(made) == expected
     (path,) = (tmp_path / "sscd_jax" / "overlays").iterdir()
-    path.write_bytes(path.read_bytes()[:100])
+    whole = path.read_bytes()
+    for number in range(0, 100, 3):
+        path.write_bytes(whole[:number] + bytes([255 - whole[number]]) * 9 + whole[number + 9 :])
+        load_atlas.cache_clear()
+        np.testing.assert_array_equal(load_atlas().ink, small.ink)
+    assert len(made) > 10
+    path.write_bytes(whole[:100])
     load_atlas.cache_clear()
     np.testing.assert_array_equal(load_atlas().ink, small.ink)
-    assert len(made) == 2
+    load_atlas.cache_clear()
+
+
+def test_an_atlas_that_cannot_be_kept_is_used(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(atlases, "_make", lambda _: atlases.Atlas(*[np.arange(3)] * 7))
+    load_atlas.cache_clear()
+    np.testing.assert_array_equal(load_atlas().ink, np.arange(3))
+    assert "set XDG_CACHE_HOME" in capsys.readouterr().err
     load_atlas.cache_clear()
 
 

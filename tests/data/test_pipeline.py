@@ -104,6 +104,7 @@ def test_a_broken_picture_is_replaced_and_named(broken):
     assert sorted(batch["requested"]) == list(range(10))
     np.testing.assert_array_equal(batch["instance_ids"], np.tile(batch["used"], 2))
     assert (batch["images"].std((1, 2, 3)) > 0).all()
+    assert len(np.unique(batch["images"], axis=0)) == 20, "a picture and one that it replaces give other views"
     assert why_unreadable(broken, 3)
     assert why_unreadable(broken, 4) != why_unreadable(broken, 3)
 

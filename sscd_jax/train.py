@@ -16,6 +16,7 @@ from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
+from sscd_jax.interruption import deferred_interrupt
 from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.models import SSCD, build_from, normalize
@@ -149,7 +150,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch
         validate_every = config.validation.every_epochs * length.epoch
-        with log:
+        with log, deferred_interrupt() as stop_if_asked:
             try:
                 for step in range(start + 1, length.total + 1):
                     asked = time.perf_counter()
@@ -170,6 +171,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                             log.write_validation(step, validated)
                         checkpoint.save(checkpoints, state, config, validated)
                         log.saved(step)
+                    stop_if_asked()
             except FloatingPointError:
                 # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
                 checkpoint.remove_after(checkpoints, log.last_good)

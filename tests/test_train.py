@@ -225,5 +225,6 @@ def test_ctrl_c_is_one_line(pictures, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "stops after this step" in output
     assert "sscd-jax train: interrupted; the same command goes on" in output
     assert "Traceback" not in output

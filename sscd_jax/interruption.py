@@ -1,0 +1,40 @@
+"""Ctrl-C between two steps of a run."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Within it the first Ctrl-C waits for a call of the function that it gives; a second one interrupts at once.
+
+    An exception that Python raises wherever a signal happens to arrive, as in a callback of TensorFlow or JAX, can be
+    lost, so that the run goes on, or end the process by a segmentation fault.
+
+    Yields:
+        A function that raises KeyboardInterrupt where Ctrl-C was pressed.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python lets no one handle signals
+        yield lambda: None
+        return
+    asked = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        os.write(2, b"\nstops after this step; once more to stop at once\n")  # print may be interrupted by itself
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, before)

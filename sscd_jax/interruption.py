@@ -17,11 +17,12 @@ def deferred_interrupt() -> Iterator[Callable[[], None]]:
     Yields:
         A function that raises KeyboardInterrupt where Ctrl-C was pressed.
     """
-    if threading.current_thread() is not threading.main_thread():  # where Python lets no one handle signals
-        yield lambda: None
-        return
     asked = False
     before = signal.getsignal(signal.SIGINT)
+    # Only the main thread may handle signals; and where others handle them, or a shell has them ignored, it stays so.
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield lambda: None
+        return
 
     def ask(*_: object) -> None:
         nonlocal asked

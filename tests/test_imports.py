@@ -21,6 +21,7 @@ LEVELS = [
         "search",
         "postprocess",
         "perceptual_hash",
+        "interruption",
         "evaluation",
     },
     {"train_state", "checkpoint", "weights"},

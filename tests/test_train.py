@@ -153,7 +153,9 @@ def test_another_network_is_refused_in_an_existing_run(pictures, tmp_path):
 
 def start(config: Path, workdir: Path) -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    main = "from sscd_jax.cli import main; main()"
+    # As in a terminal; a shell's background jobs ignore Ctrl-C.
+    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    main = f"{terminal}from sscd_jax.cli import main; main()"
     command = [sys.executable, "-c", main, "train", str(config), "--workdir", str(workdir)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

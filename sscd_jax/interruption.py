@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
     """Within it the first Ctrl-C waits for a call of the function that it gives; a second one interrupts at once.
 
-    An exception that Python raises wherever a signal happens to arrive, as in a callback of TensorFlow or JAX, can be
-    lost, so that the run goes on, or end the process by a segmentation fault.
+    An exception that Python raises wherever a signal happens to arrive, as in a callback of TensorFlow or JAX, can
+    end the process by a segmentation fault.
 
     Yields:
         A function that raises KeyboardInterrupt where Ctrl-C was pressed.

@@ -1,4 +1,4 @@
-"""Jitter, grey, blur and mixing in the training step, for hosts with few cores: the same pixels as data/operations.py.
+"""Jitter, grey, blur and mixing in the training step, for hosts with few cores: the same pixels as the host makes.
 
 The host draws the numbers and sends them with uint8 views that are cropped and no more. Every operation runs on the
 whole batch and is kept for the views that drew it, as accelerators want it. Values are whole numbers in float32
@@ -106,24 +106,29 @@ def _turn_hue(image: Array, turns: Array) -> Array:
 
 
 def _blur(image: Array, radius: Array) -> Array:
-    """Columns, then rows, edges repeated: each a product with a banded matrix, which accelerators do best."""
+    """Along the lines, then across them, edges repeated: products with a banded matrix, which accelerators do best.
+
+    Pixels and weights are whole numbers of 8 bits, which products in bfloat16 with sums in float32 keep exactly.
+    """
     size, weights = image.shape[0], _blur_weights(radius)
     reach = len(weights) // 2
     distance = jnp.arange(size)[:, None] - jnp.arange(-reach, size + reach)[None]
     spread = jnp.where(abs(distance) <= reach, weights[jnp.clip(distance + reach, 0, 2 * reach)], 0)
     band = spread[:, reach:-reach]
     band = band.at[:, 0].add(spread[:, :reach].sum(1)).at[:, -1].add(spread[:, -reach:].sum(1))
-    # TPUs multiply matrices in bfloat16 by default, which would change most pixels.
-    image = jnp.floor(jnp.einsum("ij,jwc->iwc", band, image, precision=lax.Precision.HIGHEST) + 0.5)
-    return jnp.floor(jnp.einsum("ij,wjc->wic", band, image, precision=lax.Precision.HIGHEST) + 0.5)
+    image = jnp.floor((jnp.einsum("ij,wjc->wic", band, image) + 128) / 256)
+    return jnp.floor((jnp.einsum("ij,jwc->iwc", band, image) + 128) / 256)
 
 
 def _blur_weights(radius: Array) -> Array:
-    """Of Pillow's GaussianBlur: three box blurs of fractional radius; float32 [2 reach + 1]."""
+    """Of Pillow's GaussianBlur, three box blurs of fractional radius, in 256ths: float32 [2 reach + 1]."""
     variance = radius**2 / 3
     whole = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     distance = abs(jnp.arange(-_REACH, _REACH + 1))
     box = jnp.where(distance <= whole, 1.0, jnp.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
     # No box reaches beyond a third: nothing is lost at the ends.
-    return jnp.convolve(jnp.convolve(box, box, "same", precision="highest"), box, "same", precision="highest")
+    thrice = jnp.convolve(jnp.convolve(box, box, "same", precision="highest"), box, "same", precision="highest")
+    tails = jnp.round(256 * jnp.cumsum(thrice[:_REACH]))  # sums are rounded, so that the spread stays what it was
+    sides = jnp.diff(tails, prepend=0)
+    return jnp.concatenate([sides, 256 - 2 * tails[-1:], sides[::-1]])

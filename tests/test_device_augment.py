@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,3 +61,12 @@ def test_partners_come_from_the_device_that_has_them_as_uint8():
     hlo = mix.lower(**to_devices(batch, mesh)).compile().as_text()
     assert "all-gather" not in hlo
     assert re.search(r"= u8\[\S+ collective-permute\(", hlo)
+
+
+def test_the_blur_is_exact_in_the_products_of_a_tpu():
+    """By default they take bfloat16, which has 8 bits."""
+    for radius in np.linspace(0.1, 5, 50):
+        weights = device_augment._blur_weights(jnp.float32(radius))
+        assert weights.sum() == 256
+        for numbers in (weights, jnp.cumsum(weights)):  # what the edges of the band hold
+            np.testing.assert_array_equal(numbers.astype(jnp.bfloat16).astype(jnp.float32), numbers)

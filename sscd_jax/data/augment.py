@@ -12,9 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from sscd_jax.data import heavy, operations, rotation
+from sscd_jax.data import colours, heavy, resizing, rotation
+from sscd_jax.data.blur import blur
 from sscd_jax.data.mixup import draw_mixing
 from sscd_jax.data.overlays import overlay_emoji, overlay_text
+from sscd_jax.data.pixels import to_words, upright, xla
 from sscd_jax.data.uniforms import Uniforms
 
 View = dict[str, Any]
@@ -78,7 +80,7 @@ def draw_views(
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
     """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    pixels = operations.upright(recolour(crop(image, view), view))
+    pixels = recolour(crop(image, view), view)
     for name, operation in _AFTER.items():
         pixels = _if_applied(view, name, pixels, operation)
     return pixels
@@ -89,35 +91,38 @@ def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View
 
     Nothing is left where something comes after them, as JPEG compression: such a view is made here.
     """
+
+    def unchanged() -> tf.Tensor:
+        pixels = crop(image, view)
+        return upright(to_words(pixels.shape[0])(pixels))
+
     names = ("order", "factors", "hue", "radius")
-    flags = _flags(view)
+    flags = tf.stack([view["jitter"], view["grey"], view["blur"]])
     if after := [view[name]["applied"] for name in _AFTER if name in view]:
         made_here = tf.reduce_any(after)
         flags &= ~made_here
-        pixels = tf.cond(made_here, lambda: apply(image, view), lambda: operations.upright(crop(image, view)))
+        pixels = tf.cond(made_here, lambda: apply(image, view), unchanged)
     else:
-        pixels = operations.upright(crop(image, view))
+        pixels = unchanged()
     return pixels, {"flags": flags} | {name: view[name] for name in names}
 
 
 def crop(image: tf.Tensor, view: View) -> tf.Tensor:
-    """All that comes before the colours: uint8 [H, W, 3] -> a view as `operations` has it, uint8 [size, 3, size]."""
+    """All that comes before the colours: uint8 [H, W, 3] -> a packed view (pixels.py), int32 [size, size]."""
     # A picture with text on it is mirrored before that; any other as its crop is resized, which costs nothing.
     flip = view["flip"]
     if "edited" in view:
         image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
         flip &= ~view["edited"]
-    return operations.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"], flip)
+    return resizing.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"], flip)
 
 
 def recolour(pixels: tf.Tensor, view: View) -> tf.Tensor:
-    """Jitter, grey and blur of a view."""
-    function = operations.recolour(pixels.shape[0])
-    return function(pixels, _flags(view), view["order"], view["factors"], view["hue"], view["radius"])
-
-
-def _flags(view: View) -> tf.Tensor:
-    return tf.stack([view["jitter"], view["grey"], view["blur"]])
+    """Jitter, grey and blur of a packed view, int32 [size, size] -> uint8 [size, size, 3]."""
+    flags = tf.stack([view["jitter"], view["grey"]])
+    words = colours.recolour(pixels.shape[0])(pixels, flags, view["order"], view["factors"], view["hue"])
+    pixels = upright(words)
+    return tf.cond(view["blur"], lambda: blur(pixels, view["radius"]), lambda: pixels)
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
@@ -171,7 +176,7 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
         recipe = RECIPES[augmentation]
         return [draw(Uniforms(uniforms[i]), shape, recipe, size, min_crop_area) for i in range(2)]
 
-    return operations.xla(tf.TensorSpec([2, _UNIFORMS]), tf.TensorSpec([2], tf.int32))(both)
+    return xla(tf.TensorSpec([2, _UNIFORMS]), tf.TensorSpec([2], tf.int32))(both)
 
 
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
@@ -227,13 +232,13 @@ def _draw_edits(uniform: Uniforms) -> View:
 def _draw_crop(uniform: Uniforms, shape: tf.Tensor, size: int, min_area: float, *, heavy: bool) -> View:
     stretched = uniform.chance(0.2) if heavy else tf.constant(False)
     box = crop_box(uniform, shape[0], shape[1], min_area, tf.where(stretched, 8 / 3, 4 / 3))
-    bucket = operations.resize_bucket(box[2:], size)
-    height, width = tf.unstack(tf.cast(tf.where(bucket == operations.BUCKETS, size, box[2:]), tf.float32))
+    bucket = resizing.resize_bucket(box[2:], size)
+    height, width = tf.unstack(tf.cast(tf.where(bucket == resizing.BUCKETS, size, box[2:]), tf.float32))
     return {
         "box": box,
         "bucket": bucket,
-        "rows": operations.resize_taps(height, size),
-        "columns": operations.resize_taps(width, size),
+        "rows": resizing.resize_taps(height, size),
+        "columns": resizing.resize_taps(width, size),
     }
 
 

@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from sscd_jax.data.operations import xla
+from sscd_jax.data.pixels import xla
 
 # The compiled rotation takes pictures of up to so many pixels, and one is compiled for each side of a box.
 _PIXELS = 2**18

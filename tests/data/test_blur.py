@@ -1,0 +1,48 @@
+"""The blur against Pillow, on a real photograph, and by its spread."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageFilter
+from scipy import stats
+
+from sscd_jax.data.blur import blur, blur_weights
+from sscd_jax.photographs import photograph_paths
+
+SIZE = 96
+SQUARE = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((SIZE, SIZE))
+
+
+def blurred(image: Image.Image, radius: float) -> np.ndarray:
+    return blur(tf.constant(np.asarray(image)), tf.constant(radius)).numpy()
+
+
+@pytest.mark.parametrize("radius", [0.1, 0.5, 1.0, 1.41, 1.42, 2.44, 2.45, 3.46, 3.47, 4.47, 4.48, 5.0])
+def test_blur_equals_pillow(radius):
+    pillow = np.asarray(SQUARE.filter(ImageFilter.GaussianBlur(radius)))
+    found = np.abs(blurred(SQUARE, radius).astype(int) - pillow)
+    assert found.mean() < 0.6
+    assert found[16:-16, 16:-16].mean() < 0.5, "Pillow repeats the edges at each of its three passes"
+
+
+@pytest.mark.parametrize("radius", [0.7, 1.0, 2.0, 3.3, 5.0])
+def test_blur_has_the_spread_of_its_radius(radius):
+    half = blur_weights(tf.constant(radius)).numpy().astype(int)
+    weights, at = np.concatenate([half[:0:-1], half]), np.arange(1 - len(half), len(half))
+    assert weights.sum() == 256
+    assert np.sqrt((weights * at**2).sum() / 256) == pytest.approx(radius, rel=0.02)
+    gaussian = stats.norm.pdf(at, scale=radius)
+    assert np.abs(weights / 256 - gaussian).max() < 0.1 * gaussian.max() or radius < 1
+    assert half.min() >= 0
+
+
+@pytest.mark.parametrize("radius", [1.0, 2.0, 3.3, 5.0])
+def test_a_blurred_edge_has_the_spread_of_the_radius(radius):
+    edge = Image.new("RGB", SQUARE.size)
+    edge.paste("white", (edge.width // 2, 0, edge.width, edge.height))
+    for axis, picture in enumerate((edge.transpose(Image.Transpose.TRANSPOSE), edge)):
+        profile = blurred(picture, radius)[..., 0].mean(1 - axis)
+        steps, at = np.diff(profile) / 255, np.arange(len(profile) - 1)
+        assert steps.sum() == pytest.approx(1)
+        centre = (steps * at).sum()
+        assert np.sqrt((steps * (at - centre) ** 2).sum()) == pytest.approx(radius, rel=0.03)

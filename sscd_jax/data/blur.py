@@ -9,8 +9,8 @@ import tensorflow as tf
 from sscd_jax.data.pixels import weighted_sum, xla
 
 # How far Pillow's Gaussian blur reaches, in pixels, for radii up to these; one loop is compiled for each.
-_RADII = (math.sqrt(2), math.sqrt(6), math.sqrt(12), math.sqrt(20), 5.0)
-_REACHES = (3, 6, 9, 12, 15)
+_RADII = (math.sqrt(6), 5.0)
+_REACHES = (6, 15)
 MAX_REACH = _REACHES[-1]
 
 

@@ -90,7 +90,7 @@ def paste(image: tf.Tensor, drawn: dict[str, Any], other: tf.Tensor) -> tf.Tenso
     size = tf.maximum(tf.cast(tf.cast(shape, tf.float32) * share, tf.int32), 1)
     canvas = tf.cond(drawn["under"], lambda: _resized(under, shape), lambda: under)
     layer = tf.image.resize(over, size, antialias=True)
-    alpha = tf.fill(tf.concat([size, [1]], 0), drawn["opacity"])
+    alpha = tf.fill(tf.shape(layer), drawn["opacity"])
     return composite(tf.ensure_shape(canvas, [None, None, 3]), layer * alpha, alpha, drawn["fx"], drawn["fy"])
 
 

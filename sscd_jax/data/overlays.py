@@ -28,8 +28,9 @@ def composite(image: tf.Tensor, colour: tf.Tensor, alpha: tf.Tensor, fx: tf.Tens
 
     Args:
         image: uint8 [H, W, 3].
-        colour: float32 [h, w, 3] or [1, 1, 3] in [0, 255], times alpha.
-        alpha: float32 [h, w, 1] in [0, 1]; h <= H and w <= W.
+        colour: float32 [h, w, 3] in [0, 255], times alpha.
+        alpha: float32 [h, w, 3] in [0, 1], a number for each channel, as broadcasting takes several times as long;
+            h <= H and w <= W.
         fx, fy: float32, where between the leftmost and the rightmost place, and between the top and the bottom.
 
     Returns:
@@ -77,8 +78,10 @@ def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
         ink = ink[rows[0] : rows[-1] + 1]
         size = tf.cast(tf.round(tf.cast(tf.shape(ink), tf.float32) * scale), tf.int32)
         size = tf.clip_by_value(size, 1, tf.stack([height, width]))
-        alpha = resized(ink[..., None], size) * (text["opacity"] / 255)
-        return composite(image, text["colour"] * alpha, alpha, text["fx"], text["fy"])
+        alpha = tf.repeat(resized(ink[..., None], size) * (text["opacity"] / 255), 3, 2)
+        lines = tf.reshape(alpha, [size[0], 3 * size[1]])
+        colour = tf.reshape(lines * tf.tile(text["colour"], size[1:]), tf.shape(alpha))
+        return composite(image, colour, alpha, text["fx"], text["fy"])
 
     return tf.cond(fitting > 0, drawn, lambda: image)
 
@@ -94,10 +97,11 @@ def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
     short = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
     side = tf.maximum(tf.cast(short * emoji["size"], tf.int32), 1)
     pixels = tf.cast(tf.gather(images, _index(emoji["which"], images.shape[0])), tf.float32)
-    alpha = pixels[..., 3:] / 255
-    layer = tf.concat([pixels[..., :3] * alpha, alpha], 2)
-    layer = resized(layer, tf.stack([side, side])) * emoji["opacity"]
-    return composite(image, layer[..., :3], layer[..., 3:], emoji["fx"], emoji["fy"])
+    alpha = tf.tile(pixels[..., 3:] / 255, [1, 1, 3])
+    colour, alpha = (
+        resized(layer, tf.stack([side, side])) * emoji["opacity"] for layer in (pixels[..., :3] * alpha, alpha)
+    )
+    return composite(image, colour, alpha, emoji["fx"], emoji["fy"])
 
 
 def resized(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

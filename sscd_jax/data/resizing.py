@@ -1,10 +1,12 @@
 """Resizing a crop to a view, as Pillow does it: bilinear with antialiasing, in whole numbers."""
 
 import functools
+import itertools
 
 import tensorflow as tf
+from tensorflow import bitwise
 
-from sscd_jax.data.pixels import byte, packed, weighted_sum, xla
+from sscd_jax.data.pixels import weighted_sum, xla
 
 # XLA compiles one resize for each of these: crops up to so many times the view's side, and the taps that takes.
 _BUCKETS = ((1.0, 2), (1.25, 3), (1.5, 3), (1.75, 4), (2.0, 4), (2.25, 5), (3.0, 6))
@@ -26,10 +28,11 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     taps = first + tf.range(MAX_TAPS, dtype=tf.float32)[:, None]
     weights = tf.maximum(1 - tf.abs((taps + 0.5 - centre) / support), 0.0)
     weights = tf.where(taps < length, weights, 0.0)
-    # Rounded sums, so that rounding loses nothing and moves nothing.
-    sums = tf.round(256 * tf.cumsum(weights) / tf.reduce_sum(weights, 0))
-    whole = sums - tf.concat([tf.zeros([1, size]), sums[:-1]], 0)
-    return tf.cast(tf.minimum(taps, length - 1), tf.int32), tf.cast(tf.cast(whole, tf.int32), tf.uint16)
+    # Sums are rounded, not weights, so that they add up and nothing moves.
+    sums = tf.stack(list(itertools.accumulate(tf.unstack(weights))))
+    sums = tf.cast(tf.round(256 * sums / sums[-1]), tf.int32)
+    whole = sums - tf.concat([tf.zeros([1, size], tf.int32), sums[:-1]], 0)
+    return tf.cast(tf.minimum(taps, length - 1), tf.int32), tf.cast(whole, tf.uint16)
 
 
 def resize_bucket(sides: tf.Tensor, size: int) -> tf.Tensor:
@@ -38,11 +41,15 @@ def resize_bucket(sides: tf.Tensor, size: int) -> tf.Tensor:
     return tf.reduce_sum(tf.stack([tf.cast(longest > ratio * size, tf.int32) for ratio, _ in _BUCKETS]), 0)
 
 
+def _u32(number: int) -> tf.Tensor:
+    return tf.constant(number, tf.uint32)
+
+
 @functools.cache
 def _resizes(size: int):
     """For each bucket its side; rows: uint8 [side, 3 side] -> [size, 3 side]; and columns.
 
-    Columns take the rows' result, transposed, four bytes in each int32: [3 side / 4, size] -> a packed view.
+    Columns take the rows' result, transposed, four bytes in each uint32: [3 side / 4, size] -> a packed view.
     """
 
     def compiled(ratio: float, count: int):
@@ -53,18 +60,20 @@ def _resizes(size: int):
         def rows(pixels, at, weights):
             return weighted_sum((weights[t, :, None], tf.gather(pixels, at[t])) for t in range(count))
 
-        @xla(tf.TensorSpec([3 * side // 4, size], tf.int32), *taps, tf.TensorSpec([], tf.bool))
+        @xla(tf.TensorSpec([3 * side // 4, size], tf.uint32), *taps, tf.TensorSpec([], tf.bool))
         def columns(words, at, weights, flip):
-            weights = tf.cast(tf.cast(weights, tf.int32), tf.float32) / 256
-            at, weights = (tf.where(flip, tf.reverse(taps, [1]), taps) for taps in (at, weights))
-
-            def channel(number: int) -> tf.Tensor:
-                places = 3 * at + number
-                rows = [tf.gather(words, places[t] // 4) for t in range(count)]
-                found = [byte(rows[t], (places[t] % 4)[:, None]) for t in range(count)]
-                return 0.5 + sum(weights[t, :, None] * tf.cast(found[t], tf.float32) for t in range(count))
-
-            return packed(*(channel(number) for number in range(3)))
+            at, weights = (tf.where(flip, tf.reverse(taps, [1]), taps) for taps in (at, tf.cast(weights, tf.uint32)))
+            red_blue, green = _u32(0x800080), _u32(0x80)  # sums of 16 bits, red and blue in one number
+            for t in range(count):
+                first = bitwise.right_shift(3 * at[t], 2)  # the word where the pixel begins, and the bit
+                start = tf.cast(8 * bitwise.bitwise_and(3 * at[t], 3), tf.uint32)[:, None]
+                low = bitwise.right_shift(tf.gather(words, first), start)
+                high = bitwise.left_shift(bitwise.left_shift(tf.gather(words, first + 1), _u32(24) - start), _u32(8))
+                pixel, weight = bitwise.bitwise_or(low, high), weights[t, :, None]
+                red_blue += weight * bitwise.bitwise_and(pixel, _u32(0xFF00FF))
+                green += weight * bitwise.bitwise_and(bitwise.right_shift(pixel, _u32(8)), _u32(0xFF))
+            red_blue = bitwise.bitwise_and(bitwise.right_shift(red_blue, _u32(8)), _u32(0xFF00FF))
+            return tf.bitcast(bitwise.bitwise_or(red_blue, bitwise.bitwise_and(green, _u32(0xFF00))), tf.int32)
 
         return side, rows, columns
 
@@ -91,7 +100,7 @@ def resize(
         height, width = tf.unstack(tf.shape(pixels)[:2])
         padded = tf.pad(tf.reshape(pixels, [height, 3 * width]), [[0, side - height], [0, 3 * (side - width)]])
         resized = resize_rows(tf.ensure_shape(padded, [side, 3 * side]), rows[0][:count], rows[1][:count])
-        words = tf.bitcast(tf.reshape(resized, [size, 3 * side // 4, 4]), tf.int32)
+        words = tf.bitcast(tf.reshape(resized, [size, 3 * side // 4, 4]), tf.uint32)
         return resize_columns(tf.transpose(words), columns[0][:count], columns[1][:count], flip)
 
     def large() -> tf.Tensor:

@@ -93,7 +93,21 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
     """Pillow's rotate by multiples of 90 degrees on the same canvas, black where nothing is; uint8 [H, W, 3]."""
     height, width = tf.unstack(tf.shape(image)[:2])
-    return tf.image.resize_with_crop_or_pad(tf.image.rot90(image, quarters), height, width)
+
+    def upside_down(image: tf.Tensor) -> tf.Tensor:
+        return tf.gather(image, tf.range(tf.shape(image)[0] - 1, -1, -1))  # whole lines, unlike tf.reverse
+
+    def left() -> tf.Tensor:
+        return upside_down(tf.transpose(image, [1, 0, 2]))
+
+    def half() -> tf.Tensor:
+        return tf.reshape(tf.reverse(tf.reshape(image, [1, -1, 3]), [1]), tf.shape(image))
+
+    def right() -> tf.Tensor:
+        return tf.transpose(upside_down(image), [1, 0, 2])
+
+    rotated = tf.switch_case(quarters - 1, [left, half, right])
+    return tf.image.resize_with_crop_or_pad(rotated, height, width)
 
 
 def jpeg(image: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Jitter, grey, blur and mixing in the training step, for hosts with few cores: the same pixels as the host makes.
+"""Jitter, grey, blur and mixing in the training step, for hosts with few cores: as on the host, but for roundings.
 
 The host draws the numbers and sends them with uint8 views that are cropped and no more. Every operation runs on the
 whole batch and is kept for the views that drew it, as accelerators want it. Values are whole numbers in float32
@@ -129,6 +129,6 @@ def _blur_weights(radius: Array) -> Array:
     box = jnp.where(distance <= whole, 1.0, jnp.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
     # No box reaches beyond a third: nothing is lost at the ends.
     thrice = jnp.convolve(jnp.convolve(box, box, "same", precision="highest"), box, "same", precision="highest")
-    tails = jnp.round(256 * jnp.cumsum(thrice[:_REACH]))  # sums are rounded, so that the spread stays what it was
+    tails = jnp.round(256 * jnp.cumsum(thrice[:_REACH]))  # sums are rounded, not weights, as on the host
     sides = jnp.diff(tails, prepend=0)
     return jnp.concatenate([sides, 256 - 2 * tails[-1:], sides[::-1]])

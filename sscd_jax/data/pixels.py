@@ -1,4 +1,4 @@
-"""How the augmentations hold a view while they compute, and how they are compiled.
+"""How the augmentations hold a view from its resizing to its colours, and how they are compiled.
 
 A view in work is packed and turned: int32 [width, height], red | green << 8 | blue << 16. So a pixel is read and
 written once, and colours are arithmetic on whole vectors of 32 bits. Functions are compiled by XLA, whose loops are

@@ -19,7 +19,7 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         int32 [MAX_TAPS, size], positions in the line, and uint16 [MAX_TAPS, size], their weights, which add up to 256:
         products and sums then fit into 16 bits, twice as many of which fit into a vector as of 32. (Pillow's have 22
-        bits; it shows in one pixel in a hundred.)
+        bits; that changes 1.5 % of the values, by a grey level.)
     """
     scale = length / size
     support = tf.maximum(scale, 1.0)

@@ -10,19 +10,24 @@ from sscd_jax.data.blur import blur, blur_weights
 from sscd_jax.photographs import photograph_paths
 
 SIZE = 96
-SQUARE = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((SIZE, SIZE))
+PHOTOGRAPHS = [Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in photograph_paths().values()]
 
 
 def blurred(image: Image.Image, radius: float) -> np.ndarray:
     return blur(tf.constant(np.asarray(image)), tf.constant(radius)).numpy()
 
 
-@pytest.mark.parametrize("radius", [0.1, 0.5, 1.0, 1.41, 1.42, 2.44, 2.45, 3.46, 3.47, 4.47, 4.48, 5.0])
+@pytest.mark.parametrize("radius", [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.41, 2.44, 2.45, 3.46, 4.47, 5.0])
 def test_blur_equals_pillow(radius):
-    pillow = np.asarray(SQUARE.filter(ImageFilter.GaussianBlur(radius)))
-    found = np.abs(blurred(SQUARE, radius).astype(int) - pillow)
-    assert found.mean() < 0.6
-    assert found[16:-16, 16:-16].mean() < 0.5, "Pillow repeats the edges at each of its three passes"
+    found = []
+    for photograph in PHOTOGRAPHS:
+        pillow = np.asarray(photograph.filter(ImageFilter.GaussianBlur(radius)))
+        found.append(np.abs(blurred(photograph, radius).astype(int) - pillow))
+    means = np.mean(found, (1, 2, 3))
+    assert means.max() < 1
+    assert means.mean() < 0.6
+    inside = np.mean([one[16:-16, 16:-16] for one in found])
+    assert inside < 0.5, "Pillow repeats the edges at each of its three passes"
 
 
 @pytest.mark.parametrize("radius", [0.7, 1.0, 2.0, 3.3, 5.0])
@@ -38,7 +43,7 @@ def test_blur_has_the_spread_of_its_radius(radius):
 
 @pytest.mark.parametrize("radius", [1.0, 2.0, 3.3, 5.0])
 def test_a_blurred_edge_has_the_spread_of_the_radius(radius):
-    edge = Image.new("RGB", SQUARE.size)
+    edge = Image.new("RGB", (SIZE, SIZE))
     edge.paste("white", (edge.width // 2, 0, edge.width, edge.height))
     for axis, picture in enumerate((edge.transpose(Image.Transpose.TRANSPOSE), edge)):
         profile = blurred(picture, radius)[..., 0].mean(1 - axis)

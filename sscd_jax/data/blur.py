@@ -14,12 +14,11 @@ _REACHES = (6, 15)
 MAX_REACH = _REACHES[-1]
 
 
-def blur_weights(radius: tf.Tensor) -> tf.Tensor:
-    """Weights of Pillow's GaussianBlur, three box blurs of fractional radius: float32 [] -> uint16 [MAX_REACH + 1].
+def kernel(radius: tf.Tensor) -> tf.Tensor:
+    """Half of the kernel of Pillow's GaussianBlur: float32 [] -> [MAX_REACH + 1], from the rim to the centre.
 
-    The first is the centre's, the others apply to both sides (Pillow's BoxBlur.c, after Gwosdek et al., "Theoretical
-    foundations of Gaussian convolution by extended box filtering"). In all they add up to 256, so that 16 bits hold the
-    sums; their own rounding costs less than that of Pillow's passes to whole numbers.
+    Three box blurs of fractional radius (Pillow's BoxBlur.c, after Gwosdek et al., "Theoretical foundations of Gaussian
+    convolution by extended box filtering").
     """
     variance = tf.square(radius) / 3
     whole = tf.floor((tf.sqrt(12 * variance + 1) - 1) / 2)
@@ -28,9 +27,16 @@ def blur_weights(radius: tf.Tensor) -> tf.Tensor:
     # Box weights as a function of the distance: 1 inside, the fraction on the rim, 0 beyond.
     distance = tf.abs(at[:, None] - at)
     box = tf.where(distance <= whole, 1.0, tf.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
-    thrice = tf.linalg.matvec(box, tf.linalg.matvec(box, box[MAX_REACH]))
+    return tf.linalg.matvec(box, tf.linalg.matvec(box, box[MAX_REACH]))[: MAX_REACH + 1]
+
+
+def blur_weights(radius: tf.Tensor) -> tf.Tensor:
+    """The kernel in 256ths, so that 16 bits hold the sums: float32 [] -> uint16 [MAX_REACH + 1].
+
+    The first is the centre's, the others apply to both sides; in all they add up to 256.
+    """
     # Sums from the rim inwards are rounded, not weights: so the spread stays within 2 % of the radius from 0.7 on.
-    tails = tf.round(256 * tf.cumsum(thrice[: MAX_REACH + 1]))[:-1]
+    tails = tf.round(256 * tf.cumsum(kernel(radius)[:-1]))
     sides = tails - tf.concat([[0.0], tails[:-1]], 0)
     weights = tf.concat([256 - 2 * tails[-1:], tf.reverse(sides, [0])], 0)
     return tf.cast(tf.cast(weights, tf.int32), tf.uint16)

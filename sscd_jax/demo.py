@@ -11,16 +11,16 @@ import numpy as np
 
 from sscd_jax import benchmark_set, checkpoint, train_state
 from sscd_jax import config as configs
+from sscd_jax.collection import write_descriptors
 from sscd_jax.config import Config
-from sscd_jax.data.decode import Preset, skew
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embed import write_descriptors
 from sscd_jax.evaluation import disc
 from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import SSCD, build_from
 from sscd_jax.optimizer import lars
 from sscd_jax.perceptual_hash import pdq_vectors
+from sscd_jax.presets import Preset, choose
 from sscd_jax.report import result_from_vectors, write_report
 from sscd_jax.search import write_index
 from sscd_jax.train import train
@@ -62,7 +62,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     model = build_from(config.model)
     start = train_state.create(model, lars(0.0), seed, replicated(create_mesh())).variables
     _, trained = checkpoint.load_run(out / "run")
-    preset = skew(config.validation.image_size)
+    preset = choose(config.validation.preset, config.validation.custom)
     described = {
         "PDQ, a perceptual hash": _hash(pictures, out / "descriptors" / "pdq"),
         "network before training": _embed(model, start, pictures, preset, out / "descriptors" / "untrained"),
@@ -164,7 +164,7 @@ def _report(out: Path, config: Config, results: list[Any], ground_truth: list[tu
         facts={
             "Training": f"{config.steps} steps of {config.data.batch_size} pictures, two views of "
             f"{config.data.image_size} px each, {config.data.augmentation}, seed {config.seed}",
-            "Descriptor": f"{config.model.dims} numbers, from pictures resized to {config.validation.image_size} px",
+            "Descriptor": f"{config.model.dims} numbers, from pictures resized to {config.validation.custom.size} px",
             "Command": "sscd-jax demo",
         },
     )

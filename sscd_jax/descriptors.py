@@ -1,14 +1,14 @@
 """Descriptors with their ids and where they come from, in memory and on disk.
 
-On disk a set is a folder: `vectors-00000.npy` (float32, memory-mappable) beside `ids-00000.txt` (one a line) for each
-shard, and `manifest.json`, which is written last.
+On disk a set is a folder: `vectors-00000.npy` (float32 or float16, memory-mappable) beside `ids-00000.txt` (one a line)
+for each shard, and `manifest.json`, which is written last.
 """
 
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 MANIFEST = "manifest.json"
+DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -61,115 +62,116 @@ class Descriptors:
             raise ValueError(f"the vector of {self.ids[int(np.argmin(finite))]} is not finite")
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the folder `path`, in one shard; see `write_shards`."""
-        write_shards(path, [(self.ids, self.vectors)], self.provenance)
+        """Writes the folder `path`, in one shard, under a temporary name first; a set that is there is replaced.
+
+        Raises:
+            ValueError: `path` is there and is not a set of descriptors, an id has a line break, or there is nothing.
+        """
+        folder = Path(path)
+        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder} is there already and is not a set of descriptors: name another folder")
+        if not len(self.ids):
+            raise ValueError(f"there are no descriptors to write to {folder}")
+        if bad := next((i for i in self.ids if not is_line(i)), None):
+            raise ValueError(f"the id {bad!r} has a line break, or is no Unicode: rename that picture")
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        np.save(unfinished / f"vectors-{shard_name(0)}.npy", self.vectors, allow_pickle=False)
+        (unfinished / f"ids-{shard_name(0)}.txt").write_text("".join(f"{i}\n" for i in self.ids), encoding="utf-8")
+        made = manifest([len(self.ids)], self.vectors.shape[1], "float32", self.provenance)
+        (unfinished / MANIFEST).write_text(json.dumps(made, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads a folder; one shard is memory-mapped, several are joined in memory.
+        """Reads a folder; one shard of float32 is memory-mapped, others are joined in memory, as float32.
 
         Raises:
             ValueError: the folder is not a complete set of descriptors; names the file.
         """
-        folder = Path(path)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            provenance = Provenance(**manifest["provenance"])
-            names, count, dims = manifest["shards"], manifest["count"], manifest["dims"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{folder / MANIFEST}: {error}; not a complete set of descriptors, write it anew with `sscd-jax embed`"
-            ) from error
-        ids: list[str] = []
-        shards = []
-        for name in names:
-            file = folder / f"vectors-{name}.npy"
-            try:
-                shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
-                file = folder / f"ids-{name}.txt"
-                ids += file.read_text(encoding="utf-8").split("\n")[:-1]
-            except (OSError, ValueError) as error:
-                raise ValueError(f"{file}: {error}; write the descriptors anew") from error
-        vectors = shards[0] if len(shards) == 1 else np.concatenate([np.empty((0, dims), np.float32), *shards])
-        if vectors.shape != (count, dims) or len(ids) != count:
-            raise ValueError(
-                f"{folder} has {len(ids)} ids and vectors {list(vectors.shape)}, its manifest says {[count, dims]}: "
-                "write the descriptors anew"
-            )
-        return cls(ids, vectors, provenance)
+        made = read_manifest(path)
+        shards = list(read_shards(path))
+        ids = [i for shard, _ in shards for i in shard]
+        if len(shards) == 1 and made["dtype"] == "float32":
+            vectors = shards[0][1]
+        else:
+            vectors = np.concatenate([np.empty((0, made["dims"]), np.float32), *(v for _, v in shards)])
+        return cls(ids, vectors, Provenance(**made["provenance"]))
 
 
-def write_shards(
-    path: str | os.PathLike[str],
-    batches: Iterable[tuple[Sequence[str], np.ndarray]],
-    provenance: Provenance,
-    *,
-    errors: Sequence[Mapping[str, str]] = (),
-    shard_size: int = 1_000_000,
-) -> int:
-    """Writes a stream of (ids, vectors float32 [n, D]) as a folder, in constant memory, and returns how many.
+def is_line(text: str) -> bool:
+    """Whether a text can be a line of a file; names of files need not."""
+    return "\n" not in text and "\r" not in text and not any(0xD800 <= ord(c) < 0xE000 for c in text)
 
-    The folder is made under a temporary name and renamed when it is whole; one that is there already is replaced.
 
-    Args:
-        path: the folder.
-        batches: the stream.
-        provenance: what made the vectors.
-        errors: what has no vector and why; may grow while the stream is read; goes to errors.jsonl, a line each.
-        shard_size: vectors a shard, at least.
+def shard_name(number: int) -> str:
+    """Of the files of a shard."""
+    return f"{number:05d}"
 
-    Raises:
-        ValueError: `path` is there and is not a set of descriptors, an id has a line break, or there is nothing.
-    """
-    folder = Path(path)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise ValueError(f"{folder} is there already and is not a set of descriptors: name another folder")
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    names: list[str] = []
-    count, dims = 0, 0
-    pending: list[tuple[Sequence[str], np.ndarray]] = []
 
-    def flush() -> None:
-        name = f"{len(names):05d}"
-        vectors = np.concatenate([v for _, v in pending])
-        np.save(unfinished / f"vectors-{name}.npy", vectors, allow_pickle=False)
-        ids = [i for shard_ids, _ in pending for i in shard_ids]
-        if any("\n" in i or "\r" in i for i in ids):
-            raise ValueError("an id has a line break: rename that picture")
-        (unfinished / f"ids-{name}.txt").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
-        names.append(name)
-        pending.clear()
-
-    for ids, vectors in batches:
-        pending.append((ids, vectors))
-        count, dims = count + len(ids), vectors.shape[1]
-        if sum(len(v) for _, v in pending) >= shard_size:
-            flush()
-    if pending:
-        flush()
-    if not count:
-        shutil.rmtree(unfinished)
-        raise ValueError(f"there are no descriptors to write to {folder}: could no picture be read?")
-    manifest = {
-        "format": 1,
-        "count": count,
+def manifest(
+    counts: Sequence[int], dims: int, dtype: str, provenance: Provenance, *, errors: int = 0
+) -> dict[str, Any]:
+    """What manifest.json says of shards of so many vectors, and of so many pictures that have none."""
+    return {
+        "format": 2,
+        "count": sum(counts),
         "dims": dims,
-        "dtype": "float32",
-        "shards": names,
+        "dtype": dtype,
+        "errors": errors,
+        "shards": [{"name": shard_name(number), "count": count} for number, count in enumerate(counts)],
         "provenance": {
             "weights": provenance.weights,
             "preset": provenance.preset,
             "details": dict(provenance.details),
         },
     }
-    if errors:
-        (unfinished / "errors.jsonl").write_text("".join(json.dumps(error) + "\n" for error in errors))
-    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    return count
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `manifest` made.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    file = Path(path) / MANIFEST
+    try:
+        made = json.loads(file.read_text())
+        Provenance(**made["provenance"])
+        if made["dtype"] not in DTYPES or made["count"] != sum(shard["count"] for shard in made["shards"]):
+            raise ValueError("it contradicts itself")
+        made["dims"] + 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: {error}; not a complete set of descriptors, write it anew with `sscd-jax embed`"
+        ) from error
+    return made
+
+
+def read_shards(path: str | os.PathLike[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The shards of a folder one after the other: ids, and their vectors, memory-mapped, float32 or float16 [n, D].
+
+    Raises:
+        ValueError: the folder is not a complete set of descriptors; names the file.
+    """
+    folder, made = Path(path), read_manifest(path)
+    for shard in made["shards"]:
+        file = folder / f"vectors-{shard['name']}.npy"
+        try:
+            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+            file = folder / f"ids-{shard['name']}.txt"
+            ids = file.read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file}: {error}; write the descriptors anew") from error
+        found = len(ids), str(vectors.dtype), vectors.shape
+        if found != (shard["count"], made["dtype"], (shard["count"], made["dims"])):
+            raise ValueError(
+                f"shard {shard['name']} of {folder} has {found[0]} ids and {found[1]} vectors {list(found[2])}, its "
+                f"manifest says {made['dtype']} {[shard['count'], made['dims']]}: write the descriptors anew"
+            )
+        yield ids, vectors
 
 
 def check_same_provenance(**sets: Descriptors) -> None:

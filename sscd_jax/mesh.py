@@ -54,9 +54,9 @@ def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     return jax.tree.map(partial(jax.make_array_from_process_local_data, by_rows(mesh)), dict(batch))
 
 
-def check_divisible(batch_size: int, option: str) -> None:
-    """Raises ValueError where a global batch does not divide over the devices; says which sizes do."""
-    devices = jax.device_count()
+def check_divisible(batch_size: int, option: str, devices: int | None = None) -> None:
+    """Raises ValueError where a batch does not divide over the devices, by default all; says which sizes do."""
+    devices = devices or jax.device_count()
     if batch_size < 1 or batch_size % devices:
         near = max(batch_size // devices, 1) * devices
         raise ValueError(

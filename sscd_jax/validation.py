@@ -8,13 +8,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sscd_jax.config import Validation
-from sscd_jax.data.decode import Preset, skew
+from sscd_jax.data.inference import Unreadable
 from sscd_jax.data.sources import Source, check_unique_ids, open_source
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embed import embed
 from sscd_jax.evaluation import disc
 from sscd_jax.mesh import check_divisible
 from sscd_jax.models import SSCD
+from sscd_jax.presets import Preset, choose
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,19 @@ def open_validation(config: Validation) -> ValidationSet | None:
             f"{config.ground_truth} has {len(absent)} pairs without their pictures, as {absent[0]}: "
             f"queries have ids like {queries.ids[0]}, references like {references.ids[0]}"
         )
-    return ValidationSet(queries, references, ground_truth, skew(config.image_size), config.batch_size)
+    return ValidationSet(queries, references, ground_truth, choose(config.preset, config.custom), config.batch_size)
 
 
 def validate(data: ValidationSet, model: SSCD, variables: Any, mesh: Mesh) -> dict[str, float]:
     """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbour search (official train.py validation)."""
 
     def descriptors(source: Source) -> Descriptors:
-        batches = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
-        index = np.concatenate([index for index, _, _ in batches])
-        vectors = np.concatenate([vectors for _, vectors, _ in batches])
-        return Descriptors([source.ids[i] for i in index], vectors, Provenance("training", data.preset.name))
+        results = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
+        batches = [result for result in results if not isinstance(result, Unreadable)]
+        index, vectors = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        order = np.argsort(index)
+        ids = [source.ids[i] for i in index[order]]
+        return Descriptors(ids, vectors[order], Provenance("training", data.preset.name))
 
     queries, references = descriptors(data.queries), descriptors(data.references)
     # Pictures that cannot be read are left out here; `sscd-jax embed` reports them.

@@ -54,15 +54,15 @@ def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["embedded"] == 5
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
-    assert errors == summary["unreadable"]
+    assert (len(errors), summary["total"]) == (summary["unreadable"], 5)
     assert {error["path"] for error in errors} == {str(folder / "text.jpg"), str(folder / "below" / "cut.jpg")}
     assert all(error["reason"] for error in errors)
     descriptors = Descriptors.read(out)
     assert list(descriptors.ids) == [f"below/{i}" for i in range(5)]
     np.testing.assert_allclose(np.linalg.norm(descriptors.vectors, axis=1), 1, rtol=1e-5)
-    assert descriptors.provenance.preset == "skew_320"
+    assert descriptors.provenance.preset == "small_288"
     assert len(descriptors.provenance.weights) == 64
-    assert descriptors.provenance.details["preset"]["size"] == 320
+    assert descriptors.provenance.details["preset"]["size"] == 288
 
 
 def test_descriptors_do_not_depend_on_the_batch(run, pictures, tmp_path):
@@ -177,7 +177,7 @@ def test_a_folder_without_a_readable_picture_ends_in_one_line(capfd, run, tmp_pa
     assert "Traceback" not in message
     out = ["--out", str(tmp_path / "out"), "--batch-size", "8"]
     message = fails(capfd, "embed", str(folder), "--weights", str(run), *out)
-    assert "could no picture be read?" in message
+    assert "no picture could be read" in message
     assert "Traceback" not in message
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from sscd_jax import config as configs
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation, run_length
+from sscd_jax.presets import Preset
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -66,7 +67,7 @@ def test_absolute_learning_rate_takes_the_place_of_the_base_rate():
         (lambda: Optimizer(trust_coefficient=0.0), "above 0"),
         (lambda: Optimizer(eps=-1.0), "negative"),
         (lambda: Validation(batch_size=0), "positive"),
-        (lambda: Validation(image_size=8), "32 or more"),
+        (lambda: Validation(custom=Preset("skew", 8)), "32 to 4096"),
         (lambda: Validation(queries="q"), "all of queries, references and ground_truth"),
         (lambda: Checkpoint(keep=1), "at least 2"),
         (lambda: Config(epochs=0), "positive"),

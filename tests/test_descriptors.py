@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance, write_shards
+from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"size": 320})
 
@@ -30,14 +30,6 @@ def test_round_trip(tmp_path):
     assert read.vectors.dtype == np.float32
 
 
-def test_shards(tmp_path):
-    whole = some(25)
-    batches = ((whole.ids[i : i + 4], whole.vectors[i : i + 4]) for i in range(0, 25, 4))
-    assert write_shards(tmp_path / "d", batches, MADE_BY, shard_size=8) == 25
-    assert sorted(p.name for p in (tmp_path / "d").glob("*.npy")) == [f"vectors-{i:05d}.npy" for i in range(4)]
-    assert_same(Descriptors.read(tmp_path / "d"), whole)
-
-
 def test_writing_replaces_descriptors_and_nothing_else(tmp_path):
     some(3).write(tmp_path / "d")
     some(5).write(tmp_path / "d")
@@ -49,18 +41,18 @@ def test_writing_replaces_descriptors_and_nothing_else(tmp_path):
     assert (tmp_path / "photos" / "a.jpg").exists()
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     some(3).write(tmp_path / "d")
 
-    def batches():
-        yield ["a"], np.zeros((1, 4), np.float32)
+    def full(*_, **__):
         raise OSError("the disk is full")
 
+    monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="full"):
-        write_shards(tmp_path / "d", batches(), MADE_BY)
+        some(5).write(tmp_path / "d")
     assert len(Descriptors.read(tmp_path / "d").ids) == 3
-    with pytest.raises(ValueError, match="could no picture be read"):
-        write_shards(tmp_path / "e", [], MADE_BY)
+    with pytest.raises(ValueError, match="no descriptors to write"):
+        Descriptors([], np.zeros((0, 4), np.float32), MADE_BY).write(tmp_path / "e")
 
 
 @pytest.mark.parametrize(
@@ -85,9 +77,15 @@ def test_damaged_files_are_named(tmp_path, file, damage):
 def test_counts_that_differ_from_the_manifest_are_an_error(tmp_path):
     some().write(tmp_path / "d")
     manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
-    (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | {"count": 11}))
-    with pytest.raises(ValueError, match="10 ids"):
-        Descriptors.read(tmp_path / "d")
+    for change, message in [
+        ({"count": 11}, "it contradicts itself"),
+        ({"count": 11, "shards": [{"name": "00000", "count": 11}]}, "has 10 ids"),
+        ({"dims": 5}, r"manifest says float32 \[10, 5\]"),
+        ({"dtype": "float16"}, "manifest says float16"),
+    ]:
+        (tmp_path / "d" / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(ValueError, match=message):
+            Descriptors.read(tmp_path / "d")
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from PIL import Image
 
 from sscd_jax.cache import cache_folder
 from sscd_jax.cli import main
-from sscd_jax.data.decode import PRESETS, skew
-from sscd_jax.data.pipeline import inference_batches, numpy_batches
+from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.data.sources import open_source
 from sscd_jax.models import normalize
+from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.files import write_safetensors
 
 PAGE = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
@@ -49,7 +49,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     """An empty working directory, where sscd_disc_mixup is fetched: a narrow network with seeded weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "skew_320", skew(64))
+    monkeypatch.setitem(PRESETS, "skew_320", Preset("skew", 64))
     fetch(width=8)
     return tmp_path
 
@@ -136,8 +136,9 @@ def test_pictures(folder, pictures):
     run_section("Pictures")
     python(f"{code}\nnp.savez('prepared.npz', pixels=pixels, images=images)", ["numpy", "pillow"])
     prepared = np.load("prepared.npz")
-    (batch,) = numpy_batches(inference_batches(open_source("photos"), skew(320), batch_size=1))
-    difference = np.abs(prepared["pixels"].astype(int) - batch["images"])
+    source = open_source("photos")
+    picture = np.asarray(apply_preset(open_picture(source.load(0)), Preset("skew", 320)))
+    difference = np.abs(prepared["pixels"].astype(int) - picture)
     assert difference.max() <= 1, "Pillow's fixed point"
     assert difference.mean() < 0.01
     np.testing.assert_allclose(prepared["images"], normalize(prepared["pixels"]), atol=1e-6)

@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from those in earlier lines; files of one line may import one another.
 LEVELS = [
-    {"cache", "config", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
+    {"cache", "config", "presets", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
     {
         "data",
         "models",
@@ -25,9 +25,20 @@ LEVELS = [
         "evaluation",
     },
     {"train_state", "checkpoint", "weights"},
-    {"embed", "preview", "validation", "train_log", "train", "report", "report_charts", "report_gallery"},
+    {
+        "embed",
+        "collection",
+        "shards",
+        "preview",
+        "validation",
+        "train_log",
+        "train",
+        "report",
+        "report_charts",
+        "report_gallery",
+    },
     {"demo"},
-    {"cli"},
+    {"cli", "cli_descriptors", "cli_weights"},
 ]
 ONLY_IN = {"faiss": {"search.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -12,7 +12,7 @@ from networks import seeded
 
 from sscd_jax import Descriptors
 from sscd_jax.cli import COMMANDS, WITH_RECIPE, main
-from sscd_jax.data.decode import skew
+from sscd_jax.presets import Preset
 from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.files import write_safetensors
 
@@ -79,7 +79,7 @@ def test_weights(folder, capsys, monkeypatch):
     write_safetensors(folder / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors", *seeded("resnet18"), {})
     narrow = [*REDUCED, "--data.image-size", "32", "--model.width", "8", "--model.dims", "24"]
     narrow += ["--model.backbone", "resnet18"]
-    write_onnx(folder / "model.onnx", *seeded("resnet18"), uint8=True, preset=skew(320))
+    write_onnx(folder / "model.onnx", *seeded("resnet18"), uint8=True, preset=Preset("skew", 320))
     main(["train", "configs/debug.py", "--workdir", "runs/mine", *REDUCED])
     ours = [command[1:] for command in commands("Weights")]
     assert [command[0] for command in ours] == ["weights", "embed", "weights", "weights", "train"]

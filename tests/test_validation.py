@@ -7,6 +7,7 @@ import pytest
 
 from sscd_jax import config as configs
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation
+from sscd_jax.presets import Preset
 from sscd_jax.train import train
 
 
@@ -21,7 +22,11 @@ def config(pictures, tmp_path):
         loss=Loss(entropy_weight=5.0),
         optimizer=Optimizer(warmup_epochs=1),
         validation=Validation(
-            queries=str(pictures), references=str(pictures), ground_truth=str(truth), image_size=32, batch_size=16
+            queries=str(pictures),
+            references=str(pictures),
+            ground_truth=str(truth),
+            custom=Preset("skew", 32),
+            batch_size=16,
         ),
         checkpoint=Checkpoint(keep=2),
     )

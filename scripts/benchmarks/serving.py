@@ -44,14 +44,14 @@ def export(source: str, folder: Path, size: int) -> None:
     from sscd_jax import mesh
 
     mesh.start()
-    from sscd_jax.data.decode import skew
     from sscd_jax.data.sources import open_source
+    from sscd_jax.presets import Preset
     from sscd_jax.weights import export as exports
 
     for name, (format, input) in EXPORTS.items():
         out = folder / name
         options: dict[str, Any] = {"format": format, "input": input}
-        exports.export(source, out, images=open_source("sample"), preset=skew(size), **options)
+        exports.export(source, out, images=open_source("sample"), preset=Preset("skew", size), **options)
 
 
 def pytorch(bundle: Path) -> Call:

@@ -1,24 +1,18 @@
-"""Encoded bytes to pixels, and what inference does to the pixels."""
-
-import io
-from dataclasses import asdict, dataclass
-from typing import Any
+"""Encoded bytes to pixels in the graph, for training; `data.pictures` does it for inference."""
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
 
-# Pillow's guard against decompression bombs, for all decoders.
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+from sscd_jax.data.pictures import MAX_PIXELS, open_picture
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """A JPEG, PNG, WebP, BMP or GIF (first frame) as RGB: scalar string -> uint8 [H, W, 3], in the graph.
+    """A picture of any format that `open_picture` reads as RGB: scalar string -> uint8 [H, W, 3], in the graph.
 
-    Pixels are those of Pillow; but PNGs of 16 bits are scaled to 8, where Pillow clips grey ones. Alpha is composited
-    on white, EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or 16 bits, and
-    Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP with alpha.
+    Pixels are the same. EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or
+    16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP
+    with alpha.
 
     Raises:
         tf.errors.OpError: when run, on bytes that are not such a picture, are cut off, or hold over MAX_PIXELS pixels.
@@ -34,7 +28,7 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
         # TensorFlow prints the traceback of every exception in here.
         try:
-            return decode_with_pillow(data), ""
+            return np.asarray(open_picture(data)), ""
         except ValueError as error:
             return np.zeros((0, 0, 3), np.uint8), str(error)
 
@@ -75,57 +69,3 @@ def _decode_png(data: tf.Tensor) -> tf.Tensor:
 def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), "too many pixels")
-
-
-def decode_with_pillow(data: bytes) -> np.ndarray:
-    """The same by Pillow: bytes -> uint8 [H, W, 3].
-
-    Raises:
-        ValueError: the bytes are not a picture, are cut off, or hold too many pixels.
-    """
-    try:
-        return _pixels(data)
-    except UnidentifiedImageError as error:
-        raise ValueError("not a picture of a known format") from error
-    except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} are too many pixels")
-        if not opened.has_transparency_data:
-            return np.asarray(opened.convert("RGB"))
-        rgba = opened.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How pictures are resized and normalised for inference."""
-
-    name: str
-    size: int
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def parameters(self) -> dict[str, Any]:
-        """As a manifest records it."""
-        return asdict(self)
-
-
-def skew(size: int) -> Preset:
-    """Resized to size x size without keeping the aspect, as the official validation does."""
-    return Preset(f"skew_{size}", size)
-
-
-PRESETS = {preset.name: preset for preset in [skew(320)]}
-
-
-def apply_preset(image: tf.Tensor, preset: Preset) -> tf.Tensor:
-    """Resized as Pillow does it (bilinear, antialiased, rounded): uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    # Pillow resizes the rows, rounds, then resizes the columns.
-    for size in ((tf.shape(image)[0], preset.size), (preset.size, preset.size)):
-        image = tf.floor(tf.image.resize(image, size, antialias=True) + 0.5)
-    return tf.cast(image, tf.uint8)

@@ -1,4 +1,4 @@
-"""The training and the inference pipeline."""
+"""The training pipeline."""
 
 import os
 import re
@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from sscd_jax.data.atlas import load_atlas
 from sscd_jax.data.augment import RECIPES, apply, apply_before_recolour, draw_views
-from sscd_jax.data.decode import Preset, apply_preset, decode, decode_with_pillow
+from sscd_jax.data.decode import decode
 from sscd_jax.data.heavy import draw_other
 from sscd_jax.data.mixup import mix, mixed_ids
+from sscd_jax.data.pictures import open_picture
 from sscd_jax.data.sources import Source
 
 # Pictures tried in place of one that cannot be read.
@@ -157,33 +158,6 @@ def train_batches(
     return dataset.with_options(_options(workers)).prefetch(2)
 
 
-def inference_batches(
-    source: Source, preset: Preset, *, batch_size: int, workers: int | None = None
-) -> tf.data.Dataset:
-    """The pictures in the source's order, in batches of one shape.
-
-    Yields:
-        images uint8 [batch_size, S, S, 3]; index int64 [batch_size], -1 in the padding of the last batch; ok bool
-        [batch_size], False in the padding and for pictures that cannot be read, whose pixels are 0.
-    """
-    padded = -(-len(source) // batch_size) * batch_size
-    blank = tf.zeros([preset.size, preset.size, 3], tf.uint8)
-
-    def picture(position: tf.Tensor) -> tf.data.Dataset:
-        one = tf.data.Dataset.from_tensors(position)
-        index = tf.where(position < len(source), position, -1)
-        missing = one.map(lambda _: {"images": blank, "index": index, "ok": False})
-
-        def load(position: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"images": apply_preset(decode(source.read(position)), preset), "index": index, "ok": True}
-
-        loaded = one.filter(lambda position: position < len(source)).map(load).ignore_errors()
-        return loaded.concatenate(missing).take(1)
-
-    dataset = _interleave(tf.data.Dataset.range(padded), picture, workers)
-    return dataset.batch(batch_size, drop_remainder=True).with_options(_options(workers)).prefetch(2)
-
-
 def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
     """The batches of a pipeline as numpy.
 
@@ -199,12 +173,8 @@ def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
 def why_unreadable(source: Source, index: int) -> str:
     """The reason for which a picture cannot be read, found by reading it again; one line."""
     try:
-        data = source.read(tf.constant(index, tf.int64)).numpy()
-    except tf.errors.OpError as error:
-        return _reason(error)
-    try:
-        decode_with_pillow(data)
-    except ValueError as error:
+        open_picture(source.load(index))
+    except (OSError, ValueError) as error:
         return str(error)
     return "not decoded by TensorFlow"
 

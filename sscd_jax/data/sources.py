@@ -8,14 +8,18 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+from etils import epath
 from tqdm import tqdm
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,42 @@ class Source:
     Attributes:
         name: as the user gave it.
         ids: one for each picture; training does not need them to be unique, see `check_unique_ids`.
-        paths: where each picture is, for messages: its file, or its place in the TFDS data set.
-        read: graph function from an int64 scalar, the index, to the encoded bytes, a scalar string.
+        paths: where each picture is: its file, or for messages its place in the data set.
+        record: from an index to the encoded bytes; None where `paths` are files.
     """
 
     name: str
     ids: Sequence[str]
     paths: Sequence[str]
-    read: Callable[[tf.Tensor], tf.Tensor]
+    record: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def load(self, index: int) -> bytes:
+        """The encoded bytes of a picture.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return epath.Path(self.paths[index]).read_bytes() if self.record is None else self.record(index)
+
+    def read(self, index: "tf.Tensor") -> "tf.Tensor":
+        """The same in a graph: int64 scalar to scalar string."""
+        import tensorflow as tf
+
+        if self.record is None:
+            return tf.io.read_file(self._table[index])
+        return tf.ensure_shape(
+            tf.numpy_function(lambda i: np.array(self.load(int(i)), object), [index], tf.string, stateful=False), []
+        )
+
+    @cached_property
+    def _table(self) -> "tf.Tensor":
+        import tensorflow as tf
+
+        with tf.init_scope():  # one table for all graphs
+            return tf.constant(self.paths)
 
 
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
@@ -57,10 +86,10 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         from sscd_jax.photographs import photograph_paths
 
         photographs = photograph_paths()
-        return _files(source, list(photographs), [str(path) for path in photographs.values()])
-    if tf.io.gfile.isdir(source):
+        return Source(source, list(photographs), [str(path) for path in photographs.values()])
+    if epath.Path(source).is_dir():
         return _folder(source)
-    if tf.io.gfile.exists(source):
+    if epath.Path(source).exists():
         return _list(source)
     raise ValueError(f"{source}: no such folder or file; give a folder, a text file of paths, tfds:NAME, or sample")
 
@@ -68,26 +97,26 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 def _folder(folder: str) -> Source:
     paths = sorted(
         os.path.join(parent, name)
-        for parent, _, names in tf.io.gfile.walk(folder)
+        for parent, _, names in epath.Path(folder).walk()
         for name in names
         if name.lower().endswith(ENDINGS)
     )
     if not paths:
         raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {', '.join(ENDINGS)}")
     prefix = os.path.join(folder, "")
-    return _files(folder, [os.path.splitext(path.removeprefix(prefix))[0] for path in paths], paths)
+    return Source(folder, [os.path.splitext(path.removeprefix(prefix))[0] for path in paths], paths)
 
 
 def _list(file: str) -> Source:
     try:
-        with tf.io.gfile.GFile(file) as lines:
-            names = [line.strip() for line in lines if line.strip()]
+        lines = epath.Path(file).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"no paths in {file}: it should have one a line")
     paths = [os.path.join(os.path.dirname(file), name) for name in names]
-    return _files(file, [os.path.splitext(name)[0] for name in names], paths)
+    return Source(file, [os.path.splitext(name)[0] for name in names], paths)
 
 
 def check_unique_ids(source: Source) -> None:
@@ -97,11 +126,6 @@ def check_unique_ids(source: Source) -> None:
         if one in first:
             raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
         first[one] = path
-
-
-def _files(name: str, ids: list[str], paths: list[str]) -> Source:
-    table = tf.constant(paths)
-    return Source(name, ids, paths, lambda index: tf.io.read_file(table[index]))
 
 
 def _tfds(source: str, split: str, data_dir: str | None) -> Source:
@@ -123,15 +147,12 @@ def _tfds(source: str, split: str, data_dir: str | None) -> Source:
         encoded = (example[images[0]] for example in tfds.as_numpy(dataset))
         examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)
 
-    def record(index: np.ndarray) -> np.ndarray:
-        example = examples[int(index)]
-        return np.array(example if isinstance(example, bytes) else example[images[0]], object)
-
-    def read(index: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(record, [index], tf.string, stateful=False), [])
+    def record(index: int) -> bytes:
+        example = examples[index]
+        return example if isinstance(example, bytes) else example[images[0]]
 
     ids = [f"{split}/{i:08d}" for i in range(len(examples))]
-    return Source(source, ids, [f"{source}/{i}" for i in ids], read)
+    return Source(source, ids, [f"{source}/{i}" for i in ids], record)
 
 
 def _image_folder(data_dir: str | None) -> Any:

@@ -130,13 +130,31 @@ def _max_of_three(x: Array, axis: int) -> Array:
     return jnp.maximum(jnp.maximum(lax.pad(odd, low, padding), even), odd)
 
 
-def gem_pool(x: Array, p: float) -> Array:
+def zero_padding(x: Array, sizes: Array | None) -> Array:
+    """Zero beyond each map's own height and width, int32 [B, 2], as a convolution pads it: [B, H, W, C] -> same."""
+    if sizes is None:
+        return x
+    rows, columns = (lax.broadcasted_iota(jnp.int32, (1, *x.shape[1:3], 1), axis) for axis in (1, 2))
+    height, width = (sizes[:, side, None, None, None] for side in range(2))
+    return jnp.where((rows < height) & (columns < width), x, jnp.zeros((), x.dtype))
+
+
+def halve(sizes: Array | None) -> Array | None:
+    """Heights and widths after a convolution or a pooling of stride 2."""
+    return None if sizes is None else -(-sizes // 2)
+
+
+def gem_pool(x: Array, p: float, sizes: Array | None = None) -> Array:
     """Generalised mean over the map: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
 
-    In float32 whatever the dtype of x: the floor 1e-6 to the power 3 underflows half precision.
+    In float32 whatever the dtype of x: the floor 1e-6 to the power 3 underflows half precision. Where `sizes` are
+    given, int32 [B, 2], the mean is over each map's own height and width.
     """
-    x = jnp.maximum(x.astype(jnp.float32), 1e-6)
-    return jnp.power(jnp.power(x, p).mean((1, 2)), 1 / p)
+    x = jnp.power(jnp.maximum(x.astype(jnp.float32), 1e-6), p)
+    if sizes is None:
+        return jnp.power(x.mean((1, 2)), 1 / p)
+    mean = zero_padding(x, sizes).sum((1, 2)) / sizes.prod(1)[:, None]
+    return jnp.power(mean, 1 / p)
 
 
 def l2_normalize(x: Array) -> Array:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from sscd_jax.models.layers import BatchNorm, Conv, max_pool_3x3_stride_2
+from sscd_jax.models.layers import BatchNorm, Conv, halve, max_pool_3x3_stride_2, zero_padding
 
 
 class BasicBlock(nn.Module):
@@ -27,11 +27,11 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, sizes: Array | None = None) -> Array:
         conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype, folded=self.folded)
-        y = conv(self.features, 3, self.stride, name="conv1")(x)
+        y = conv(self.features, 3, self.stride, name="conv1")(zero_padding(x, sizes))
         y = nn.relu(norm(name="bn1")(y, train))
-        y = conv(self.features, 3, name="conv2")(y)
+        y = conv(self.features, 3, name="conv2")(zero_padding(y, sizes if self.stride == 1 else halve(sizes)))
         y = norm(scale_init=nn.initializers.zeros, name="bn2")(y, train)
         return nn.relu(y + _shortcut(self, x, self.features, train))
 
@@ -48,11 +48,11 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, sizes: Array | None = None) -> Array:
         conv, norm = partial(Conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype, folded=self.folded)
         inner = self.features * self.group_width // 64 * self.groups
         y = nn.relu(norm(name="bn1")(conv(inner, 1, name="conv1")(x), train))
-        y = conv(inner, 3, self.stride, groups=self.groups, name="conv2")(y)
+        y = conv(inner, 3, self.stride, groups=self.groups, name="conv2")(zero_padding(y, sizes))
         y = nn.relu(norm(name="bn2")(y, train))
         y = conv(self.features * self.expansion, 1, name="conv3")(y)
         y = norm(scale_init=nn.initializers.zeros, name="bn3")(y, train)
@@ -71,6 +71,10 @@ class ResNet(nn.Module):
     """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
 
     `folded`: without batch normalisation, which `models.folding` folds into the convolutions.
+
+    `sizes`, int32 [B, 2], are the images' heights and widths where they are smaller than H and W: what is beyond them
+    is taken for zero before every convolution that looks beyond a pixel, so that it does not reach into the map of an
+    image. What is in the map beyond an image's own is of no meaning.
     """
 
     stage_sizes: Sequence[int]
@@ -82,21 +86,25 @@ class ResNet(nn.Module):
     folded: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
-        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(x)
+    def __call__(self, x: Array, train: bool = False, sizes: Array | None = None) -> Array:
+        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(zero_padding(x, sizes))
         x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
-        x = max_pool_3x3_stride_2(x)
+        sizes = halve(sizes)
+        x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU zero is as good a padding as -inf
+        sizes = halve(sizes)
         for stage, blocks in enumerate(self.stage_sizes):
             for i in range(blocks):
+                stride = 2 if stage > 0 and i == 0 else 1
                 x = self.block(
                     features=self.width * 2**stage,
-                    stride=2 if stage > 0 and i == 0 else 1,
+                    stride=stride,
                     groups=self.groups,
                     group_width=self.group_width,
                     dtype=self.dtype,
                     folded=self.folded,
                     name=f"layer{stage + 1}_{i}",
-                )(x, train)
+                )(x, train, sizes)
+                sizes = halve(sizes) if stride == 2 else sizes
         return x
 
 

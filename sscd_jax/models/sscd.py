@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -11,9 +12,7 @@ from jax.typing import ArrayLike
 from sscd_jax.config import Model
 from sscd_jax.models.layers import gem_pool, l2_normalize
 from sscd_jax.models.resnet import BACKBONES, ResNet
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from sscd_jax.presets import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalize(
@@ -31,6 +30,9 @@ class SSCD(nn.Module):
     """Normalised images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
 
     Without L2 where `normalized` is False; the pooled features themselves where `dims` is 0.
+
+    Images of several sizes share an array of the largest, each in its upper left corner; `sizes`, int32 [B, 2], are
+    their heights and widths. Each descriptor is that of the image alone (only with `train` False).
     """
 
     backbone: ResNet
@@ -39,8 +41,9 @@ class SSCD(nn.Module):
     normalized: bool = True
 
     @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> Array:
-        x = gem_pool(self.backbone(images, train), self.pool_param)
+    def __call__(self, images: Array, train: bool = False, sizes: Array | None = None) -> Array:
+        x = self.backbone(images, train, sizes)
+        x = gem_pool(x, self.pool_param, None if sizes is None else -(-sizes // 32))
         if self.dims:
             x = nn.Dense(self.dims, kernel_init=nn.initializers.xavier_uniform(), name="embeddings")(x)
         return l2_normalize(x) if self.normalized else x
@@ -71,6 +74,15 @@ def build_model(
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
     return SSCD(BACKBONES[backbone](width=width, dtype=dtype), dims, pool_param)
+
+
+def transpose(variables: Any) -> Any:
+    """Variables that give the same descriptors of pictures whose height and width have changed places.
+
+    apply(transpose(variables), images.swapaxes(1, 2)) equals apply(variables, images), so that one compiled program
+    serves both upright and wide pictures.
+    """
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if leaf.ndim == 4 else leaf, variables)
 
 
 def build_from(config: Model) -> SSCD:

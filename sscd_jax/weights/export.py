@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from sscd_jax.data.decode import Preset
-from sscd_jax.data.pipeline import inference_batches, numpy_batches
+from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.data.sources import Source
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
+from sscd_jax.presets import Preset
 from sscd_jax.weights import read
 from sscd_jax.weights.files import (
     BUNDLES,
@@ -84,8 +84,9 @@ def export(
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
     if format == "torchvision" and network["width"] != 64:
         raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
-    pixels = _golden_images(images, preset)
-    expected = np.asarray(jax.jit(model.apply)(weights.variables, normalize(pixels, preset.mean, preset.std)))
+    pictures = _golden_images(images, preset)
+    apply = jax.jit(model.apply)
+    expected = _by_size(pictures, lambda pixels: apply(weights.variables, normalize(pixels, preset.mean, preset.std)))
 
     card = {
         "format": format,
@@ -108,10 +109,11 @@ def export(
         (unfinished / "golden").mkdir(parents=True)
         file = unfinished / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
-        check = compare(expected, _run(file, format, model, pixels, input, preset))
+        found = _by_size(pictures, lambda pixels: _run(file, format, model, pixels, input, preset))
+        check = compare(expected, found)
         runtime = RUNTIMES.get(format, "numpy")
-        card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(pixels), **check}
-        for number, image in enumerate(pixels):
+        card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(pictures), **check}
+        for number, image in enumerate(pictures):
             Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
         np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
         (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
@@ -144,15 +146,20 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
     return {"lowest_cosine": cosine, "largest_difference_of_norms": difference}
 
 
-def _golden_images(images: Source, preset: Preset) -> np.ndarray:
+def _golden_images(images: Source, preset: Preset) -> list[np.ndarray]:
+    """The first pictures that can be read, uint8 [H, W, 3], of one size or of several as the preset makes them."""
     found: list[np.ndarray] = []
-    for batch in numpy_batches(inference_batches(images, preset, batch_size=GOLDEN_IMAGES)):
-        found += list(batch["images"][batch["ok"]])
-        if len(found) >= GOLDEN_IMAGES:
+    for index in range(len(images)):
+        try:
+            picture = open_picture(images.load(index), exif=preset.exif)
+            found.append(np.asarray(apply_preset(picture, preset)))
+        except (OSError, ValueError):
+            continue
+        if len(found) == GOLDEN_IMAGES:
             break
     if not found:
         raise ValueError(f"{images.name} has no picture that can be read, and the export must be checked on some")
-    return np.stack(found[:GOLDEN_IMAGES])
+    return found
 
 
 def _write(
@@ -187,6 +194,16 @@ def _write(
         from sscd_jax.weights.export_xla import write_saved_model
 
         write_saved_model(file, model, variables, uint8=uint8, preset=preset)
+
+
+def _by_size(pictures: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """What `run` gives for uint8 [H, W, 3] pictures, in their order; those of one size go to it together."""
+    sizes = [one.shape for one in pictures]
+    results: dict[int, np.ndarray] = {}
+    for size in dict.fromkeys(sizes):
+        index = [i for i, other in enumerate(sizes) if other == size]
+        results |= zip(index, np.asarray(run(np.stack([pictures[i] for i in index]))), strict=True)
+    return np.stack([results[i] for i in range(len(pictures))])
 
 
 def _run(file: Path, format: Format, model: SSCD, pixels: np.ndarray, input: Input, preset: Preset) -> np.ndarray:

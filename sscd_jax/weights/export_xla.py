@@ -15,9 +15,9 @@ import safetensors.numpy
 from flax import traverse_util
 from jax import Array, export
 
-from sscd_jax.data.decode import Preset
 from sscd_jax.models import SSCD, normalize
 from sscd_jax.models.folding import fold
+from sscd_jax.presets import Preset
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPE = "batch, height, width, 3"

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from sscd_jax.data.augment import RECIPES
-from sscd_jax.data.decode import skew
-from sscd_jax.data.pipeline import inference_batches, train_batches, why_unreadable
+from sscd_jax.data.pipeline import train_batches, why_unreadable
 from sscd_jax.data.sources import open_source
 from sscd_jax.photographs import photograph_paths
 
@@ -114,19 +113,6 @@ def test_nothing_readable_is_an_error(tmp_path):
         (tmp_path / f"{number}.jpg").write_bytes(b"text")
     with pytest.raises(Exception, match="cannot be read"):
         take(open_source(str(tmp_path)), 1, batch_size=4)
-
-
-def test_inference_keeps_order_and_shape_and_marks_what_is_broken(broken, tmp_path):
-    batches = list(inference_batches(broken, skew(48), batch_size=4).as_numpy_iterator())
-    assert [b["images"].shape for b in batches] == [(4, 48, 48, 3)] * 3
-    index = np.concatenate([b["index"] for b in batches])
-    np.testing.assert_array_equal(index, [*range(10), -1, -1])
-    ok = np.concatenate([b["ok"] for b in batches])
-    assert np.flatnonzero(~ok).tolist() == [3, 4, 10, 11]
-    images = np.concatenate([b["images"] for b in batches])
-    assert (images[~ok] == 0).all()
-    pillow = Image.open(tmp_path / f"{broken.ids[0]}.jpg").resize((48, 48), Image.Resampling.BILINEAR)
-    assert np.abs(images[0].astype(int) - np.asarray(pillow)).max() <= 1
 
 
 def kinds(folder: Path) -> None:

@@ -15,15 +15,15 @@ from networks import NARROW, assert_same, needs_torch, seeded
 from PIL import Image
 
 from sscd_jax import weights
-from sscd_jax.data.decode import skew
 from sscd_jax.data.sources import Source, open_source
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import fold
+from sscd_jax.presets import Preset
 from sscd_jax.weights import export as module
 from sscd_jax.weights.export import PROGRAMS, export
 from sscd_jax.weights.files import BUNDLES, write_safetensors
 
-PRESET = skew(64)
+PRESET = Preset("skew", 64)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from networks import NARROW, assert_same, seeded
 
 from sscd_jax import weights
-from sscd_jax.data.decode import skew
 from sscd_jax.models.folding import fold
+from sscd_jax.presets import Preset
 from sscd_jax.weights import files
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export_onnx import write_onnx
@@ -172,7 +172,7 @@ def originals(tmp_path_factory) -> Path:
     model, variables = seeded("resnet18", 2, width=1)
     for kind, write in WRITERS.items():
         write(folder / kind, model, variables, ORIGIN)
-    write_onnx(folder / "onnx", model, variables, uint8=True, preset=skew(64))
+    write_onnx(folder / "onnx", model, variables, uint8=True, preset=Preset("skew", 64))
     safetensors.numpy.save_file(to_state_dict(model, variables), folder / "torchvision")
     return folder
 

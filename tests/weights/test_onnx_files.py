@@ -13,8 +13,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from qdq import dequantise
 
 from sscd_jax import weights
-from sscd_jax.data.decode import PRESETS
 from sscd_jax.models.folding import fold
+from sscd_jax.presets import PRESETS
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 3, 72, 88)).astype(np.float32)

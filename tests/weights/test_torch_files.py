@@ -14,11 +14,11 @@ from networks import seeded
 
 from sscd_jax import checkpoint, train_state, weights
 from sscd_jax.config import Config, Model
-from sscd_jax.data.decode import skew
 from sscd_jax.data.sources import open_source
 from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import build_from
 from sscd_jax.optimizer import lars
+from sscd_jax.presets import Preset
 from sscd_jax.weights.export import export
 from sscd_jax.weights.files import BUNDLES, CARD, SUMS, hash_file, write_safetensors
 
@@ -179,7 +179,7 @@ def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:
     """An export in which every file but card and sums is the payload's pickle, with sums that fit."""
     path = folder.parent / "start.safetensors"
     write_safetensors(path, *seeded("resnet18"), {})
-    export(path, folder, format=format_, images=source, preset=skew(64))
+    export(path, folder, format=format_, images=source, preset=Preset("skew", 64))
     sums = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS):
         if file.name != CARD:

@@ -1,0 +1,80 @@
+"""The commands that make descriptors: thin calls into the package."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
+
+
+def embed(
+    images: tyro.conf.Positional[str],
+    weights: str,
+    out: Path,
+    preset: PresetName = "small_288",
+    custom: Preset = CUSTOM,
+    batch_size: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    shard: str | None = None,
+    shard_size: int | None = None,
+    max_pixels: int = 89_478_485,
+    strict: bool = False,
+    workers: int | None = None,
+    split: str = "train",
+    data_dir: str | None = None,
+) -> None:
+    """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
+
+    The same command again goes on where it was, and embeds what IMAGES has gained.
+
+    Args:
+        images: A folder (searched recursively), a text file of paths, tfds:NAME, or sample.
+        weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
+            `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
+        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
+        preset: How pictures are resized and normalised: small_288, short side to 288 pixels; skew_320, to 320 x 320;
+            long_800, long side to 800; dcr_224, the centre 224 x 224 of short side 256, mean and std 0.5; custom.
+        custom: The preset custom.
+        batch_size: Pictures a batch, over the devices of this process; long pictures are fewer, so that memory stays
+            the same. By default 8 for a CPU, 128 for each accelerator.
+        dtype: Of the descriptors in the files.
+        shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
+        shard_size: Pictures in a file, and at most computed anew after an interruption; by default 64 batches.
+        max_pixels: Larger pictures are reported and left out.
+        strict: Stop at the first picture that cannot be read.
+        workers: Threads that decode; by default one for each core.
+        split: Split of a TFDS data set.
+        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
+    """
+    from sscd_jax import weights as known_weights
+    from sscd_jax.collection import write_descriptors
+    from sscd_jax.data.sources import open_source
+
+    source = open_source(images, split=split, data_dir=data_dir)
+    model, variables = known_weights.load(weights)
+    summary = write_descriptors(
+        model,
+        variables,
+        source,
+        choose(preset, custom),
+        out,
+        batch_size=batch_size,
+        dtype=dtype,
+        shard=_share(shard) if shard else None,
+        shard_size=shard_size,
+        max_pixels=max_pixels,
+        strict=strict,
+        workers=workers,
+    )
+    print(json.dumps(summary, indent=2))
+
+
+def _share(text: str) -> tuple[int, int]:
+    """I/N as numbers."""
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError as error:
+        raise ValueError(f"--shard {text}: it is I/N, as 0/4") from error
+    return part, parts

@@ -1,0 +1,90 @@
+"""Encoded bytes to the pixels that a network sees at inference, all by Pillow, as the official code does it."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from sscd_jax.presets import Preset
+
+try:  # the extra heif
+    import pillow_heif
+except ImportError:
+    HEIF = False
+else:
+    pillow_heif.register_heif_opener()
+    HEIF = True
+
+# Those of Pillow's formats that pictures come in, none that runs a program on the file, as EPS does.
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
+Image.init()
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+
+MAX_PIXELS = 89_478_485  # Pillow's guard against decompression bombs
+# Pillow refuses at twice its limit and warns at once; `open_picture` refuses at MAX_PIXELS, or what it is told.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def open_picture(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture of any format of Pillow as RGB of 8 bits; the first frame of an animation.
+
+    Alpha is composited on white. Of 16 bits the upper 8 are taken, of CMYK what Pillow makes of it.
+
+    Args:
+        data: the encoded picture.
+        exif: turn it upright as its EXIF orientation says; the official code does not.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        ValueError: the bytes are no picture, are cut off, hold too many pixels, or pixels that have no range.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    if not HEIF and data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"):
+        raise ValueError("HEIC needs the extra heif: pip install 'sscd_jax[heif]'")
+    if not features.check("avif") and data[4:12] in (b"ftypavif", b"ftypavis"):
+        raise ValueError("this Pillow was built without AVIF: take the wheel from PyPI")
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        if opened.width * opened.height > max_pixels:
+            raise ValueError(f"{opened.width} x {opened.height} are too many pixels: over {max_pixels}")
+        return _rgb(ImageOps.exif_transpose(opened) if exif else opened)
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too many pixels: {error}") from error
+    except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError("pixels of 32 bits: they have no range that could be scaled to 8 bits")
+        return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels: they have no range that could be scaled to 8 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode == "RGB":
+        image.load()
+        return image
+    return image.convert("RGB")
+
+
+def apply_preset(image: Image.Image, preset: Preset) -> Image.Image:
+    """An RGB picture resized, and cropped where the preset says so: the pixels that torchvision gives.
+
+    Raises:
+        ValueError: the preset keeps the aspect, and it is beyond 1:32.
+    """
+    resized = image.resize(preset.resized(*image.size), Image.Resampling.BILINEAR)
+    if preset.mode == "crop":
+        left, top = (round((side - preset.size) / 2) for side in resized.size)
+        resized = resized.crop((left, top, left + preset.size, top + preset.size))
+    return resized

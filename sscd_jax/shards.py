@@ -1,0 +1,151 @@
+"""The folder of descriptors that `embed` writes: planned first, then shard by shard, each whole or not there.
+
+    plan/made_by.json           provenance and dtype: descriptors of another kind are refused
+    plan/00000.txt ...          ids of the pictures of a shard, fixed before any is embedded
+    vectors-00000.npy           their descriptors, less those that could not be read
+    ids-00000.txt               ids of the rows; written last of a shard, and says that it is whole
+    errors-00000.jsonl          the rest, and why; only where there is any
+    manifest.json, errors.jsonl when all shards are whole
+
+The plan is what makes it resumable and shareable: whoever continues, alone or beside others, computes the same shards.
+Names end in `.unfinished-K` while process K writes a file.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sscd_jax.descriptors import MANIFEST, Provenance, manifest, shard_name
+
+PLAN = "plan"
+
+
+class Shards:
+    """The shards of a folder that one of several processes works on.
+
+    Args:
+        folder: of the descriptors; made if it is not there.
+        provenance: what makes the vectors.
+        dtype: of the vectors, float32 or float16.
+        process: number of this process among those that share the work.
+
+    Raises:
+        ValueError: the folder holds something else, or descriptors of another kind.
+    """
+
+    def __init__(self, folder: Path, provenance: Provenance, dtype: str, process: int) -> None:
+        self.folder, self.provenance, self.dtype, self.process = folder, provenance, dtype, process
+        made_by = {"weights": provenance.weights, "preset": provenance.preset, "dtype": dtype}
+        path = folder / PLAN / "made_by.json"
+        if not path.is_file():
+            if folder.exists() and any(f for f in folder.iterdir() if f.name != PLAN):
+                raise ValueError(f"{folder} is there already and was not written by embed: name another folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._create(path, json.dumps(made_by, indent=2))
+        there = json.loads(path.read_text())
+        if there != made_by:
+            before, now = ("{weights:.12} with preset {preset} in {dtype}".format(**m) for m in (there, made_by))
+            raise ValueError(f"{folder} holds descriptors of weights {before}, not {now}: name another folder")
+
+    def plan(self, ids: Sequence[str], shard_size: int) -> int:
+        """Adds the ids, one a line, that are not in the plan yet as new shards, and returns how many these are.
+
+        Raises:
+            ValueError: another process plans other pictures at the same time.
+        """
+        known = {i for number in self.numbers() for i in self.planned(number)}
+        new = [i for i in ids if i not in known]
+        first = len(self.numbers())
+        for number, start in enumerate(range(0, len(new), shard_size), first):
+            path = self.folder / PLAN / f"{shard_name(number)}.txt"
+            text = "".join(f"{i}\n" for i in new[start : start + shard_size])
+            if self._create(path, text) != text:
+                raise ValueError(f"{path} is of another process, and plans other pictures: were some added just now?")
+        return len(new)
+
+    def numbers(self) -> list[int]:
+        """Of all shards of the plan."""
+        return sorted(int(path.stem) for path in (self.folder / PLAN).glob("*.txt"))
+
+    def planned(self, number: int) -> list[str]:
+        """Ids of a shard."""
+        return _lines(self.folder / PLAN / f"{shard_name(number)}.txt")
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a shard has been written."""
+        return (self.folder / f"ids-{shard_name(number)}.txt").is_file()
+
+    def write(self, number: int, ids: Sequence[str], vectors: np.ndarray, errors: Sequence[Mapping[str, str]]) -> None:
+        """Writes a shard: ids and their vectors, float [n, D], and what has none."""
+        name = shard_name(number)
+        path = self.folder / f"errors-{name}.jsonl"
+        path.unlink(missing_ok=True)  # of an attempt that was cut short here
+        if errors:
+            self._replace(path, lambda file: file.write(_json_lines(errors).encode()))
+        vectors = vectors.astype(self.dtype)
+        self._replace(self.folder / f"vectors-{name}.npy", lambda file: np.save(file, vectors, allow_pickle=False))
+        text = "".join(f"{i}\n" for i in ids)
+        self._replace(self.folder / f"ids-{name}.txt", lambda file: file.write(text.encode()))
+
+    def finish(self, dims: int, errors: Sequence[Mapping[str, str]] = ()) -> dict[str, Any] | None:
+        """Writes the manifest if all shards are whole, and returns it; None while some are not.
+
+        Args:
+            dims: length of a descriptor.
+            errors: besides those of the shards.
+
+        Raises:
+            ValueError: no picture could be read.
+        """
+        numbers = self.numbers()
+        if not all(map(self.is_whole, numbers)):
+            return None
+        counts = [len(_lines(self.folder / f"ids-{shard_name(number)}.txt")) for number in numbers]
+        errors = [*errors, *self.errors()]
+        if errors:
+            self._replace(self.folder / "errors.jsonl", lambda file: file.write(_json_lines(errors).encode()))
+        if not sum(counts):
+            raise ValueError(f"no picture could be read: {self.folder / 'errors.jsonl'} says why")
+        made = manifest(counts, dims, self.dtype, self.provenance, errors=len(errors))
+        self._replace(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
+        return made
+
+    def errors(self) -> Iterator[dict[str, str]]:
+        """Of all shards that are whole."""
+        for number in self.numbers():
+            path = self.folder / f"errors-{shard_name(number)}.jsonl"
+            if self.is_whole(number) and path.is_file():
+                yield from map(json.loads, _lines(path))
+
+    def _replace(self, path: Path, write: Callable[[Any], Any]) -> None:
+        unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
+        with unfinished.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+    def _create(self, path: Path, text: str) -> str:
+        """Writes a file if there is none, and returns what is in it then."""
+        unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
+        unfinished.write_text(text, encoding="utf-8")
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            unfinished.replace(path)
+        unfinished.unlink(missing_ok=True)
+        return path.read_text(encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _json_lines(rows: Sequence[Mapping[str, str]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,139 @@
+"""Pictures of every format, depth and colour, upright or not; a reason for each that cannot be read."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sscd_jax.data import pictures
+from sscd_jax.data.pictures import open_picture
+from sscd_jax.photographs import photograph_paths
+
+PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
+GREY = np.asarray(PHOTOGRAPH.convert("L"))
+
+
+def encoded(image: Image.Image, fmt: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def difference(data: bytes, expected: Image.Image) -> float:
+    picture = open_picture(data)
+    assert (picture.mode, picture.size) == ("RGB", expected.size)
+    return float(np.abs(np.asarray(picture).astype(int) - np.asarray(expected)).mean())
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options", "bound"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("TIFF", {"compression": "jpeg"}, 4),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 95}, 4),
+        ("AVIF", {"quality": 90}, 4),
+        ("HEIF", {"quality": 90}, 4),
+        ("GIF", {}, 12),
+    ],
+)
+def test_formats(fmt, options, bound):
+    if fmt not in pictures.FORMATS:
+        pytest.skip(f"this Pillow has no {fmt}")
+    assert difference(encoded(PHOTOGRAPH, fmt, **options), PHOTOGRAPH) <= bound
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
+def test_cmyk(fmt):
+    assert difference(encoded(PHOTOGRAPH.convert("CMYK"), fmt), PHOTOGRAPH) < 4
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
+def test_sixteen_bits(fmt):
+    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert difference(encoded(deep, fmt), Image.fromarray(GREY).convert("RGB")) == 0
+
+
+@pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32 bits"), (np.float32, "floating-point")])
+def test_pixels_without_a_range_are_refused(dtype, reason):
+    with pytest.raises(ValueError, match=reason):
+        open_picture(encoded(Image.fromarray(GREY.astype(dtype) * 1000), "TIFF"))
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_alpha_is_composited_on_white(fmt):
+    if fmt not in pictures.FORMATS:
+        pytest.skip(f"this Pillow has no {fmt}")
+    see_through = PHOTOGRAPH.convert("RGBA")
+    see_through.putalpha(Image.linear_gradient("L").resize(PHOTOGRAPH.size))
+    white = Image.new("RGBA", PHOTOGRAPH.size, "white")
+    expected = Image.alpha_composite(white, see_through).convert("RGB")
+    options = {"lossless": True} if fmt == "WEBP" else {"quality": 95} if fmt == "AVIF" else {}
+    assert difference(encoded(see_through, fmt, **options), expected) <= (4 if fmt == "AVIF" else 0)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_first_frame(fmt):
+    if fmt not in pictures.FORMATS:
+        pytest.skip(f"this Pillow has no {fmt}")
+    other = PHOTOGRAPH.rotate(180)
+    data = encoded(PHOTOGRAPH, fmt, save_all=True, append_images=[other])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert difference(data, PHOTOGRAPH) < 12 < difference(data, other)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_a_switch(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PHOTOGRAPH, "PNG", exif=exif)
+    np.testing.assert_array_equal(open_picture(data), PHOTOGRAPH)
+    # What each orientation says of the stored picture (EXIF 2.32, tag 274), as operations on its rows and columns.
+    stored = np.asarray(PHOTOGRAPH)
+    upright = [
+        stored,
+        stored[:, ::-1],
+        stored[::-1, ::-1],
+        stored[::-1],
+        stored.swapaxes(0, 1),
+        np.rot90(stored, -1),
+        stored.swapaxes(0, 1)[::-1, ::-1],
+        np.rot90(stored),
+    ]
+    np.testing.assert_array_equal(open_picture(data, exif=True), upright[orientation - 1])
+
+
+def test_reasons():
+    jpeg = encoded(PHOTOGRAPH, "JPEG")
+    for data, reason in [
+        (b"", "the file is empty"),
+        (b"text", "not a picture of a known format"),
+        (jpeg[:400], "Truncated"),
+        (jpeg[:-200], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a known format"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            open_picture(data)
+
+
+def test_pixel_limit():
+    with pytest.raises(ValueError, match="160 x 120 are too many pixels: over 19199"):
+        open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19199)
+    assert open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19200).size == PHOTOGRAPH.size
+    bomb = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+    with pytest.raises(ValueError, match="too many pixels"):
+        open_picture(bomb)
+    assert open_picture(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
+
+
+def test_heic_without_its_extra_says_which(monkeypatch):
+    if "HEIF" not in pictures.FORMATS:
+        pytest.skip("the extra heif is not installed")
+    data = encoded(PHOTOGRAPH, "HEIF")
+    monkeypatch.setattr(pictures, "HEIF", False)
+    with pytest.raises(ValueError, match=r"HEIC needs the extra heif: pip install 'sscd_jax\[heif\]'"):
+        open_picture(data)

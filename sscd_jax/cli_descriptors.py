@@ -38,10 +38,12 @@ def embed(
             long_800, long side to 800; dcr_224, the centre 224 x 224 of short side 256, mean and std 0.5; custom.
         custom: The preset custom.
         batch_size: Pictures a batch, over the devices of this process; long pictures are fewer, so that memory stays
-            the same. By default 8 for a CPU, 128 for each accelerator.
+            the same. By default 1 on a CPU, as many being computed side by side as it has cores, and 128 for
+            each accelerator.
         dtype: Of the descriptors in the files.
         shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
-        shard_size: Pictures in a file, and at most computed anew after an interruption; by default 64 batches.
+        shard_size: Pictures in a file, and at most computed anew after an interruption; by default 128 batches, or
+            1024.
         max_pixels: Larger pictures are reported and left out.
         strict: Stop at the first picture that cannot be read.
         workers: Threads that decode; by default one for each core.
@@ -69,6 +71,25 @@ def embed(
         workers=workers,
     )
     print(json.dumps(summary, indent=2))
+
+
+def descriptors_export(folder: tyro.conf.Positional[Path], out: Path, references: Path | None = None) -> None:
+    """Write descriptors as one file for other tools, by the ending of its name.
+
+    .npy: one array that numpy can memory-map, with the ids beside it in OUT.ids.txt. .faiss: an index for inner
+    products, whose labels are the rows. .parquet: columns id and vector, for Arrow and pandas. .hdf5: vectors and
+    image_names, as the code of ISC2021 reads them; with --references a submission to it: query, reference, query_ids,
+    reference_ids.
+
+    Args:
+        folder: A folder that `sscd-jax embed` wrote.
+        out: The file to write.
+        references: A second folder, for a submission whose queries are the first.
+    """
+    from sscd_jax.exchange import export_descriptors
+
+    export_descriptors(folder, out, references=references)
+    print(out)
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sscd_jax.data.inference import Unreadable
@@ -17,25 +18,14 @@ from sscd_jax.data.pictures import MAX_PIXELS
 from sscd_jax.data.sources import Source, check_unique_ids
 from sscd_jax.descriptors import Provenance, is_line
 from sscd_jax.embed import embed
-from sscd_jax.mesh import check_divisible, create_mesh
+from sscd_jax.mesh import check_divisible, create_local_mesh
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset
 from sscd_jax.shards import Shards
 from sscd_jax.weights import hash_variables
 
-BATCHES_A_SHARD = 64
+BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
 ERRORS_SHOWN = 20
-
-
-@dataclass
-class _Shard:
-    """A shard at work: where each picture of the source goes, what it became, and what could not be read."""
-
-    number: int
-    rows: dict[int, int]
-    vectors: np.ndarray
-    errors: dict[int, dict[str, str]]
-    missing: int  # pictures of which nothing is known yet
 
 
 def write_descriptors(
@@ -64,10 +54,11 @@ def write_descriptors(
         source: the pictures; ids are unique.
         preset: how they are resized and normalised.
         out: the folder.
-        batch_size: pictures a batch over the devices of this process; by default 8 for a CPU, 128 for an accelerator.
+        batch_size: pictures a batch over the devices of this process; by default 1 for a CPU, 128 for each
+            accelerator.
         dtype: of the vectors in the files.
         shard: (i, n), this process takes every n-th shard from the i-th on; by default JAX's process index and count.
-        shard_size: pictures a shard; by default 64 batches.
+        shard_size: pictures a shard; by default 128 batches, or 1024.
         max_pixels: larger pictures are not read.
         strict: a picture that cannot be read is an error.
         workers: threads for decoding; by default one for each core.
@@ -80,18 +71,13 @@ def write_descriptors(
         ValueError: the batch does not divide over the devices, two pictures have one id, `out` holds something else,
             none can be read, or, if `strict`, one cannot.
     """
-    devices = jax.local_devices()
-    if batch_size is None:
-        batch_size = (8 if jax.default_backend() == "cpu" else 128) * len(devices)
-    check_divisible(batch_size, "--batch-size", len(devices))
+    batch_size = default_batch_size() if batch_size is None else batch_size
+    check_divisible(batch_size, "--batch-size", jax.local_device_count())
     part, parts = shard or (jax.process_index(), jax.process_count())
     if not 0 <= part < parts:
         raise ValueError(f"there is no shard {part}/{parts}: they are 0/{parts} to {parts - 1}/{parts}")
     check_unique_ids(source)
-
-    versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
-    details = {"preset": preset.parameters(), "versions": versions, "source": source.name}
-    shards = Shards(out, Provenance(hash_variables(variables), preset.name, details), dtype, part)
+    shards = Shards(out, made_by(variables, preset, source.name), dtype, part)
     unnamable = [
         {"path": ascii(path), "reason": "its name has a line break, or is no Unicode: rename it"}
         for one, path in zip(source.ids, source.paths, strict=True)
@@ -99,67 +85,31 @@ def write_descriptors(
     ]
     if unnamable and strict:
         raise ValueError("{path}: {reason}".format(**unnamable[0]))
-    shards.plan([i for i in source.ids if is_line(i)], shard_size or BATCHES_A_SHARD * batch_size)
+    shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
+    if shard_size < 1:
+        raise ValueError(f"--shard-size is {shard_size}; it must be positive")
+    shards.plan([one for one in source.ids if is_line(one)], shard_size)
 
     start = time.perf_counter()
     numbers = shards.numbers()[part::parts]
     todo = [number for number in numbers if not shards.is_whole(number)]
-    index_of = {one: i for i, one in enumerate(source.ids)}
-    at_work: dict[int, _Shard] = {}
-    embedded, unreadable = 0, len(unnamable)
-
-    def begin() -> Iterator[list[int]]:
-        for number in todo:
-            planned = shards.planned(number)
-            rows = {index_of[one]: row for row, one in enumerate(planned) if one in index_of}
-            gone = {
-                row: {"path": one, "reason": f"it is no longer in {source.name}"}
-                for row, one in enumerate(planned)
-                if one not in index_of
-            }
-            one = _Shard(number, rows, np.empty((len(planned), model.dims), np.float32), gone, len(rows))
-            at_work.update(dict.fromkeys(rows, one))
-            if rows:
-                yield list(rows)
-            else:
-                end(one)
-
-    def end(one: _Shard) -> None:
-        nonlocal embedded, unreadable
-        ids = [i for row, i in enumerate(shards.planned(one.number)) if row not in one.errors]
-        vectors = np.delete(one.vectors, sorted(one.errors), axis=0)
-        shards.write(one.number, ids, vectors, [one.errors[row] for row in sorted(one.errors)])
-        embedded, unreadable = embedded + len(ids), unreadable + len(one.errors)
-
-    total = sum(len(shards.planned(number)) for number in numbers)
-    left = sum(len(shards.planned(number)) for number in todo)
+    total, left = (sum(len(shards.planned(number)) for number in some) for some in (numbers, todo))
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
-    results = embed(model, variables, source, preset, mesh=create_mesh(devices), groups=begin(), **options)
-    errors = 0
+    embedded, unreadable = 0, len(unnamable)
     with tqdm(total=total, initial=total - left, desc="embed", unit="image", dynamic_ncols=True) as bar:
-        for item in results:
-            if isinstance(item, Unreadable):
-                error = {"path": source.paths[item.index], "reason": item.reason}
+        for count, errors in compute_shards(
+            model, variables, source, preset, shards, todo, mesh=create_local_mesh(), **options
+        ):
+            for number, error in enumerate(errors, unreadable):
                 if strict:
                     raise ValueError("{path}: {reason}".format(**error))
-                index = [item.index]
-                one = at_work[item.index]
-                one.errors[one.rows[item.index]] = error
-                errors += 1
-                bar.set_postfix(errors=errors)
-                if errors <= ERRORS_SHOWN:
-                    more = f"; more are not shown, see {out}" if errors == ERRORS_SHOWN else ""
-                    bar.write("cannot read {path}: {reason}".format(**error) + more, file=sys.stderr)
-            else:
-                index, vectors = item[0].tolist(), item[1]
-                one = at_work[index[0]]  # a batch is of one shard
-                one.vectors[[one.rows[i] for i in index]] = vectors
-            for i in index:
-                del at_work[i]
-            bar.update(len(index))
-            one.missing -= len(index)
-            if not one.missing:
-                end(one)
+                if number < ERRORS_SHOWN:
+                    bar.write("cannot read {path}: {reason}".format(**error), file=sys.stderr)
+                elif number == ERRORS_SHOWN:
+                    bar.write(f"more that cannot be read are in {out}", file=sys.stderr)
+            embedded, unreadable = embedded + count - len(errors), unreadable + len(errors)
+            bar.set_postfix(errors=unreadable, refresh=False)
+            bar.update(count)
     manifest = shards.finish(model.dims, unnamable)
     return {
         "embedded": embedded,
@@ -168,3 +118,97 @@ def write_descriptors(
         "out": str(out),
         "total": manifest and manifest["count"],
     }
+
+
+def default_batch_size() -> int:
+    """Pictures a batch over the devices of this process: one of a CPU, whose caches hold no more."""
+    return (1 if jax.default_backend() == "cpu" else 128) * jax.local_device_count()
+
+
+def made_by(variables: Any, preset: Preset, source: str) -> Provenance:
+    """What a manifest says of descriptors."""
+    versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
+    details = {"preset": preset.parameters(), "versions": versions, "source": source}
+    return Provenance(hash_variables(variables), preset.name, details)
+
+
+@dataclass
+class _Shard:
+    """A shard at work: the row of each picture of the source, what it became, and what could not be read, by row."""
+
+    number: int
+    rows: dict[int, int]
+    vectors: np.ndarray
+    errors: dict[int, dict[str, str]]
+    missing: int  # pictures of which nothing is known yet
+
+
+def compute_shards(
+    model: SSCD,
+    variables: Any,
+    source: Source,
+    preset: Preset,
+    shards: Shards,
+    numbers: Sequence[int],
+    *,
+    mesh: Mesh,
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = None,
+) -> Iterator[tuple[int, list[dict[str, str]]]]:
+    """Embeds shards of the plan and writes each as soon as it is whole.
+
+    Args:
+        model, variables, source, preset, mesh, batch_size, max_pixels, workers: as for `embed`.
+        shards: their folder.
+        numbers: which of them.
+
+    Yields:
+        How many more pictures are done, and those among them that cannot be read.
+    """
+    index_of = {one: i for i, one in enumerate(source.ids)}
+    at_work: dict[int, _Shard] = {}
+
+    def begin() -> Iterator[list[int]]:
+        for number in numbers:
+            ids = shards.planned(number)
+            rows = {index_of[one]: row for row, one in enumerate(ids) if one in index_of}
+            gone = {
+                row: {"path": one, "reason": f"it is no longer in {source.name}"}
+                for row, one in enumerate(ids)
+                if one not in index_of
+            }
+            shard = _Shard(number, rows, np.empty((len(ids), model.dims), np.float32), gone, len(rows))
+            at_work.update(dict.fromkeys(rows, shard))
+            lost.extend(gone.values())
+            if not rows:
+                _write(shards, shard)
+            yield list(rows)
+
+    lost: list[dict[str, str]] = []
+    options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
+    for item in embed(model, variables, source, preset, mesh=mesh, groups=begin(), **options):
+        errors: list[dict[str, str]] = []
+        if isinstance(item, Unreadable):
+            index = [item.index]
+            one = at_work[item.index]
+            errors = [{"path": source.paths[item.index], "reason": item.reason}]
+            one.errors[one.rows[item.index]] = errors[0]
+        else:
+            index = item[0].tolist()
+            one = at_work[index[0]]  # a batch is of one shard
+            one.vectors[[one.rows[i] for i in index]] = item[1]
+        for i in index:
+            del at_work[i]
+        one.missing -= len(index)
+        yield len(index), errors
+        if not one.missing:  # after it, so that a strict caller can stop before the error is on disk
+            _write(shards, one)
+    if lost:
+        yield len(lost), lost
+
+
+def _write(shards: Shards, one: _Shard) -> None:
+    ids = [i for row, i in enumerate(shards.planned(one.number)) if row not in one.errors]
+    vectors = np.delete(one.vectors, sorted(one.errors), axis=0)
+    shards.write(one.number, ids, vectors, [one.errors[row] for row in sorted(one.errors)])

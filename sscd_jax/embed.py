@@ -1,6 +1,9 @@
 """Pictures to descriptors."""
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -61,34 +64,33 @@ def embed(
     inputs = jax.device_put(variables, replicated(mesh))
     by_orientation = {False: jax.jit(lambda variables: fold(model, variables)[1])(inputs)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)
-    pending: tuple[np.ndarray, Array] | None = None
-    for item in inference_batches(
-        source,
-        [range(len(source))] if groups is None else groups,
-        preset,
-        batch_size=batch_size,
-        multiple=mesh.size,
-        max_pixels=max_pixels,
-        workers=workers,
-    ):
-        if isinstance(item, Unreadable):
-            yield item
-            continue
-        if item.transposed not in by_orientation:
-            by_orientation[True] = jax.jit(transpose)(by_orientation[False])
-        vectors = _run(run, by_orientation[item.transposed], item, preset, mesh)
-        if pending is not None:
-            yield _fetch(*pending)
-        pending = (item.index, vectors)
-    if pending is not None:
-        yield _fetch(*pending)
 
+    def describe(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        arrays = {"images": batch.images} | ({"sizes": batch.sizes} if preset.ragged else {})
+        on_devices = to_devices(arrays, mesh)
+        vectors = run(by_orientation[batch.transposed], on_devices["images"], on_devices.get("sizes"))
+        return batch.index, np.asarray(vectors)[: len(batch.index)]
 
-def _run(run: Any, variables: Any, batch: Batch, preset: Preset, mesh: Mesh) -> Array:
-    arrays = {"images": batch.images} | ({"sizes": batch.sizes} if preset.ragged else {})
-    on_devices = to_devices(arrays, mesh)
-    return run(variables, on_devices["images"], on_devices.get("sizes"))
-
-
-def _fetch(index: np.ndarray, vectors: Array) -> tuple[np.ndarray, np.ndarray]:
-    return index, np.asarray(vectors)[: len(index)]
+    # An accelerator should never wait. A CPU is faster at as many programs as it has cores than at one on all cores.
+    in_flight = max(os.cpu_count() or 1, 2) if jax.default_backend() == "cpu" else 2
+    pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+    with ThreadPoolExecutor(in_flight) as pool:
+        for item in inference_batches(
+            source,
+            [range(len(source))] if groups is None else groups,
+            preset,
+            batch_size=batch_size,
+            multiple=mesh.size,
+            max_pixels=max_pixels,
+            workers=workers,
+        ):
+            if isinstance(item, Unreadable):
+                yield item
+                continue
+            if item.transposed not in by_orientation:
+                by_orientation[True] = jax.jit(transpose)(by_orientation[False])
+            pending.append(pool.submit(describe, item))
+            if len(pending) > in_flight:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

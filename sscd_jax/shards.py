@@ -13,11 +13,11 @@ Names end in `.unfinished-K` while process K writes a file.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from sscd_jax.descriptors import MANIFEST, Provenance, manifest, shard_name
 
@@ -31,13 +31,14 @@ class Shards:
         folder: of the descriptors; made if it is not there.
         provenance: what makes the vectors.
         dtype: of the vectors, float32 or float16.
-        process: number of this process among those that share the work.
+        process: of those that share the work; two have different ones.
 
     Raises:
         ValueError: the folder holds something else, or descriptors of another kind.
     """
 
-    def __init__(self, folder: Path, provenance: Provenance, dtype: str, process: int) -> None:
+    def __init__(self, folder: epath.PathLike, provenance: Provenance, dtype: str, process: int | str) -> None:
+        folder = epath.Path(folder)
         self.folder, self.provenance, self.dtype, self.process = folder, provenance, dtype, process
         made_by = {"weights": provenance.weights, "preset": provenance.preset, "dtype": dtype}
         path = folder / PLAN / "made_by.json"
@@ -61,11 +62,18 @@ class Shards:
         new = [i for i in ids if i not in known]
         first = len(self.numbers())
         for number, start in enumerate(range(0, len(new), shard_size), first):
-            path = self.folder / PLAN / f"{shard_name(number)}.txt"
-            text = "".join(f"{i}\n" for i in new[start : start + shard_size])
-            if self._create(path, text) != text:
-                raise ValueError(f"{path} is of another process, and plans other pictures: were some added just now?")
+            self.plan_shard(number, new[start : start + shard_size])
         return len(new)
+
+    def plan_shard(self, number: int, ids: Sequence[str]) -> None:
+        """Adds a shard to the plan, or does nothing if it is there with these ids.
+
+        Raises:
+            ValueError: it is there with other ids.
+        """
+        path, text = self.folder / PLAN / f"{shard_name(number)}.txt", "".join(f"{i}\n" for i in ids)
+        if self._create(path, text) != text:
+            raise ValueError(f"{path} is of another process, and plans other pictures: were some added just now?")
 
     def numbers(self) -> list[int]:
         """Of all shards of the plan."""
@@ -104,46 +112,53 @@ class Shards:
         numbers = self.numbers()
         if not all(map(self.is_whole, numbers)):
             return None
-        counts = [len(_lines(self.folder / f"ids-{shard_name(number)}.txt")) for number in numbers]
-        errors = [*errors, *self.errors()]
+        errors = [*errors, *(error for number in numbers for error in self.errors(number))]
         if errors:
             self._replace(self.folder / "errors.jsonl", lambda file: file.write(_json_lines(errors).encode()))
-        if not sum(counts):
+        if not any(map(self.ids, numbers)):
             raise ValueError(f"no picture could be read: {self.folder / 'errors.jsonl'} says why")
-        made = manifest(counts, dims, self.dtype, self.provenance, errors=len(errors))
+        return self.write_manifest([len(self.ids(number)) for number in numbers], dims, len(errors))
+
+    def write_manifest(self, counts: Sequence[int], dims: int, errors: int) -> dict[str, Any]:
+        """Writes and returns the manifest of shards of so many vectors, and of so many pictures without one."""
+        made = manifest(counts, dims, self.dtype, self.provenance, errors=errors)
         self._replace(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
         return made
 
-    def errors(self) -> Iterator[dict[str, str]]:
-        """Of all shards that are whole."""
-        for number in self.numbers():
-            path = self.folder / f"errors-{shard_name(number)}.jsonl"
-            if self.is_whole(number) and path.is_file():
-                yield from map(json.loads, _lines(path))
+    def ids(self, number: int) -> list[str]:
+        """Of the vectors of a shard that is whole."""
+        return _lines(self.folder / f"ids-{shard_name(number)}.txt")
 
-    def _replace(self, path: Path, write: Callable[[Any], Any]) -> None:
+    def errors(self, number: int) -> list[dict[str, str]]:
+        """Of a shard that is whole: path and reason."""
+        path = self.folder / f"errors-{shard_name(number)}.jsonl"
+        return [json.loads(line) for line in _lines(path)] if path.is_file() else []
+
+    def _replace(self, path: epath.Path, write: Callable[[Any], Any]) -> None:
         unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
         with unfinished.open("wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if hasattr(file, "fileno"):  # a local file
+                os.fsync(file.fileno())
         unfinished.replace(path)
 
-    def _create(self, path: Path, text: str) -> str:
+    def _create(self, path: epath.Path, text: str) -> str:
         """Writes a file if there is none, and returns what is in it then."""
-        unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
-        unfinished.write_text(text, encoding="utf-8")
-        try:
-            os.link(unfinished, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            unfinished.replace(path)
-        unfinished.unlink(missing_ok=True)
+        if not path.exists():
+            unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
+            unfinished.write_text(text, encoding="utf-8")
+            try:
+                os.link(unfinished, path)  # unlike a renaming, it replaces nothing
+                unfinished.unlink()
+            except FileExistsError:  # another process was faster
+                unfinished.unlink()
+            except OSError:  # a file system without links, or no local one
+                unfinished.replace(path)
         return path.read_text(encoding="utf-8")
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: epath.Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 

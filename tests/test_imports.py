@@ -28,6 +28,7 @@ LEVELS = [
     {
         "embed",
         "collection",
+        "exchange",
         "shards",
         "preview",
         "validation",
@@ -38,9 +39,9 @@ LEVELS = [
         "report_gallery",
     },
     {"demo"},
-    {"cli", "cli_descriptors", "cli_weights"},
+    {"beam", "cli", "cli_descriptors", "cli_weights"},
 ]
-ONLY_IN = {"faiss": {"search.py"}, "orbax": {"checkpoint.py"}}
+ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}
 
 

@@ -110,6 +110,7 @@ def ours(weights: Path, folder: Path, preset: str) -> Describe:
     from sscd_jax import mesh
 
     mesh.start()
+    from sscd_jax.collection import default_batch_size
     from sscd_jax.data.inference import Unreadable
     from sscd_jax.data.sources import open_source
     from sscd_jax.embed import embed
@@ -122,7 +123,7 @@ def ours(weights: Path, folder: Path, preset: str) -> Describe:
     def describe(indexes: Sequence[int]) -> np.ndarray:
         vectors = np.empty((len(indexes), model.dims), np.float32)
         first = indexes[0]
-        options: dict[str, Any] = {"batch_size": BATCH, "mesh": devices, "groups": [indexes]}
+        options: dict[str, Any] = {"batch_size": default_batch_size(), "mesh": devices, "groups": [indexes]}
         for item in embed(model, variables, source, PRESETS[preset], **options):
             assert not isinstance(item, Unreadable)
             vectors[item[0] - first] = item[1]

@@ -93,6 +93,15 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
         photographs = photograph_paths()
         return Source(source, list(photographs), [str(path) for path in photographs.values()])
+    return open_files(source, *list_files(source))
+
+
+def list_files(source: str) -> tuple[list[str], list[str]]:
+    """Names and paths of the pictures and archives of a folder, a list or an archive; `open_files` opens them.
+
+    Raises:
+        ValueError: there is no such file or folder, or no picture in it.
+    """
     if epath.Path(source).is_dir():
         return _folder(source)
     if not epath.Path(source).exists():
@@ -101,11 +110,11 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
             "tfds:NAME, or sample"
         )
     if source.lower().endswith(ARCHIVES):
-        return _files(source, [os.path.basename(source)], [source])
+        return [os.path.basename(source)], [source]
     return _list(source)
 
 
-def _folder(folder: str) -> Source:
+def _folder(folder: str) -> tuple[list[str], list[str]]:
     paths = sorted(
         os.path.join(parent, name)
         for parent, _, names in epath.Path(folder).walk()
@@ -116,10 +125,10 @@ def _folder(folder: str) -> Source:
         endings = ", ".join(PICTURES + ARCHIVES)
         raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
     prefix = os.path.join(folder, "")
-    return _files(folder, [path.removeprefix(prefix) for path in paths], paths)
+    return [path.removeprefix(prefix) for path in paths], paths
 
 
-def _list(file: str) -> Source:
+def _list(file: str) -> tuple[list[str], list[str]]:
     try:
         lines = epath.Path(file).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -127,12 +136,15 @@ def _list(file: str) -> Source:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"no paths in {file}: it should have one a line")
-    paths = [os.path.join(os.path.dirname(file), name) for name in names]
-    return _files(file, names, paths)
+    return names, [os.path.join(os.path.dirname(file), name) for name in names]
 
 
-def _files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
-    """Files of pictures by names that become ids, with archives among them replaced by what is in them."""
+def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
+    """Files of pictures by names that become ids, with archives among them replaced by what is in them.
+
+    Raises:
+        ValueError, ImportError: as `open_source`.
+    """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
         return Source(source, [os.path.splitext(name)[0] for name in names], paths)
     ids: list[str] = []

@@ -139,6 +139,20 @@ def zero_padding(x: Array, sizes: Array | None) -> Array:
     return jnp.where((rows < height) & (columns < width), x, jnp.zeros((), x.dtype))
 
 
+def runtime_one(x: Array) -> Array:
+    """1, which XLA cannot know to be 1, for `compute_once`."""
+    bits = lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.int32)
+    return ((bits | 1) != 0).astype(x.dtype)
+
+
+def compute_once(x: Array, one: Array) -> Array:
+    """x itself. XLA:CPU would compute a sum again wherever it is used, and all sums that are part of it.
+
+    It does not do so with a division; scripts/benchmarks/layers.py measures it.
+    """
+    return lax.platform_dependent(x, one, cpu=lambda x, one: x / one, default=lambda x, _: x)
+
+
 def halve(sizes: Array | None) -> Array | None:
     """Heights and widths after a convolution or a pooling of stride 2."""
     return None if sizes is None else -(-sizes // 2)

@@ -12,7 +12,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from sscd_jax.models.layers import BatchNorm, Conv, halve, max_pool_3x3_stride_2, zero_padding
+from sscd_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    compute_once,
+    halve,
+    max_pool_3x3_stride_2,
+    runtime_one,
+    zero_padding,
+)
 
 
 class BasicBlock(nn.Module):
@@ -87,6 +95,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, sizes: Array | None = None) -> Array:
+        one = runtime_one(x)
         x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(zero_padding(x, sizes))
         x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
         sizes = halve(sizes)
@@ -105,6 +114,8 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{i}",
                 )(x, train, sizes)
                 sizes = halve(sizes) if stride == 2 else sizes
+                if self.folded:
+                    x = compute_once(x, one.astype(x.dtype))
         return x
 
 

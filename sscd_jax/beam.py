@@ -1,0 +1,178 @@
+"""Embedding on many machines: an Apache Beam pipeline whose folder of descriptors is that of `sscd-jax embed`.
+
+    python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [--beam --runner=DataflowRunner ...]
+
+A shard is an archive, or some pictures that lie in the folder one by one. docs/beam.md says how to run it on Google
+Cloud Dataflow with TPUs or GPUs.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+from etils import epath
+
+from sscd_jax import mesh, weights
+from sscd_jax.collection import compute_shards, default_batch_size, made_by
+from sscd_jax.data.pictures import MAX_PIXELS
+from sscd_jax.data.sources import ARCHIVES, list_files, open_files
+from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
+from sscd_jax.shards import PLAN, Shards
+
+try:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+except ImportError as error:
+    raise ImportError("pipelines need the extra beam: pip install 'sscd_jax[beam]'") from error
+
+FILES = "files.jsonl"  # in the plan: a line for each shard
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker needs to know.
+
+    Attributes:
+        images: where the pictures are, as the user gave it.
+        weights: of the network, a path that every worker can read.
+        out: the folder of descriptors, which every worker can write to.
+        preset: how pictures are resized and normalised.
+        dtype: of the vectors in the files.
+        batch_size: pictures a batch over the devices of a worker; by default as `write_descriptors`.
+        max_pixels: larger pictures are not read.
+    """
+
+    images: str
+    weights: str
+    out: str
+    preset: Preset
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a shard."""
+
+    number: int
+    names: Sequence[str]
+    paths: Sequence[str]
+
+
+def plan_files(work: Work, shard_size: int) -> str:
+    """Adds shards for files that are not in the plan yet, and returns the path of the plan, a line for each shard.
+
+    Raises:
+        ValueError: as `list_files`.
+    """
+    path = epath.Path(work.out) / PLAN / FILES
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = {name for line in lines for name in json.loads(line)["names"]}
+    archives: list[tuple[str, str]] = []
+    pictures: list[tuple[str, str]] = []
+    for name, file in zip(*list_files(work.images), strict=True):
+        if name not in known:
+            (archives if file.lower().endswith(ARCHIVES) else pictures).append((name, file))
+    groups = [[archive] for archive in archives]
+    groups += [pictures[start : start + shard_size] for start in range(0, len(pictures), shard_size)]
+    for number, group in enumerate(groups, len(lines)):
+        names, paths = zip(*group, strict=True)
+        lines.append(json.dumps(asdict(Files(number, names, paths))))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{FILES}.unfinished")
+    unfinished.write_text("".join(f"{line}\n" for line in lines))
+    unfinished.replace(path)
+    return str(path)
+
+
+class EmbedShard(beam.DoFn):
+    """The files of a shard to its descriptors on disk: yields (number, embedded, unreadable, dims)."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def setup(self) -> None:
+        mesh.start()
+        self.model, self.variables = weights.load(self.work.weights)
+        self.provenance = made_by(self.variables, self.work.preset, self.work.images)
+
+    def process(self, files: Files) -> Iterator[tuple[int, int, int, int]]:
+        # A runner may give a shard to two workers at once; they write the same, under different names at first.
+        shards = Shards(epath.Path(self.work.out), self.provenance, self.work.dtype, uuid.uuid4().hex)
+        if not shards.is_whole(files.number):
+            source = open_files(self.work.images, files.names, files.paths)
+            shards.plan_shard(files.number, source.ids)
+            size = self.work.batch_size or default_batch_size()
+            options: dict[str, Any] = {"mesh": mesh.create_local_mesh(), "batch_size": size}
+            options["max_pixels"] = self.work.max_pixels
+            for done, errors in compute_shards(
+                self.model, self.variables, source, self.work.preset, shards, [files.number], **options
+            ):
+                beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
+                beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
+        embedded, unreadable = len(shards.ids(files.number)), len(shards.errors(files.number))
+        yield files.number, embedded, unreadable, self.model.dims
+
+
+def finish(work: Work, done: list[tuple[int, int, int, int]]) -> str:
+    """Writes the manifest when all shards are whole; returns what it says, in JSON."""
+    _, variables = weights.load(work.weights)
+    shards = Shards(epath.Path(work.out), made_by(variables, work.preset, work.images), work.dtype, uuid.uuid4().hex)
+    counts = [embedded for _, embedded, _, _ in sorted(done)]
+    manifest = shards.write_manifest(counts, done[0][3], sum(unreadable for _, _, unreadable, _ in done))
+    return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
+
+
+def build(pipeline: beam.Pipeline, work: Work, files: str) -> beam.PCollection[str]:
+    """Adds the steps to a pipeline; `files` is what `plan_files` returned."""
+    return (
+        pipeline
+        | "read the plan" >> beam.io.ReadFromText(files)
+        | "parse" >> beam.Map(lambda line: Files(**json.loads(line)))
+        | "spread" >> beam.Reshuffle()
+        | "embed" >> beam.ParDo(EmbedShard(work))
+        | "gather" >> beam.combiners.ToList()
+        | "write the manifest" >> beam.Map(lambda done: finish(work, done))
+    )
+
+
+def run(
+    images: tyro.conf.Positional[str],
+    weights: str,
+    out: str,
+    preset: PresetName = "small_288",
+    custom: Preset = CUSTOM,
+    batch_size: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    shard_size: int = 4096,
+    max_pixels: int = MAX_PIXELS,
+    options: Annotated[tuple[str, ...], tyro.conf.arg(name="beam")] = (),
+) -> None:
+    """Write the descriptors of pictures by a Beam pipeline; the folder is that of `sscd-jax embed`.
+
+    The same command again goes on where it was, and embeds the files that IMAGES has gained.
+
+    Args:
+        images: A folder (searched recursively), a text file of paths, a .tar or a .parquet file; workers can read them.
+        weights: Weights of any format, at a path that workers can read.
+        out: Folder for the descriptors, which workers can write to.
+        preset: How pictures are resized and normalised.
+        custom: The preset custom.
+        batch_size: Pictures a batch, over the devices of a worker.
+        dtype: Of the descriptors in the files.
+        shard_size: Pictures in a shard, of those that are not in archives; an archive is a shard.
+        max_pixels: Larger pictures are reported and left out.
+        options: Beam's own options, last: --beam --runner=DataflowRunner --project=P --region=R.
+    """
+    work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels)
+    files = plan_files(work, shard_size)
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        build(pipeline, work, files) | beam.Map(print)
+
+
+if __name__ == "__main__":
+    tyro.cli(run, prog="python -m sscd_jax.beam")

@@ -1,16 +1,19 @@
 """Embedding on many machines: an Apache Beam pipeline whose folder of descriptors is that of `sscd-jax embed`.
 
-    python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [--beam --runner=DataflowRunner ...]
+    python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [-- --runner=DataflowRunner ...]
 
 A shard is an archive, or some pictures that lie in the folder one by one. docs/beam.md says how to run it on Google
 Cloud Dataflow with TPUs or GPUs.
 """
 
+import importlib
 import json
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Any, Literal
 
 import tyro
 from etils import epath
@@ -150,11 +153,12 @@ def run(
     dtype: Literal["float32", "float16"] = "float32",
     shard_size: int = 4096,
     max_pixels: int = MAX_PIXELS,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="beam")] = (),
+    options: tyro.conf.Suppress[tuple[str, ...]] = (),
 ) -> None:
     """Write the descriptors of pictures by a Beam pipeline; the folder is that of `sscd-jax embed`.
 
-    The same command again goes on where it was, and embeds the files that IMAGES has gained.
+    Options after -- are Beam's: -- --runner=DataflowRunner --project=P --region=R. The same command again goes on where
+    it was, and embeds the files that IMAGES has gained.
 
     Args:
         images: A folder (searched recursively), a text file of paths, a .tar or a .parquet file; workers can read them.
@@ -166,7 +170,7 @@ def run(
         dtype: Of the descriptors in the files.
         shard_size: Pictures in a shard, of those that are not in archives; an archive is a shard.
         max_pixels: Larger pictures are reported and left out.
-        options: Beam's own options, last: --beam --runner=DataflowRunner --project=P --region=R.
+        options: Beam's.
     """
     work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels)
     files = plan_files(work, shard_size)
@@ -174,5 +178,16 @@ def run(
         build(pipeline, work, files) | beam.Map(print)
 
 
+def main(arguments: Sequence[str]) -> None:
+    """The command; an error of the user's making is one line on stderr and status 1."""
+    split = list(arguments).index("--") if "--" in arguments else len(arguments)
+    try:
+        tyro.cli(partial(run, options=tuple(arguments[split + 1 :])), args=arguments[:split], prog="sscd_jax.beam")
+    except (ValueError, OSError) as error:
+        print(f"sscd_jax.beam: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    tyro.cli(run, prog="python -m sscd_jax.beam")
+    # By its name, so that workers import what they are sent instead of a script.
+    importlib.import_module("sscd_jax.beam").main(sys.argv[1:])

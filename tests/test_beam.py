@@ -62,10 +62,8 @@ def by_id(path: Path) -> dict[str, np.ndarray]:
 def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     said = command(work, "--", "--runner=DirectRunner")
     assert said == {"count": 39, "errors": 1, "out": work.out}
-
-    write_descriptors(
-        *weights.load(work.weights), open_source(str(folder)), work.preset, tmp_path / "embed", batch_size=8
-    )
+    network = weights.load(work.weights)
+    write_descriptors(*network, open_source(str(folder)), work.preset, tmp_path / "embed", batch_size=8)
     beam, embed = by_id(Path(work.out)), by_id(tmp_path / "embed")
     assert beam.keys() == embed.keys()
     for one, vector in beam.items():

@@ -8,6 +8,7 @@ Cloud Dataflow with TPUs or GPUs.
 
 import importlib
 import json
+import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -74,15 +75,21 @@ def plan_files(work: Work, shard_size: int) -> str:
     """
     path = epath.Path(work.out) / PLAN / FILES
     lines = path.read_text().splitlines() if path.exists() else []
-    known = {name for line in lines for name in json.loads(line)["names"]}
+    planned = [json.loads(line) for line in lines]
+    known = {name for one in planned for name in one["names"]}
+    numbers = {one["number"] for one in planned}
+    for file in path.parent.glob("*.txt"):  # of shards that `embed` added
+        if int(file.stem) not in numbers:
+            numbers.add(int(file.stem))
+            known |= {parent for one in file.read_text().split("\n") for parent in (one, *_parents(one))}
     archives: list[tuple[str, str]] = []
     pictures: list[tuple[str, str]] = []
-    for name, file in zip(*list_files(work.images), strict=True):
-        if name not in known:
-            (archives if file.lower().endswith(ARCHIVES) else pictures).append((name, file))
+    for name, place in zip(*list_files(work.images), strict=True):
+        if name not in known and os.path.splitext(name)[0] not in known:
+            (archives if place.lower().endswith(ARCHIVES) else pictures).append((name, place))
     groups = [[archive] for archive in archives]
     groups += [pictures[start : start + shard_size] for start in range(0, len(pictures), shard_size)]
-    for number, group in enumerate(groups, len(lines)):
+    for number, group in enumerate(groups, max(numbers, default=-1) + 1):
         names, paths = zip(*group, strict=True)
         lines.append(json.dumps(asdict(Files(number, names, paths))))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +97,12 @@ def plan_files(work: Work, shard_size: int) -> str:
     unfinished.write_text("".join(f"{line}\n" for line in lines))
     unfinished.replace(path)
     return str(path)
+
+
+def _parents(one: str) -> list[str]:
+    """What may be the name of the archive that a picture is in."""
+    parts = one.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 class EmbedShard(beam.DoFn):
@@ -125,8 +138,12 @@ def finish(work: Work, done: list[tuple[int, int, int, int]]) -> str:
     """Writes the manifest when all shards are whole; returns what it says, in JSON."""
     _, variables = weights.load(work.weights)
     shards = Shards(epath.Path(work.out), made_by(variables, work.preset, work.images), work.dtype, uuid.uuid4().hex)
-    counts = [embedded for _, embedded, _, _ in sorted(done)]
-    manifest = shards.write_manifest(counts, done[0][3], sum(unreadable for _, _, unreadable, _ in done))
+    counts = {number: (embedded, unreadable) for number, embedded, unreadable, _ in done}
+    for number in shards.numbers():
+        if number not in counts:  # one that `embed` added
+            counts[number] = len(shards.ids(number)), len(shards.errors(number))
+    embedded, unreadable = zip(*(counts[number] for number in sorted(counts)), strict=True)
+    manifest = shards.write_manifest(embedded, done[0][3], sum(unreadable))
     return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
 
 

@@ -89,6 +89,9 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     options = {"shard_size": 5, "batch_size": 8}
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
     assert (summary["embedded"], summary["total"]) == (1, 55)
+    shutil.copy(folder / "0.tar", folder / "3.tar")
+    plan = [json.loads(line)["number"] for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
 
 
 def test_the_plan(work, folder):

@@ -1,4 +1,4 @@
-"""The blocks of docs/serving.md do what it says, without the packages that it does not name.
+"""The blocks of docs/serving.md and docs/embedding.md do what they say, without the packages that they do not name.
 
 A block of text is what the Python before it prints. Pictures have 64 pixels a side here, not 320: it takes seconds.
 """
@@ -21,16 +21,25 @@ from sscd_jax.cache import cache_folder
 from sscd_jax.cli import main
 from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.data.sources import open_source
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.models import normalize
 from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.files import write_safetensors
 
-PAGE = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding")}
+SECTIONS = {
+    title: text
+    for page in PAGES.values()
+    for title, text in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+}
 SERVER = ("tensorflow_model_server", "curl")  # are not run
 # The modules of packages that an example may need.
 MODULES = {
     "faiss-cpu": ["faiss"],
+    "h5py": ["h5py"],
+    "pandas": ["pandas"],
+    "pyarrow": ["pyarrow"],
     "flatbuffers": [],  # of TensorFlow and onnxruntime too
     "jax": ["jax", "jaxlib"],
     "numpy": [],
@@ -100,6 +109,10 @@ def test_every_section_is_tested():
         "PyTorch",
         "JAX",
         "Search with faiss",
+        "What is read",
+        "Presets",
+        "Going on, sharing, adding",
+        "Other tools",
     ]
 
 
@@ -142,6 +155,23 @@ def test_pictures(folder, pictures):
     assert difference.max() <= 1, "Pillow's fixed point"
     assert difference.mean() < 0.01
     np.testing.assert_allclose(prepared["images"], normalize(prepared["pixels"]), atol=1e-6)
+
+
+def test_embedding(folder, pictures):
+    """The page's blocks in order; pictures and canvases are small."""
+    shutil.copytree(pictures, "photos")
+    first = re.findall(r"```bash\n(.*?)```", PAGES["embedding"], re.DOTALL)[0]
+    main(shlex.split(first)[1:])
+    run_section("Going on, sharing, adding")
+    one, other = Descriptors.read("descriptors"), Descriptors.read("shared")
+    assert (one.ids, len(one.ids)) == (other.ids, 40)
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    table = set(re.findall(r"^\| `(.+?)`", SECTIONS["Going on, sharing, adding"], re.MULTILINE))
+    there = {path.name + ("/" if path.is_dir() else "") for path in Path("descriptors").iterdir()}
+    assert there == table - {"errors-00000.jsonl"}
+    assert run_section("Other tools") == "True\n"
+    names = set(re.findall(r"^\| `(.+?)`", SECTIONS["Presets"], re.MULTILINE))
+    assert names == {"--preset", *PRESETS, "custom"}
 
 
 def test_tensorflow_serving(folder):

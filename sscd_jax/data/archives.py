@@ -87,7 +87,7 @@ def _parquet(path: str) -> Archive:
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(epath.Path(path).open("rb"))
     except (pyarrow.ArrowInvalid, OSError) as error:
         reason = f"the archive cannot be read: {error}"
 

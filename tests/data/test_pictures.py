@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from sscd_jax.data import pictures
-from sscd_jax.data.pictures import open_picture
+from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.photographs import photograph_paths
+from sscd_jax.presets import PRESETS
 
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
 GREY = np.asarray(PHOTOGRAPH.convert("L"))
@@ -128,6 +129,61 @@ def test_pixel_limit():
     with pytest.raises(ValueError, match="too many pixels"):
         open_picture(bomb)
     assert open_picture(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
+
+
+MUTABLE = {
+    "jpeg": encoded(PHOTOGRAPH, "JPEG"),
+    "progressive jpeg": encoded(PHOTOGRAPH, "JPEG", progressive=True),
+    "cmyk jpeg": encoded(PHOTOGRAPH.convert("CMYK"), "JPEG"),
+    "png": encoded(PHOTOGRAPH.resize((80, 60)), "PNG"),
+    "palette png": encoded(PHOTOGRAPH.quantize(16), "PNG", transparency=0),
+    "gif": encoded(PHOTOGRAPH.resize((80, 60)), "GIF", save_all=True, append_images=[PHOTOGRAPH.resize((80, 60))]),
+    "webp": encoded(PHOTOGRAPH, "WEBP"),
+    "bmp": encoded(PHOTOGRAPH.resize((40, 30)), "BMP"),
+    "tiff": encoded(PHOTOGRAPH.resize((80, 60)), "TIFF", compression="tiff_lzw"),
+    "avif": encoded(PHOTOGRAPH, "AVIF") if "AVIF" in pictures.FORMATS else encoded(PHOTOGRAPH, "JPEG2000"),
+    "heif": encoded(PHOTOGRAPH, "HEIF") if "HEIF" in pictures.FORMATS else encoded(PHOTOGRAPH, "PPM"),
+}
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes changed, cut off, cut out, doubled or put in; mostly near the beginning, where the headers are."""
+    out = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(min(rng.exponential(len(out) / 4), len(out) - 1))
+        length = int(rng.integers(1, 32))
+        kind = rng.integers(5)
+        if kind == 0:
+            out[at : at + length] = rng.bytes(length)
+        elif kind == 1:
+            out[at] ^= 1 << int(rng.integers(8))
+        elif kind == 2:
+            del out[max(at, 8) :]
+        elif kind == 3:
+            del out[at : at + length]
+        else:
+            out[at:at] = out[at : at + length]
+    return bytes(out)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MUTABLE)
+def test_mutated_files_are_pictures_or_have_a_reason(name):
+    """400 of each kind; that it does not end the process is half of the test."""
+    rng = np.random.default_rng(list(name.encode()))
+    read, reasons = 0, set()
+    for _ in range(400):
+        try:
+            picture = open_picture(mutated(MUTABLE[name], rng), exif=True, max_pixels=2**20)
+        except ValueError as error:
+            reasons.add(str(error))
+        else:
+            assert picture.mode == "RGB"
+            assert apply_preset(picture, PRESETS["skew_320"]).size == (320, 320)
+            read += 1
+    assert read
+    assert reasons
+    assert "" not in reasons
 
 
 def test_heic_without_its_extra_says_which(monkeypatch):

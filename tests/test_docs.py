@@ -201,3 +201,10 @@ def test_search_with_faiss(folder, pictures):
         shutil.copy(f"photos/{name}.jpg", f"queries/Q{name}.jpg")
     printed = run_section("Search with faiss")
     assert [line.split() for line in printed.splitlines()] == [[f"Q{name}", name, "1.00"] for name in names]
+
+
+def test_the_estimate_of_the_pipelines_page():
+    page = (DOCS / "beam.md").read_text()
+    ((command, said),) = re.findall(r"```bash\n(python scripts/.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, cwd=DOCS.parent)
+    assert done.stdout == said

@@ -18,6 +18,7 @@ def embed(
     batch_size: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     shard: str | None = None,
+    distributed: bool = False,
     shard_size: int | None = None,
     max_pixels: int = 89_478_485,
     strict: bool = False,
@@ -42,6 +43,8 @@ def embed(
             each accelerator.
         dtype: Of the descriptors in the files.
         shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
+        distributed: The same for the processes of a TPU pod, or of a SLURM or Open MPI job: each takes the share of its
+            number.
         shard_size: Pictures in a file, and at most computed anew after an interruption; by default 128 batches, or
             1024.
         max_pixels: Larger pictures are reported and left out.
@@ -50,10 +53,13 @@ def embed(
         split: Split of a TFDS data set.
         data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
     """
+    from sscd_jax import mesh
     from sscd_jax import weights as known_weights
     from sscd_jax.collection import write_descriptors
     from sscd_jax.data.sources import open_source
 
+    if distributed:
+        mesh.join_hosts()
     source = open_source(images, split=split, data_dir=data_dir)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(

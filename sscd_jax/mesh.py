@@ -33,6 +33,19 @@ def start() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
+def join_hosts() -> None:
+    """Joins the processes of a TPU pod, or of a SLURM or Open MPI job, so that each knows its number among them.
+
+    Raises:
+        ValueError: JAX finds no such job.
+    """
+    try:
+        # One that is done before the others waits for them at its end, however long: JAX would end them all.
+        jax.distributed.initialize(shutdown_timeout_seconds=30 * 24 * 3600)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"JAX finds no TPU pod, SLURM or Open MPI job that this process is of: {error}") from error
+
+
 def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The devices, by default all of all processes, along the axis 'data'."""
     devices = jax.devices() if devices is None else devices

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from sscd_jax.weights.files import write_safetensors
 MODEL = build_model("resnet18", 16, width=8)
 PRESET = Preset("short", 48)
 OPTIONS = {"batch_size": 8, "shard_size": 12}
+MAIN = "from sscd_jax.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,33 @@ def test_float16(folder, variables, tmp_path):
     np.testing.assert_array_equal(half.vectors, whole.vectors.astype(np.float16).astype(np.float32))
 
 
+def test_hosts_of_a_job(folder, variables, tmp_path):
+    """Two processes that JAX joins as it joins those of a SLURM job."""
+    write(variables, folder, tmp_path / "whole")
+    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    preset = ["--preset", "custom", "--custom.size", "48", "--batch-size", "8", "--shard-size", "12"]
+    arguments = [str(folder), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out"), *preset]
+    main = f"import jax; jax.config.update('jax_num_cpu_devices', 8); {MAIN}"
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    job["JAX_COORDINATOR_ADDRESS"] = f"localhost:{port}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", main, "embed", *arguments, "--distributed"],
+            env=os.environ | job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for i in range(2)
+    ]
+    said = [json.loads(b"{" + process.communicate()[0].split(b"{", 1)[1]) for process in running]  # gloo prints too
+    assert [process.returncode for process in running] == [0, 0]
+    assert {one["embedded"] for one in said} == {23, 15}, "shards 0 and 2, 1 and 3, less what is broken"
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_any_moment(pictures, variables, tmp_path, seed):
     """Two processes that share the work, killed and started again until it is done."""
@@ -187,8 +216,7 @@ def test_killed_at_any_moment(pictures, variables, tmp_path, seed):
     def command(out: str, share: str) -> list[str]:
         options = ["--preset", "custom", "--custom.size", "224", "--batch-size", "4", "--shard-size", "4"]
         arguments = [str(pictures), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
-        main = "from sscd_jax.cli import main; main()"
-        return [sys.executable, "-c", main, "embed", *arguments, *options, "--shard", share]
+        return [sys.executable, "-c", MAIN, "embed", *arguments, *options, "--shard", share]
 
     subprocess.run(command("whole", "0/1"), check=True, capture_output=True)
     killed = 0

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,9 +19,10 @@ import tyro
 from etils import epath
 
 from sscd_jax import mesh, weights
-from sscd_jax.collection import compute_shards, default_batch_size, made_by
+from sscd_jax.collection import UNNAMABLE, compute_shards, default_batch_size, location, made_by, output_dims
 from sscd_jax.data.pictures import MAX_PIXELS
-from sscd_jax.data.sources import ARCHIVES, list_files, open_files
+from sscd_jax.data.sources import ARCHIVES, Source, list_files, open_files
+from sscd_jax.descriptors import is_line
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 from sscd_jax.shards import PLAN, Shards
 
@@ -73,20 +73,31 @@ def plan_files(work: Work, shard_size: int) -> str:
     Raises:
         ValueError: as `list_files`.
     """
-    path = epath.Path(work.out) / PLAN / FILES
+    out = epath.Path(work.out)
+    path = out / PLAN / FILES
+    if out.exists() and not path.parent.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is there already and was not written by embed: name another folder")
     lines = path.read_text().splitlines() if path.exists() else []
     planned = [json.loads(line) for line in lines]
     known = {name for one in planned for name in one["names"]}
     numbers = {one["number"] for one in planned}
-    for file in path.parent.glob("*.txt"):  # of shards that `embed` added
+    embedded: set[str] = set()  # what `embed` added, and the folders of these, which may be archives
+    for file in path.parent.glob("*.txt"):
         if int(file.stem) not in numbers:
             numbers.add(int(file.stem))
-            known |= {parent for one in file.read_text().split("\n") for parent in (one, *_parents(one))}
+            ids = file.read_text().split("\n")
+            embedded |= {*ids, *(f"{parent}/" for one in ids for parent in _parents(one))}
     archives: list[tuple[str, str]] = []
     pictures: list[tuple[str, str]] = []
+    stems: dict[str, str] = {}
     for name, place in zip(*list_files(work.images), strict=True):
-        if name not in known and os.path.splitext(name)[0] not in known:
-            (archives if place.lower().endswith(ARCHIVES) else pictures).append((name, place))
+        stem, is_archive = os.path.splitext(name)[0], place.lower().endswith(ARCHIVES)
+        if other := stems.setdefault(stem, name) != name and stems[stem]:
+            raise ValueError(f"{other} and {name} in {work.images} give the same ids: rename or remove one of them")
+        if name not in known and (f"{stem}/" if is_archive else stem) not in embedded:
+            (archives if is_archive else pictures).append((name, place))
+    if mixed := {parent for stem in stems for parent in _parents(stem)} & {*stems}:
+        raise ValueError(f"{work.images} has {stems[mixed.pop()]} and a folder of that name, which give the same ids")
     groups = [[archive] for archive in archives]
     groups += [pictures[start : start + shard_size] for start in range(0, len(pictures), shard_size)]
     for number, group in enumerate(groups, max(numbers, default=-1) + 1):
@@ -118,26 +129,42 @@ class EmbedShard(beam.DoFn):
 
     def process(self, files: Files) -> Iterator[tuple[int, int, int, int]]:
         # A runner may give a shard to two workers at once; they write the same, under different names at first.
-        shards = Shards(epath.Path(self.work.out), self.provenance, self.work.dtype, uuid.uuid4().hex)
+        shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
         if not shards.is_whole(files.number):
-            source = open_files(self.work.images, files.names, files.paths)
+            source, refused = _unique(open_files(self.work.images, files.names, files.paths))
             shards.plan_shard(files.number, source.ids)
             size = self.work.batch_size or default_batch_size()
             options: dict[str, Any] = {"mesh": mesh.create_local_mesh(), "batch_size": size}
-            options["max_pixels"] = self.work.max_pixels
+            options |= {"max_pixels": self.work.max_pixels, "errors": refused}
             for done, errors in compute_shards(
                 self.model, self.variables, source, self.work.preset, shards, [files.number], **options
             ):
                 beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
                 beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
         embedded, unreadable = len(shards.ids(files.number)), len(shards.errors(files.number))
-        yield files.number, embedded, unreadable, self.model.dims
+        yield files.number, embedded, unreadable, output_dims(self.model)
+
+
+def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
+    """A source less what `embed` would refuse, and that as errors: one archive does not end a pipeline."""
+    seen: set[str] = set()
+    kept: list[int] = []
+    errors = []
+    for index, one in enumerate(source.ids):
+        if one in seen or not is_line(one):
+            reason = "another picture has the same id" if one in seen else UNNAMABLE
+            errors.append({"path": ascii(source.paths[index])[1:-1], "reason": reason})
+        else:
+            seen.add(one)
+            kept.append(index)
+    paths = [source.paths[index] for index in kept]
+    return Source(source.name, [source.ids[index] for index in kept], paths, lambda k: source.load(kept[k])), errors
 
 
 def finish(work: Work, done: list[tuple[int, int, int, int]]) -> str:
     """Writes the manifest when all shards are whole; returns what it says, in JSON."""
     _, variables = weights.load(work.weights)
-    shards = Shards(epath.Path(work.out), made_by(variables, work.preset, work.images), work.dtype, uuid.uuid4().hex)
+    shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
     counts = {number: (embedded, unreadable) for number, embedded, unreadable, _ in done}
     for number in shards.numbers():
         if number not in counts:  # one that `embed` added

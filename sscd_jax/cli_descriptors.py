@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sscd_jax.data.pictures import MAX_PIXELS
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 
@@ -20,7 +21,7 @@ def embed(
     shard: str | None = None,
     distributed: bool = False,
     shard_size: int | None = None,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
     strict: bool = False,
     workers: int | None = None,
     split: str = "train",
@@ -31,7 +32,8 @@ def embed(
     The same command again goes on where it was, and embeds what IMAGES has gained.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, tfds:NAME, or sample.
+        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, folders and
+            lists of these, tfds:NAME, or sample.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
         out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
@@ -58,6 +60,7 @@ def embed(
     from sscd_jax.collection import write_descriptors
     from sscd_jax.data.sources import open_source
 
+    chosen, share = choose(preset, custom), _share(shard) if shard else None
     if distributed:
         mesh.join_hosts()
     source = open_source(images, split=split, data_dir=data_dir)
@@ -66,11 +69,11 @@ def embed(
         model,
         variables,
         source,
-        choose(preset, custom),
+        chosen,
         out,
         batch_size=batch_size,
         dtype=dtype,
-        shard=_share(shard) if shard else None,
+        shard=share,
         shard_size=shard_size,
         max_pixels=max_pixels,
         strict=strict,

@@ -1,5 +1,7 @@
 """A collection of pictures to a folder of descriptors, by one process or several, in one run or several."""
 
+import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from sscd_jax.weights import hash_variables
 
 BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
 ERRORS_SHOWN = 20
+UNNAMABLE = "its name has a line break, or is no Unicode: rename it"
 
 
 def write_descriptors(
@@ -64,8 +67,8 @@ def write_descriptors(
         workers: threads for decoding; by default one for each core.
 
     Returns:
-        Summary: embedded and unreadable, the numbers of this run, images_per_second, out, and total, the number of
-        descriptors in `out`, or None while other processes are at work.
+        Summary: embedded and unreadable, the numbers of this run, images_per_second, out, and of all runs
+        total_embedded and total_unreadable, or None while other processes are at work.
 
     Raises:
         ValueError: the batch does not divide over the devices, two pictures have one id, `out` holds something else,
@@ -77,14 +80,15 @@ def write_descriptors(
     if not 0 <= part < parts:
         raise ValueError(f"there is no shard {part}/{parts}: they are 0/{parts} to {parts - 1}/{parts}")
     check_unique_ids(source)
-    shards = Shards(out, made_by(variables, preset, source.name), dtype, part)
+    shards = Shards(out, made_by(variables, preset, source.name), dtype, location(source.name))
     unnamable = [
-        {"path": ascii(path), "reason": "its name has a line break, or is no Unicode: rename it"}
+        {"path": ascii(path)[1:-1], "reason": UNNAMABLE}
         for one, path in zip(source.ids, source.paths, strict=True)
         if not is_line(one)
     ]
-    if unnamable and strict:
-        raise ValueError("{path}: {reason}".format(**unnamable[0]))
+    before = (error for number in shards.numbers() for error in shards.errors(number) if shards.is_whole(number))
+    if strict and (first := next(itertools.chain(unnamable, before), None)):
+        raise ValueError("{path}: {reason}".format(**first))
     shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
     if shard_size < 1:
         raise ValueError(f"--shard-size is {shard_size}; it must be positive")
@@ -110,13 +114,16 @@ def write_descriptors(
             embedded, unreadable = embedded + count - len(errors), unreadable + len(errors)
             bar.set_postfix(errors=unreadable, refresh=False)
             bar.update(count)
-    manifest = shards.finish(model.dims, unnamable)
+    manifest = shards.finish(output_dims(model), unnamable)
+    if manifest is None:
+        print(f"{out}: other processes have parts to do; the last to finish writes the manifest", file=sys.stderr)
     return {
         "embedded": embedded,
         "unreadable": unreadable,
         "images_per_second": embedded / (time.perf_counter() - start),
         "out": str(out),
-        "total": manifest and manifest["count"],
+        "total_embedded": manifest and manifest["count"],
+        "total_unreadable": manifest and manifest["errors"],
     }
 
 
@@ -130,6 +137,16 @@ def made_by(variables: Any, preset: Preset, source: str) -> Provenance:
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
     details = {"preset": preset.parameters(), "versions": versions, "source": source}
     return Provenance(hash_variables(variables), preset.name, details)
+
+
+def location(source: str) -> str:
+    """A source as `Shards` compares it: an absolute path, if it is one."""
+    return os.path.abspath(source) if os.path.exists(source) else source
+
+
+def output_dims(model: SSCD) -> int:
+    """Length of a descriptor, of networks without a projection too."""
+    return model.dims or 8 * model.backbone.width * model.backbone.block.expansion  # without projection
 
 
 @dataclass
@@ -155,6 +172,7 @@ def compute_shards(
     batch_size: int,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    errors: Sequence[dict[str, str]] = (),
 ) -> Iterator[tuple[int, list[dict[str, str]]]]:
     """Embeds shards of the plan and writes each as soon as it is whole.
 
@@ -162,6 +180,7 @@ def compute_shards(
         model, variables, source, preset, mesh, batch_size, max_pixels, workers: as for `embed`.
         shards: their folder.
         numbers: which of them.
+        errors: more that have no descriptor, to go with each of these shards.
 
     Yields:
         How many more pictures are done, and those among them that cannot be read.
@@ -178,22 +197,27 @@ def compute_shards(
                 for row, one in enumerate(ids)
                 if one not in index_of
             }
-            shard = _Shard(number, rows, np.empty((len(ids), model.dims), np.float32), gone, len(rows))
+            assert len(rows) + len(gone) == len(ids), "ids are unique"
+            shard = _Shard(number, rows, np.full((len(ids), output_dims(model)), np.nan, np.float32), gone, len(rows))
             at_work.update(dict.fromkeys(rows, shard))
             lost.extend(gone.values())
             if not rows:
-                _write(shards, shard)
+                empty.append(shard)
             yield list(rows)
 
     lost: list[dict[str, str]] = []
+    empty: list[_Shard] = []
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
     for item in embed(model, variables, source, preset, mesh=mesh, groups=begin(), **options):
-        errors: list[dict[str, str]] = []
+        if lost:
+            yield len(lost), lost
+            lost = []
+        found: list[dict[str, str]] = []
         if isinstance(item, Unreadable):
             index = [item.index]
             one = at_work[item.index]
-            errors = [{"path": source.paths[item.index], "reason": item.reason}]
-            one.errors[one.rows[item.index]] = errors[0]
+            found = [{"path": source.paths[item.index], "reason": item.reason}]
+            one.errors[one.rows[item.index]] = found[0]
         else:
             index = item[0].tolist()
             one = at_work[index[0]]  # a batch is of one shard
@@ -201,14 +225,16 @@ def compute_shards(
         for i in index:
             del at_work[i]
         one.missing -= len(index)
-        yield len(index), errors
+        yield len(index), found
         if not one.missing:  # after it, so that a strict caller can stop before the error is on disk
-            _write(shards, one)
+            _write(shards, one, errors)
     if lost:
         yield len(lost), lost
+    for shard in empty:
+        _write(shards, shard, errors)
 
 
-def _write(shards: Shards, one: _Shard) -> None:
+def _write(shards: Shards, one: _Shard, errors: Sequence[dict[str, str]]) -> None:
     ids = [i for row, i in enumerate(shards.planned(one.number)) if row not in one.errors]
     vectors = np.delete(one.vectors, sorted(one.errors), axis=0)
-    shards.write(one.number, ids, vectors, [one.errors[row] for row in sorted(one.errors)])
+    shards.write(one.number, ids, vectors, [*errors, *(one.errors[row] for row in sorted(one.errors))])

@@ -126,7 +126,7 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
 
 def _embed(model: SSCD, variables: Any, pictures: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        source = open_source(str(pictures / name))
+        source = dataclasses.replace(open_source(str(pictures / name)), name=name)  # the folder may be moved
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
     return {name: Descriptors.read(out / name) for name in SETS}

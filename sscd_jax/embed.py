@@ -53,14 +53,20 @@ def embed(
         preset: how they are resized and normalised.
         batch_size: pictures a batch over all devices of the mesh, a multiple of their number.
         mesh: the devices.
-        groups: indexes of the source, by default one group of all. All of a group come before any of the next, and what
-            a descriptor is to the last bit depends on its group alone.
+        groups: indexes of the source, by default one group of all. Descriptors of a group come before those of the
+            next, and what a descriptor is to the last bit depends on its group alone.
         max_pixels: larger pictures are unreadable.
         workers: threads for decoding; by default one for each core.
 
     Yields:
-        (int64 [n] indexes, float32 [n, dims] their descriptors), or a picture that cannot be read.
+        (int64 [n] indexes, float32 [n, dims] their descriptors), or a picture that cannot be read, which may come
+        before pictures of an earlier group.
+
+    Raises:
+        ValueError: the mesh has devices of other processes, or a descriptor is not finite.
     """
+    if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+        raise ValueError("pictures are embedded on the devices of one process: take create_local_mesh()")
     inputs = jax.device_put(variables, replicated(mesh))
     by_orientation = {False: jax.jit(lambda variables: fold(model, variables)[1])(inputs)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)
@@ -69,7 +75,12 @@ def embed(
         arrays = {"images": batch.images} | ({"sizes": batch.sizes} if preset.ragged else {})
         on_devices = to_devices(arrays, mesh)
         vectors = run(by_orientation[batch.transposed], on_devices["images"], on_devices.get("sizes"))
-        return batch.index, np.asarray(vectors)[: len(batch.index)]
+        found = np.asarray(vectors)[: len(batch.index)]
+        if not np.isfinite(found).all():
+            row = int(np.argmin(np.isfinite(found).all(1)))
+            path = source.paths[batch.index[row]]
+            raise ValueError(f"the network gives {path} a descriptor that is not finite: are its weights finite?")
+        return batch.index, found
 
     # An accelerator should never wait. A CPU is faster at as many programs as it has cores than at one on all cores.
     in_flight = max(os.cpu_count() or 1, 2) if jax.default_backend() == "cpu" else 2

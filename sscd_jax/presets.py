@@ -33,6 +33,8 @@ class Preset:
     """Turn pictures upright as their EXIF orientation says; the official code ignores it."""
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))  # as in the name
         if self.mode not in get_args(Mode):
             raise ValueError(f"the mode of a preset is {self.mode}; choose one of {', '.join(get_args(Mode))}")
         if not 32 <= self.size <= 4096:

@@ -8,11 +8,12 @@
     manifest.json, errors.jsonl when all shards are whole
 
 The plan is what makes it resumable and shareable: whoever continues, alone or beside others, computes the same shards.
-Names end in `.unfinished-K` while process K writes a file.
+Names end in `.unfinished-...` while a process writes a file; what killed ones leave is removed at the end.
 """
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,16 +32,17 @@ class Shards:
         folder: of the descriptors; made if it is not there.
         provenance: what makes the vectors.
         dtype: of the vectors, float32 or float16.
-        process: of those that share the work; two have different ones.
+        source: of the pictures, an absolute path if it is one; descriptors of another are refused.
 
     Raises:
         ValueError: the folder holds something else, or descriptors of another kind.
     """
 
-    def __init__(self, folder: epath.PathLike, provenance: Provenance, dtype: str, process: int | str) -> None:
+    def __init__(self, folder: epath.PathLike, provenance: Provenance, dtype: str, source: str) -> None:
         folder = epath.Path(folder)
-        self.folder, self.provenance, self.dtype, self.process = folder, provenance, dtype, process
-        made_by = {"weights": provenance.weights, "preset": provenance.preset, "dtype": dtype}
+        self.folder, self.provenance, self.dtype = folder, provenance, dtype
+        self.process = uuid.uuid4().hex
+        made_by = {"weights": provenance.weights, "preset": provenance.preset, "dtype": dtype, "source": source}
         path = folder / PLAN / "made_by.json"
         if not path.is_file():
             if folder.exists() and any(f for f in folder.iterdir() if f.name != PLAN):
@@ -49,8 +51,11 @@ class Shards:
             self._create(path, json.dumps(made_by, indent=2))
         there = json.loads(path.read_text())
         if there != made_by:
-            before, now = ("{weights:.12} with preset {preset} in {dtype}".format(**m) for m in (there, made_by))
-            raise ValueError(f"{folder} holds descriptors of weights {before}, not {now}: name another folder")
+            before, now = (
+                "{source} by weights {weights:.12} with preset {preset} in {dtype}".format(**({"source": "?"} | m))
+                for m in (there, made_by)
+            )
+            raise ValueError(f"{folder} holds descriptors of {before}, not of {now}: name another folder")
 
     def plan(self, ids: Sequence[str], shard_size: int) -> int:
         """Adds the ids, one a line, that are not in the plan yet as new shards, and returns how many these are.
@@ -58,10 +63,10 @@ class Shards:
         Raises:
             ValueError: another process plans other pictures at the same time.
         """
-        known = {i for number in self.numbers() for i in self.planned(number)}
+        numbers = self.numbers()  # looked at once: another process may be planning the same
+        known = {i for number in numbers for i in self.planned(number)}
         new = [i for i in ids if i not in known]
-        first = len(self.numbers())
-        for number, start in enumerate(range(0, len(new), shard_size), first):
+        for number, start in enumerate(range(0, len(new), shard_size), max(numbers, default=-1) + 1):
             self.plan_shard(number, new[start : start + shard_size])
         return len(new)
 
@@ -88,12 +93,15 @@ class Shards:
         return (self.folder / f"ids-{shard_name(number)}.txt").is_file()
 
     def write(self, number: int, ids: Sequence[str], vectors: np.ndarray, errors: Sequence[Mapping[str, str]]) -> None:
-        """Writes a shard: ids and their vectors, float [n, D], and what has none."""
+        """Writes a shard, if it is not there: ids and their vectors, float [n, D], and what has none."""
+        if self.is_whole(number):  # another process was faster, and wrote the same
+            return
         name = shard_name(number)
         path = self.folder / f"errors-{name}.jsonl"
-        path.unlink(missing_ok=True)  # of an attempt that was cut short here
         if errors:
-            self._replace(path, lambda file: file.write(_json_lines(errors).encode()))
+            self._replace(path, lambda file: file.write(_json_lines(errors)))
+        elif path.exists():  # of an attempt that was cut short here
+            path.unlink()
         vectors = vectors.astype(self.dtype)
         self._replace(self.folder / f"vectors-{name}.npy", lambda file: np.save(file, vectors, allow_pickle=False))
         text = "".join(f"{i}\n" for i in ids)
@@ -114,10 +122,14 @@ class Shards:
             return None
         errors = [*errors, *(error for number in numbers for error in self.errors(number))]
         if errors:
-            self._replace(self.folder / "errors.jsonl", lambda file: file.write(_json_lines(errors).encode()))
+            self._replace(self.folder / "errors.jsonl", lambda file: file.write(_json_lines(errors)))
         if not any(map(self.ids, numbers)):
             raise ValueError(f"no picture could be read: {self.folder / 'errors.jsonl'} says why")
-        return self.write_manifest([len(self.ids(number)) for number in numbers], dims, len(errors))
+        made = self.write_manifest([len(self.ids(number)) for number in numbers], dims, len(errors))
+        for folder in (self.folder, self.folder / PLAN):  # what killed processes left
+            for path in folder.glob("*.unfinished-*"):
+                path.unlink(missing_ok=True)
+        return made
 
     def write_manifest(self, counts: Sequence[int], dims: int, errors: int) -> dict[str, Any]:
         """Writes and returns the manifest of shards of so many vectors, and of so many pictures without one."""
@@ -135,18 +147,25 @@ class Shards:
         return [json.loads(line) for line in _lines(path)] if path.is_file() else []
 
     def _replace(self, path: epath.Path, write: Callable[[Any], Any]) -> None:
-        unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
+        unfinished = self._unfinished(path)
         with unfinished.open("wb") as file:
             write(file)
             file.flush()
             if hasattr(file, "fileno"):  # a local file
                 os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            unfinished.replace(path)
+        except FileNotFoundError:  # another process has finished, and tidied up
+            if not path.exists():
+                raise
+
+    def _unfinished(self, path: epath.Path) -> epath.Path:
+        return path.with_name(f"{path.name}.unfinished-{self.process}")
 
     def _create(self, path: epath.Path, text: str) -> str:
         """Writes a file if there is none, and returns what is in it then."""
         if not path.exists():
-            unfinished = path.with_name(f"{path.name}.unfinished-{self.process}")
+            unfinished = self._unfinished(path)
             unfinished.write_text(text, encoding="utf-8")
             try:
                 os.link(unfinished, path)  # unlike a renaming, it replaces nothing
@@ -162,5 +181,6 @@ def _lines(path: epath.Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def _json_lines(rows: Sequence[Mapping[str, str]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _json_lines(rows: Sequence[Mapping[str, str]]) -> bytes:
+    # Names of files need not be Unicode; what is not becomes an escape that JSON has too.
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")

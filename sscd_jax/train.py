@@ -167,7 +167,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                         log.write()
                         validated = None
                         if validating:
-                            validated = validate(validating, model, state.variables, mesh)
+                            validated = validate(validating, model, state.variables)
                             log.write_validation(step, validated)
                         checkpoint.save(checkpoints, state, config, validated)
                         log.saved(step)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from sscd_jax.config import Validation
 from sscd_jax.data.inference import Unreadable
@@ -13,7 +13,7 @@ from sscd_jax.data.sources import Source, check_unique_ids, open_source
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embed import embed
 from sscd_jax.evaluation import disc
-from sscd_jax.mesh import check_divisible
+from sscd_jax.mesh import check_divisible, create_local_mesh
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset, choose
 
@@ -51,12 +51,21 @@ def open_validation(config: Validation) -> ValidationSet | None:
     return ValidationSet(queries, references, ground_truth, choose(config.preset, config.custom), config.batch_size)
 
 
-def validate(data: ValidationSet, model: SSCD, variables: Any, mesh: Mesh) -> dict[str, float]:
-    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbour search (official train.py validation)."""
+def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:
+    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbour search (official train.py validation).
+
+    Every host computes the whole.
+
+    Raises:
+        ValueError: no query or no reference can be read.
+    """
+    variables, mesh = jax.device_get(variables), create_local_mesh()
 
     def descriptors(source: Source) -> Descriptors:
         results = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
         batches = [result for result in results if not isinstance(result, Unreadable)]
+        if not batches:
+            raise ValueError(f"no picture of {source.name} can be read, which the validation needs")
         index, vectors = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         order = np.argsort(index)
         ids = [source.ids[i] for i in index[order]]

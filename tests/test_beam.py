@@ -1,5 +1,6 @@
 """The Beam pipeline on the DirectRunner writes the descriptors that `embed` writes."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -88,7 +89,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     shutil.copy(folder / "b" / "001.jpg", folder / "c.jpg")
     options = {"shard_size": 5, "batch_size": 8}
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
-    assert (summary["embedded"], summary["total"]) == (1, 55)
+    assert (summary["embedded"], summary["total_embedded"]) == (1, 55)
     shutil.copy(folder / "0.tar", folder / "3.tar")
     plan = [json.loads(line)["number"] for line in Path(plan_files(work, 5)).read_text().splitlines()]
     assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
@@ -102,6 +103,48 @@ def test_the_plan(work, folder):
     again = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
     assert again[:5] == plan
     assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")]}]
+
+
+def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
+    data = min(pictures.iterdir()).read_bytes()
+    with tarfile.open(folder / "odd.tar", "w") as archive:
+        for name in ("x.jpg", "x.jpeg", "two\nlines.jpg", "y.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    tarfile.open(folder / "empty.tar", "w").close()
+    assert command(work) == {"count": 39 + 2, "errors": 3, "out": work.out}
+    found = by_id(Path(work.out))
+    np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
+    reasons = [json.loads(line)["reason"] for path in Path(work.out).glob("errors-*") for line in path.open()]
+    assert "another picture has the same id" in reasons
+    assert "its name has a line break, or is no Unicode: rename it" in reasons
+
+
+def test_files_that_give_the_same_ids_are_refused(work, folder):
+    shutil.copy(folder / "b" / "000.jpg", folder / "b" / "000.png")
+    with pytest.raises(ValueError, match=r"b/000\.jpg and b/000\.png in .* give the same ids"):
+        plan_files(work, 5)
+    (folder / "b" / "000.png").unlink()
+    shutil.copy(folder / "0.tar", folder / "b.tar")
+    with pytest.raises(ValueError, match=r"b\.tar and a folder of that name"):
+        plan_files(work, 5)
+
+
+def test_new_files_beside_what_embed_did(work, folder):
+    shutil.rmtree(folder / "b")
+    (folder / "2020").mkdir()
+    data = next(Path(work.images).glob("*.tar"))
+    with tarfile.open(data) as archive:
+        picture = archive.extractfile(archive.getmembers()[0]).read()
+    (folder / "2020" / "x.jpg").write_bytes(picture)
+    for path in folder.glob("*.tar"):
+        path.unlink()
+    network = weights.load(work.weights)
+    write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), batch_size=8)
+    (folder / "2021.jpg").write_bytes(picture)
+    names = [name for line in Path(plan_files(work, 5)).read_text().splitlines() for name in json.loads(line)["names"]]
+    assert names == ["2021.jpg"]
 
 
 def test_what_cannot_work_ends_in_one_line(work, tmp_path):

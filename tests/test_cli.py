@@ -54,7 +54,7 @@ def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["embedded"] == 5
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
-    assert (len(errors), summary["total"]) == (summary["unreadable"], 5)
+    assert (len(errors), summary["total_embedded"]) == (summary["unreadable"], 5)
     assert {error["path"] for error in errors} == {str(folder / "text.jpg"), str(folder / "below" / "cut.jpg")}
     assert all(error["reason"] for error in errors)
     descriptors = Descriptors.read(out)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,7 +58,7 @@ def write(variables, folder, out, **options):
 
 def test_what_is_written(folder, variables, tmp_path):
     summary = write(variables, folder, tmp_path / "out")
-    assert (summary["embedded"], summary["unreadable"], summary["total"]) == (38, 2, 38)
+    assert (summary["embedded"], summary["unreadable"], summary["total_embedded"]) == (38, 2, 38)
     read = Descriptors.read(tmp_path / "out")
     assert list(read.ids) == [f"b/{i:03d}" for i in range(40) if i not in (13, 29)]
     assert read.provenance.preset == "short_48"
@@ -71,7 +72,7 @@ def test_what_is_written(folder, variables, tmp_path):
 
     before = files(tmp_path / "out")
     again = write(variables, folder, tmp_path / "out")
-    assert (again["embedded"], again["unreadable"], again["total"]) == (0, 0, 38), "nothing is left to do"
+    assert (again["embedded"], again["unreadable"], again["total_embedded"]) == (0, 0, 38), "nothing is left to do"
     assert files(tmp_path / "out") == before
 
 
@@ -102,7 +103,7 @@ def test_an_interrupted_run_goes_on(folder, variables, tmp_path, monkeypatch):
 def test_shares(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "whole")
     summaries = [write(variables, folder, tmp_path / "out", shard=(part, 3)) for part in (2, 0, 1)]
-    assert [s["total"] for s in summaries] == [None, None, 38], "the last one finishes"
+    assert [s["total_embedded"] for s in summaries] == [None, None, 38], "the last one finishes"
     assert sum(s["embedded"] for s in summaries) == 38
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     with pytest.raises(ValueError, match="there is no shard 3/3: they are 0/3 to 2/3"):
@@ -116,7 +117,7 @@ def test_only_new_pictures_are_embedded(folder, variables, tmp_path):
     (folder / "a.jpg").write_bytes(picture)
     (folder / "b" / "005.jpg").unlink()
     summary = write(variables, folder, tmp_path / "out")
-    assert (summary["embedded"], summary["total"]) == (1, 39)
+    assert (summary["embedded"], summary["total_embedded"]) == (1, 39)
     after = Descriptors.read(tmp_path / "out")
     assert list(after.ids) == [*before.ids, "a"]
     np.testing.assert_array_equal(after.vectors[:-1], before.vectors)
@@ -127,7 +128,7 @@ def test_pictures_that_went_away_before_their_turn(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out", shard=(1, 2))
     (folder / "b" / "000.jpg").unlink()
     summary = write(variables, folder, tmp_path / "out")
-    assert summary["total"] == 37
+    assert summary["total_embedded"] == 37
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
     assert errors[0] == {"path": "b/000", "reason": f"it is no longer in {folder}"}
 
@@ -142,6 +143,38 @@ def test_strict(folder, variables, tmp_path):
     assert len(Descriptors.read(tmp_path / "other").ids) == 38
 
 
+def test_strict_over_what_was_not(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"013\.jpg: not a picture of a known format"):
+        write(variables, folder, tmp_path / "out", strict=True)
+    summary = write(variables, folder, tmp_path / "out")
+    assert (summary["unreadable"], summary["total_unreadable"]) == (0, 2)
+
+
+def test_strict_about_what_went_away(folder, variables, tmp_path):
+    for name in ("013", "029"):
+        (folder / "b" / f"{name}.jpg").unlink()
+    write(variables, folder, tmp_path / "out", shard=(1, 2))
+    for path in sorted((folder / "b").iterdir())[:12]:
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="b/000: it is no longer in"):
+            write(variables, folder, tmp_path / "out", strict=True)
+
+
+def test_a_network_without_projection(folder, tmp_path):
+    model = build_model("resnet18", 0, width=8)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    write_descriptors(model, variables, open_source(str(folder)), PRESET, tmp_path / "out", **OPTIONS)
+    assert Descriptors.read(tmp_path / "out").vectors.shape == (38, 64)
+
+
+def test_weights_that_are_not_finite(folder, variables, tmp_path):
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+    with pytest.raises(ValueError, match=r"jpg a descriptor that is not finite: are its weights finite\?"):
+        write(broken, folder, tmp_path / "out")
+
+
 def test_limits(folder, variables, tmp_path):
     Image.new("RGB", (200, 200)).save(folder / "large.png")
     summary = write(variables, folder, tmp_path / "out", max_pixels=10_000)
@@ -154,7 +187,7 @@ def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):
     (folder / "two\nlines.jpg").write_bytes(picture)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(picture)
     summary = write(variables, folder, tmp_path / "out")
-    assert (summary["total"], summary["unreadable"]) == (38, 4)
+    assert (summary["total_embedded"], summary["unreadable"]) == (38, 4)
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
     assert "its name has a line break, or is no Unicode" in errors[0]["reason"]
 
@@ -169,8 +202,11 @@ def test_what_cannot_work_is_refused(folder, variables, tmp_path):
     (folder / "b" / "000.png").unlink()
     write(variables, folder, tmp_path / "out")
     changed = jax.tree.map(lambda leaf: leaf + 1e-6, variables)
-    with pytest.raises(ValueError, match="holds descriptors of weights"):
+    with pytest.raises(ValueError, match=r"holds descriptors of .*photos by weights"):
         write(changed, folder, tmp_path / "out")
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"holds descriptors of .*photos by weights.*, not of .*other by weights"):
+        write(variables, tmp_path / "other", tmp_path / "out")
 
 
 def test_float16(folder, variables, tmp_path):

@@ -21,7 +21,7 @@ VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 @pytest.fixture(params=["float32", "float16"])
 def folder(request, tmp_path):
     """Three shards, of which one is empty."""
-    shards = Shards(tmp_path / "d", Provenance("f" * 64, "small_288"), request.param, 0)
+    shards = Shards(tmp_path / "d", Provenance("f" * 64, "small_288"), request.param, "/photos")
     shards.plan([*IDS[:10], *"wxyz", *IDS[10:]], 10)
     shards.write(0, IDS[:10], VECTORS[:10], [])
     shards.write(1, [], VECTORS[:0], [])

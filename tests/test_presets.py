@@ -47,6 +47,7 @@ def test_names():
     assert Preset("short", 288, exif=True).name == "small_288_exif"
     assert Preset("skew", 64).name == "skew_64"
     assert Preset("crop", 224).name == "crop_224"
+    assert Preset("skew", 64, mean=(0, 0, 0)).name == Preset("skew", 64, mean=[0.0, 0.0, 0.0]).name
     assert Preset("long", 640, (0.0, 0.5, 1.0), exif=True).name == (
         "long_640_mean_0.0_0.5_1.0_std_0.229_0.224_0.225_exif"
     )

@@ -1,6 +1,9 @@
 """The folder of shards: planned once, whole or not there, refused where it is another's."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,9 +15,9 @@ MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
 IDS = [f"ä/{i}" for i in range(10)]
 
 
-def opened(folder, *, process=0, **changes) -> Shards:
-    options = {"weights": MADE_BY.weights, "preset": MADE_BY.preset, "dtype": "float32"} | changes
-    return Shards(folder, Provenance(options["weights"], options["preset"]), options["dtype"], process)
+def opened(folder, **changes) -> Shards:
+    options = {"weights": MADE_BY.weights, "preset": MADE_BY.preset, "dtype": "float32", "source": "/photos"} | changes
+    return Shards(folder, Provenance(options["weights"], options["preset"]), options["dtype"], options["source"])
 
 
 def vectors(count: int) -> np.ndarray:
@@ -26,13 +29,13 @@ def test_the_plan_stays(tmp_path):
     assert shards.plan(IDS, 4) == 10
     assert shards.numbers() == [0, 1, 2]
     assert [shards.planned(n) for n in range(3)] == [IDS[:4], IDS[4:8], IDS[8:]]
-    other = opened(tmp_path / "d", process=1)
+    other = opened(tmp_path / "d")
     assert other.plan([*reversed(IDS), "new"], 3) == 1
     assert [other.planned(n) for n in range(4)] == [IDS[:4], IDS[4:8], IDS[8:], ["new"]]
 
 
 def test_two_that_plan_at_once(tmp_path, monkeypatch):
-    one, other = opened(tmp_path / "d"), opened(tmp_path / "d", process=1)
+    one, other = opened(tmp_path / "d"), opened(tmp_path / "d")
     late = other.numbers()
     assert one.plan(IDS, 4) == 10
     monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had looked before
@@ -40,6 +43,42 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other pictures"):
         other.plan(["x", *IDS], 4)
     assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
+
+
+def test_many_that_plan_at_once(tmp_path):
+    """Processes that start while others are in the middle of planning."""
+    code = (
+        "import sys; from sscd_jax.shards import Shards; from sscd_jax.descriptors import Provenance;"
+        "Shards(sys.argv[1], Provenance('f' * 64, 'skew_320'), 'float32', '/photos').plan("
+        "[str(i) for i in range(20_000)], 50)"
+    )
+    running = []
+    for _ in range(4):
+        running.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "d")]))
+        time.sleep(0.1)
+    assert [process.wait() for process in running] == [0] * 4
+    shards = opened(tmp_path / "d")
+    assert [i for number in shards.numbers() for i in shards.planned(number)] == [str(i) for i in range(20_000)]
+
+
+def test_a_shard_that_is_whole_stays_as_it_is(tmp_path):
+    """Another process that has the same shard comes late, and could not read a picture."""
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS[:3], 4)
+    shards.write(0, IDS[:2], vectors(2), [{"path": "a", "reason": "b"}])
+    opened(tmp_path / "d").write(0, IDS[:1], vectors(1), [])
+    assert (shards.ids(0), shards.errors(0)) == (IDS[:2], [{"path": "a", "reason": "b"}])
+    assert len(np.load(tmp_path / "d" / "vectors-00000.npy")) == 2
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 10)
+    for name in ("vectors-00000.npy.unfinished-1", "plan/00000.txt.unfinished-2"):
+        (tmp_path / "d" / name).write_bytes(b"half")
+    shards.write(0, IDS, vectors(10), [])
+    shards.finish(4)
+    assert not list(tmp_path.rglob("*.unfinished*"))
 
 
 def test_the_manifest_comes_last(tmp_path):
@@ -76,8 +115,9 @@ def test_float16(tmp_path):
 def test_another_kind_or_another_folder_is_refused(tmp_path):
     opened(tmp_path / "d")
     opened(tmp_path / "d")
-    for change in ({"weights": "e" * 64}, {"preset": "small_288"}, {"dtype": "float16"}):
-        with pytest.raises(ValueError, match=r"holds descriptors of weights f{12} with preset skew_320 in float32"):
+    for change in ({"weights": "e" * 64}, {"preset": "small_288"}, {"dtype": "float16"}, {"source": "/other"}):
+        message = r"holds descriptors of /photos by weights f{12} with preset skew_320 in float32, not of"
+        with pytest.raises(ValueError, match=message):
             opened(tmp_path / "d", **change)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")

@@ -3,16 +3,22 @@
 Nothing is unpacked. What cannot be read is an OSError of that picture, which says why.
 """
 
+import bisect
 import functools
+import itertools
 import posixpath
 import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from etils import epath
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
+    *(".heic", ".heif", ".avif"),
+)
 MAX_BYTES = 1 << 30  # of one encoded picture
 
 
@@ -40,7 +46,7 @@ def open_archive(path: str) -> Archive | None:
 
 
 def _tar(path: str) -> Archive:
-    """A tar file, one picture or more for each key (webdataset's layout); what else is in it is passed over."""
+    """A tar file in webdataset's layout; what is no picture is passed over."""
     names: list[str] = []
     places: list[tuple[int, int] | str] = []  # offset and size, or why not
     length = epath.Path(path).stat().length
@@ -64,7 +70,7 @@ def _tar(path: str) -> Archive:
             file.seek(archive.offset)
             if any(file.read(tarfile.BLOCKSIZE)):  # the end is a block of zeros; tarfile takes damage for it too
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
-    except (tarfile.TarError, EOFError) as error:  # all that is known of the rest is that it is lost
+    except Exception as error:  # tarfile raises all kinds on hostile headers; of the rest is known only that it is lost
         places.append(f"the archive is damaged after {len(names)} pictures: {error}")
         names.append("?")
 
@@ -87,24 +93,22 @@ def _parquet(path: str) -> Archive:
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
     try:
-        file = pyarrow.parquet.ParquetFile(epath.Path(path).open("rb"))
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        with epath.Path(path).open("rb") as opened:
+            file = pyarrow.parquet.ParquetFile(opened)
+            schema, counts = file.schema_arrow, _row_counts(file)
+    except Exception as error:  # pyarrow raises all kinds on damaged metadata
         reason = f"the archive cannot be read: {error}"
 
         def fail(_: int) -> bytes:
             raise OSError(reason)
 
         return Archive(["?"], fail)
-
-    def is_binary(kind: pyarrow.DataType) -> bool:
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
     columns = {}
-    for field in file.schema_arrow:
+    for field in schema:
         if pyarrow.types.is_struct(field.type):
-            if any(inner.name == "bytes" and is_binary(inner.type) for inner in field.type):
+            if any(inner.name == "bytes" and _is_binary(inner.type) for inner in field.type):
                 columns[field.name] = f"{field.name}.bytes"
-        elif is_binary(field.type):
+        elif _is_binary(field.type):
             columns[field.name] = field.name
     if len(columns) != 1:
         found = ", ".join(columns) or "none"
@@ -112,26 +116,39 @@ def _parquet(path: str) -> Archive:
             f"{path}: one column should hold encoded pictures, binary or with a field bytes; found {found}"
         )
     ((name, column),) = columns.items()
-    first = [0]
-    for group in range(file.num_row_groups):
-        first.append(first[-1] + file.metadata.row_group(group).num_rows)
-
-    @functools.lru_cache(2)  # neighbours are read one after the other
-    def rows(group: int) -> "pyarrow.ChunkedArray":
-        return file.read_row_group(group, columns=[column])[name]
-
-    lock = threading.Lock()
+    first = [0, *itertools.accumulate(counts)]
 
     def read(k: int) -> bytes:
-        group = next(g for g in range(len(first)) if first[g + 1] > k)
-        with lock:
-            try:
-                value = rows(group)[k - first[group]].as_py()
-            except (pyarrow.ArrowInvalid, OSError) as error:
-                raise OSError(f"row group {group} is damaged: {error}") from error
+        group = bisect.bisect_right(first, k) - 1
+        try:
+            with _LOCK:
+                value = _row_group(path, group, name, column)[k - first[group]].as_py()
+        except Exception as error:
+            raise OSError(f"row group {group} is damaged: {error}") from error
         value = value["bytes"] if isinstance(value, dict) else value
         if value is None:
             raise OSError("the row has no bytes")
         return value
 
     return Archive([f"{row:08d}" for row in range(first[-1])], read)
+
+
+def _row_counts(file: Any) -> list[int]:
+    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+
+_LOCK = threading.Lock()
+
+
+@functools.lru_cache(4)  # of all files together: neighbours are read one after the other
+def _row_group(path: str, group: int, name: str, column: str) -> Any:
+    import pyarrow.parquet
+
+    with epath.Path(path).open("rb") as opened:
+        return pyarrow.parquet.ParquetFile(opened).read_row_group(group, columns=[column])[name]

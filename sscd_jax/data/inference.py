@@ -1,5 +1,6 @@
 """Pictures for inference: decoded by threads, resized by the preset, laid into arrays of few shapes."""
 
+import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,7 +68,11 @@ def inference_batches(
     """
     canvases = preset.canvases()
     capacity = {(h, w): max(batch_size * preset.size**2 // (h * w) // multiple, 1) * multiple for h, w in canvases}
-    loading = _load(source, groups, preset, max_pixels=max_pixels, workers=workers, ahead=2 * batch_size)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}; it must be positive")
+    ahead = 2 * max(batch_size, workers)
+    loading = _load(source, groups, preset, max_pixels=max_pixels, workers=workers, ahead=ahead)
     waiting: dict[tuple[bool, tuple[int, int]], list[tuple[int, np.ndarray]]] = {
         (transposed, canvas): [] for transposed in (False, True) for canvas in canvases
     }
@@ -121,13 +126,13 @@ def _load(
     preset: Preset,
     *,
     max_pixels: int,
-    workers: int | None,
+    workers: int,
     ahead: int,
 ) -> Iterator[tuple[int, tuple[np.ndarray, bool] | str] | None]:
     """(index, (pixels, whether transposed) or why it cannot be read) in order; None after each group."""
     load = partial(_load_one, source, preset, max_pixels)
     pending: deque[tuple[int, Future] | None] = deque()
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    pool = ThreadPoolExecutor(workers)
 
     def first() -> tuple[int, tuple[np.ndarray, bool] | str] | None:
         one = pending.popleft()
@@ -150,7 +155,11 @@ def _load_one(source: Source, preset: Preset, max_pixels: int, index: int) -> tu
     try:
         picture = open_picture(source.load(index), exif=preset.exif, max_pixels=max_pixels)
         picture = apply_preset(picture, preset)
+    except MemoryError:
+        return "it does not fit into memory"
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # it is not the picture's fault, and none after it could be read
         return str(error)
     transposed = preset.ragged and picture.height > picture.width
     if transposed:

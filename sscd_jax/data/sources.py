@@ -7,6 +7,7 @@ examples that it would have seen.
 import bisect
 import difflib
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +18,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from sscd_jax.data.archives import PICTURES, open_archive
+from sscd_jax.data.archives import MAX_BYTES, PICTURES, Archive, open_archive
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -50,7 +51,7 @@ class Source:
         Raises:
             OSError: it cannot be read.
         """
-        return epath.Path(self.paths[index]).read_bytes() if self.record is None else self.record(index)
+        return _read(self.paths[index]) if self.record is None else self.record(index)
 
     def read(self, index: "tf.Tensor") -> "tf.Tensor":
         """The same in a graph: int64 scalar to scalar string."""
@@ -93,7 +94,10 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
         photographs = photograph_paths()
         return Source(source, list(photographs), [str(path) for path in photographs.values()])
-    return open_files(source, *list_files(source))
+    opened = open_files(source, *list_files(source))
+    if not len(opened):
+        raise ValueError(f"no pictures in {source}: looked for names that end in {', '.join(PICTURES)}")
+    return opened
 
 
 def list_files(source: str) -> tuple[list[str], list[str]]:
@@ -124,19 +128,19 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
     if not paths:
         endings = ", ".join(PICTURES + ARCHIVES)
         raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
-    prefix = os.path.join(folder, "")
+    prefix = os.path.join(str(epath.Path(folder)), "")  # as the paths have it: photos/ for ./photos
     return [path.removeprefix(prefix) for path in paths], paths
 
 
 def _list(file: str) -> tuple[list[str], list[str]]:
     try:
-        lines = epath.Path(file).read_text(encoding="utf-8").splitlines()
+        lines = epath.Path(file).read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"no paths in {file}: it should have one a line")
-    return names, [os.path.join(os.path.dirname(file), name) for name in names]
+    return names, [name if "://" in name else os.path.join(os.path.dirname(file), name) for name in names]
 
 
 def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
@@ -154,7 +158,13 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
     for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
         stem = os.path.splitext(name)[0]
         firsts.append(len(ids))
-        if archive := open_archive(path):
+        try:
+            archive = open_archive(path)
+        except ValueError as error:  # a table of something else, which a folder may hold
+            if len(paths) == 1:
+                raise
+            archive = _unreadable(str(error))
+        if archive:
             ids += [f"{stem}/{inside}" for inside in archive.names]
             places += [f"{path}/{inside}" for inside in archive.names]
             readers.append(archive.read)
@@ -162,8 +172,6 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
             ids.append(stem)
             places.append(path)
             readers.append(partial(_read, path))
-    if not ids:
-        raise ValueError(f"no pictures in {source}: looked for names that end in {', '.join(PICTURES)}")
 
     def record(index: int) -> bytes:
         file = bisect.bisect_right(firsts, index) - 1
@@ -172,7 +180,20 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
     return Source(source, ids, places, record)
 
 
-def _read(path: str, _: int) -> bytes:
+def _unreadable(reason: str) -> Archive:
+    def fail(_: int) -> bytes:
+        raise OSError(reason)
+
+    return Archive(["?"], fail)
+
+
+def _read(path: str, _: int = 0) -> bytes:
+    if "://" not in path:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise OSError(f"it has {status.st_size} bytes, more than {MAX_BYTES}")
     return epath.Path(path).read_bytes()
 
 

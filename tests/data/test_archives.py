@@ -1,6 +1,7 @@
 """Tar files and Parquet files as sources: every picture, in its place, and a reason for each that is lost."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -123,6 +124,36 @@ def test_parquet(encoded, tmp_path, form):
     assert list(found.values()) == [data for data in values if data]
     order = np.random.default_rng(0).permutation(40)
     assert all(source.load(i) == values[i] for i in order if values[i])
+
+
+def test_many_parquet_files_keep_nothing_open(encoded, tmp_path):
+    for number in range(30):
+        pq.write_table(pa.table({"image": encoded[:2]}), tmp_path / f"{number:02d}.parquet")
+    before = len(os.listdir("/proc/self/fd"))
+    source = open_source(str(tmp_path))
+    assert list(contents(source).values()) == encoded[:2] * 30
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_table_of_something_else_among_pictures(encoded, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded[0])
+    pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": ["a cat"]}), tmp_path / "metadata.parquet")
+    found = contents(open_source(str(tmp_path)))
+    assert found["a"] == encoded[0]
+    assert "one column should hold encoded pictures" in str(found["metadata/?"])
+
+
+def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
+    path = tmp_path / "x.tar"
+    for headers in ({"GNU.sparse.map": "a,b", "GNU.sparse.size": "x"}, {"GNU.sparse.major": "1"}, {"size": "-1"}):
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            for name, extra in (("0.jpg", {}), ("1.jpg", headers), ("2.jpg", {})):
+                info = tarfile.TarInfo(name)
+                info.size, info.pax_headers = len(encoded[0]), extra
+                archive.addfile(info, io.BytesIO(encoded[0]))
+        found = contents(open_source(str(path)))
+        assert found["x/0"] == encoded[0]
+        assert "x/2" in found or "x/?" in found, "what is lost is said"
 
 
 def test_parquet_that_cannot_be_read(encoded, tmp_path, monkeypatch):

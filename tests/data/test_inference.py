@@ -1,6 +1,8 @@
 """Batches of pictures: the shapes of the preset's canvases, everything in them once, groups in order."""
 
+import errno
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -93,6 +95,29 @@ def test_limits_are_reasons():
     assert one == Unreadable(0, "100 x 100 are too many pixels: over 9999")
     (one,) = batches([(400, 10)])
     assert one == Unreadable(0, "400 x 10 pixels: presets that keep the aspect end at 1:32")
+
+
+def test_no_file_handles_are_no_reason():
+    def record(_: int) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    one = Source("made", ["a"], ["a"], record)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(inference_batches(one, [[0]], PRESET, batch_size=1))
+
+
+def test_as_many_threads_as_asked_for():
+    barrier = threading.Barrier(6, timeout=20)
+    made = source([(32, 32)] * 6)
+
+    def record(index: int) -> bytes:
+        barrier.wait()
+        return made.load(index)
+
+    waiting = Source("made", made.ids, made.paths, record)
+    assert len(list(inference_batches(waiting, [range(6)], PRESET, batch_size=1, workers=6))) == 6
+    with pytest.raises(ValueError, match="--workers is 0; it must be positive"):
+        list(inference_batches(waiting, [range(6)], PRESET, batch_size=1, workers=0))
 
 
 def test_an_error_of_ours_is_not_a_reason(monkeypatch):

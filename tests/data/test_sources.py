@@ -1,6 +1,7 @@
 """Folders, lists and TFDS data sets as sources."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -38,6 +39,35 @@ def test_list(pictures, tmp_path):
     listing.unlink()
     assert source.ids == [name.removesuffix(".jpg") for name in reversed(names)]
     assert contents(source)[0] == (pictures / names[2]).read_bytes()
+
+
+@pytest.mark.parametrize("spelling", ["photos", "./photos", "photos/", "photos//", "../here/photos"])
+def test_ids_do_not_depend_on_how_a_folder_is_spelt(pictures, tmp_path, monkeypatch, spelling):
+    (tmp_path / "here" / "photos" / "b").mkdir(parents=True)
+    (tmp_path / "here" / "photos" / "b" / "a.jpg").write_bytes(files(pictures)[0].read_bytes())
+    monkeypatch.chdir(tmp_path / "here")
+    assert open_source(spelling).ids == ["b/a"]
+
+
+def test_lists_with_odd_names(pictures, tmp_path):
+    data = files(pictures)[0].read_bytes()
+    (tmp_path / "a\u2028b.jpg").write_bytes(data)
+    (tmp_path / "list.txt").write_text(
+        f"a\u2028b.jpg\r\n{tmp_path}/a\u2028b.jpg\ngs://bucket/c.jpg\n", encoding="utf-8"
+    )
+    source = open_source(str(tmp_path / "list.txt"))
+    assert source.paths == [f"{tmp_path}/a\u2028b.jpg"] * 2 + ["gs://bucket/c.jpg"]
+    assert source.load(0) == data
+
+
+def test_what_is_no_file_or_too_large_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with (tmp_path / "b.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    source = open_source(str(tmp_path))
+    for index, reason in enumerate(["no regular file", "1099511627776 bytes, more than"]):
+        with pytest.raises(OSError, match=reason):
+            source.load(index)
 
 
 def test_sample_is_photographs():

@@ -18,7 +18,8 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
     .hdf5     datasets vectors (float32) and image_names, as isc2021's write_hdf5_descriptors; with `references` query,
               reference, query_ids and reference_ids, as its convert_track2_format.py: a submission to ISC2021
 
-    All but .faiss and a submission take the memory of one shard. Written under another name first.
+    .npy and .parquet take the memory of one shard, .hdf5 that of one and all ids, the others that of all. Written
+    under another name first.
 
     Args:
         folder: of descriptors; the queries where `references` are given.

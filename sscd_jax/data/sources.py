@@ -268,7 +268,7 @@ def _packed(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> A
     path = folder / "sscd_jax" / f"{split}-{count}.array_record"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
+        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
         writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
         note = f"copying {folder} once, to read it at random (not needed for file_format array_record)"
         for data in tqdm(encoded, total=count, desc=note):

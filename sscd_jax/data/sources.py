@@ -8,6 +8,7 @@ import bisect
 import difflib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -121,7 +122,7 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
 def _folder(folder: str) -> tuple[list[str], list[str]]:
     paths = sorted(
         os.path.join(parent, name)
-        for parent, _, names in epath.Path(folder).walk()
+        for parent, _, names in epath.Path(folder).walk(on_error=_report)
         for name in names
         if name.lower().endswith(PICTURES + ARCHIVES)
     )
@@ -130,6 +131,10 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
         raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
     prefix = os.path.join(str(epath.Path(folder)), "")  # as the paths have it: photos/ for ./photos
     return [path.removeprefix(prefix) for path in paths], paths
+
+
+def _report(error: OSError) -> None:
+    print(f"{error.filename} cannot be searched, its pictures are left out: {error.strerror}", file=sys.stderr)
 
 
 def _list(file: str) -> tuple[list[str], list[str]]:

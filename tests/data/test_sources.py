@@ -1,5 +1,6 @@
 """Folders, lists and TFDS data sets as sources."""
 
+import errno
 import io
 import os
 
@@ -47,6 +48,21 @@ def test_ids_do_not_depend_on_how_a_folder_is_spelt(pictures, tmp_path, monkeypa
     (tmp_path / "here" / "photos" / "b" / "a.jpg").write_bytes(files(pictures)[0].read_bytes())
     monkeypatch.chdir(tmp_path / "here")
     assert open_source(spelling).ids == ["b/a"]
+
+
+def test_folders_that_cannot_be_searched_are_named(pictures, tmp_path, monkeypatch, capsys):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jpg").write_bytes(files(pictures)[0].read_bytes())
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert open_source(str(tmp_path)).ids == ["a"]
+    assert f"{tmp_path / 'closed'} cannot be searched" in capsys.readouterr().err
 
 
 def test_lists_with_odd_names(pictures, tmp_path):

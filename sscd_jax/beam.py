@@ -71,7 +71,7 @@ def plan_files(work: Work, shard_size: int) -> str:
     """Adds shards for files that are not in the plan yet, and returns the path of the plan, a line for each shard.
 
     Raises:
-        ValueError: as `list_files`.
+        ValueError: as `list_files`; two files give the same ids; the folder was written by something else.
     """
     out = epath.Path(work.out)
     path = out / PLAN / FILES
@@ -92,8 +92,11 @@ def plan_files(work: Work, shard_size: int) -> str:
     stems: dict[str, str] = {}
     for name, place in zip(*list_files(work.images), strict=True):
         stem, is_archive = os.path.splitext(name)[0], place.lower().endswith(ARCHIVES)
-        if other := stems.setdefault(stem, name) != name and stems[stem]:
-            raise ValueError(f"{other} and {name} in {work.images} give the same ids: rename or remove one of them")
+        if stem in stems:
+            raise ValueError(
+                f"{stems[stem]} and {name} in {work.images} give the same ids: rename or remove one of them"
+            )
+        stems[stem] = name
         if name not in known and (f"{stem}/" if is_archive else stem) not in embedded:
             (archives if is_archive else pictures).append((name, place))
     if mixed := {parent for stem in stems for parent in _parents(stem)} & {*stems}:

@@ -149,7 +149,7 @@ class Validation:
     custom: Preset = OFFICIAL_VALIDATION
     """The preset custom, by default that of the official validation."""
     batch_size: int = 256
-    """Pictures a batch, over all devices."""
+    """Pictures a batch, over the devices of a host; every host computes the whole."""
 
     def __post_init__(self) -> None:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]

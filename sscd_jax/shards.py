@@ -1,6 +1,6 @@
 """The folder of descriptors that `embed` writes: planned first, then shard by shard, each whole or not there.
 
-    plan/made_by.json           provenance and dtype: descriptors of another kind are refused
+    plan/made_by.json           weights, preset, dtype and source: descriptors of another kind are refused
     plan/00000.txt ...          ids of the pictures of a shard, fixed before any is embedded
     vectors-00000.npy           their descriptors, less those that could not be read
     ids-00000.txt               ids of the rows; written last of a shard, and says that it is whole
@@ -128,7 +128,8 @@ class Shards:
         made = self.write_manifest([len(self.ids(number)) for number in numbers], dims, len(errors))
         for folder in (self.folder, self.folder / PLAN):  # what killed processes left
             for path in folder.glob("*.unfinished-*"):
-                path.unlink(missing_ok=True)
+                if path.with_name(path.name.split(".unfinished-")[0]).exists():  # else one is being written now
+                    path.unlink(missing_ok=True)
         return made
 
     def write_manifest(self, counts: Sequence[int], dims: int, errors: int) -> dict[str, Any]:
@@ -169,11 +170,10 @@ class Shards:
             unfinished.write_text(text, encoding="utf-8")
             try:
                 os.link(unfinished, path)  # unlike a renaming, it replaces nothing
-                unfinished.unlink()
-            except FileExistsError:  # another process was faster
-                unfinished.unlink()
-            except OSError:  # a file system without links, or no local one
-                unfinished.replace(path)
+            except OSError:  # another process was faster; else a file system without links, or no local one
+                if not path.exists():
+                    unfinished.replace(path)
+            unfinished.unlink(missing_ok=True)
         return path.read_text(encoding="utf-8")
 
 

@@ -37,7 +37,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
     """
     if not config.queries:
         return None
-    check_divisible(config.batch_size, "--validation.batch-size")
+    check_divisible(config.batch_size, "--validation.batch-size", jax.local_device_count())
     queries, references = open_source(config.queries), open_source(config.references)
     check_unique_ids(queries)
     check_unique_ids(references)

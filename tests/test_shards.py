@@ -77,8 +77,10 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     for name in ("vectors-00000.npy.unfinished-1", "plan/00000.txt.unfinished-2"):
         (tmp_path / "d" / name).write_bytes(b"half")
     shards.write(0, IDS, vectors(10), [])
+    at_work = tmp_path / "d" / "vectors-00001.npy.unfinished-3"
+    at_work.write_bytes(b"of a shard that another process has planned since")
     shards.finish(4)
-    assert not list(tmp_path.rglob("*.unfinished*"))
+    assert list(tmp_path.rglob("*.unfinished*")) == [at_work]
 
 
 def test_the_manifest_comes_last(tmp_path):

@@ -65,6 +65,10 @@ def inference_batches(
         multiple: of which the number of rows must be.
         max_pixels: larger pictures are unreadable.
         workers: threads; by default one for each core.
+
+    Raises:
+        ValueError: there are no workers.
+        OSError: the process may open no more files.
     """
     canvases = preset.canvases()
     capacity = {(h, w): max(batch_size * preset.size**2 // (h * w) // multiple, 1) * multiple for h, w in canvases}

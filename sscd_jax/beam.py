@@ -120,7 +120,7 @@ def _parents(one: str) -> list[str]:
 
 
 class EmbedShard(beam.DoFn):
-    """The files of a shard to its descriptors on disk: yields (number, embedded, unreadable, dims)."""
+    """The files of a shard to its descriptors on disk: yields (number, how many, their length)."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -130,7 +130,7 @@ class EmbedShard(beam.DoFn):
         self.model, self.variables = weights.load(self.work.weights)
         self.provenance = made_by(self.variables, self.work.preset, self.work.images)
 
-    def process(self, files: Files) -> Iterator[tuple[int, int, int, int]]:
+    def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
         # A runner may give a shard to two workers at once; they write the same, under different names at first.
         shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
         if not shards.is_whole(files.number):
@@ -144,8 +144,7 @@ class EmbedShard(beam.DoFn):
             ):
                 beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
                 beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
-        embedded, unreadable = len(shards.ids(files.number)), len(shards.errors(files.number))
-        yield files.number, embedded, unreadable, output_dims(self.model)
+        yield files.number, len(shards.ids(files.number)), output_dims(self.model)
 
 
 def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
@@ -164,16 +163,17 @@ def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
     return Source(source.name, [source.ids[index] for index in kept], paths, lambda k: source.load(kept[k])), errors
 
 
-def finish(work: Work, done: list[tuple[int, int, int, int]]) -> str:
-    """Writes the manifest when all shards are whole; returns what it says, in JSON."""
+def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
+    """Writes the manifest; returns what it says, in JSON.
+
+    Raises:
+        ValueError: no picture could be read, or `embed` is at work in the folder.
+    """
     _, variables = weights.load(work.weights)
     shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
-    counts = {number: (embedded, unreadable) for number, embedded, unreadable, _ in done}
-    for number in shards.numbers():
-        if number not in counts:  # one that `embed` added
-            counts[number] = len(shards.ids(number)), len(shards.errors(number))
-    embedded, unreadable = zip(*(counts[number] for number in sorted(counts)), strict=True)
-    manifest = shards.write_manifest(embedded, done[0][3], sum(unreadable))
+    manifest = shards.finish(done[0][2], counts={number: count for number, count, _ in done})
+    if manifest is None:
+        raise ValueError(f"{work.out}: `sscd-jax embed` has planned shards that are not whole: let it end, then again")
     return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
 
 

@@ -86,7 +86,7 @@ def write_descriptors(
         for one, path in zip(source.ids, source.paths, strict=True)
         if not is_line(one)
     ]
-    before = (error for number in shards.numbers() for error in shards.errors(number) if shards.is_whole(number))
+    before = (error for number in sorted(shards.whole()) for error in shards.errors(number))
     if strict and (first := next(itertools.chain(unnamable, before), None)):
         raise ValueError("{path}: {reason}".format(**first))
     shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
@@ -96,14 +96,16 @@ def write_descriptors(
 
     start = time.perf_counter()
     numbers = shards.numbers()[part::parts]
-    todo = [number for number in numbers if not shards.is_whole(number)]
+    whole = shards.whole()
+    todo = [number for number in numbers if number not in whole]
     total, left = (sum(len(shards.planned(number)) for number in some) for some in (numbers, todo))
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
-    embedded, unreadable = 0, len(unnamable)
-    with tqdm(total=total, initial=total - left, desc="embed", unit="image", dynamic_ncols=True) as bar:
-        for count, errors in compute_shards(
-            model, variables, source, preset, shards, todo, mesh=create_local_mesh(), **options
-        ):
+    embedded, unreadable = 0, 0
+    with tqdm(
+        total=total + len(unnamable), initial=total - left, desc="embed", unit="image", dynamic_ncols=True
+    ) as bar:
+        work = compute_shards(model, variables, source, preset, shards, todo, mesh=create_local_mesh(), **options)
+        for count, errors in itertools.chain([(len(unnamable), unnamable)], work):
             for number, error in enumerate(errors, unreadable):
                 if strict:
                     raise ValueError("{path}: {reason}".format(**error))

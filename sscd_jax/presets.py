@@ -11,9 +11,8 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 LONGEST_ASPECT = 32
-# Canvases are so many times longer than wide: dense where photographs are (1, 4:3, 3:2, 16:9), doubling beyond.
-_ASPECTS = (1, 4 / 3, 3 / 2, 16 / 9, 9 / 4, 3, 4, 8, 16, LONGEST_ASPECT)
-_STRIDE = 32  # of the network: smaller steps than this do not make a smaller last map
+# Long and short side of the canvases: those of photographs, and beyond them doubling.
+_ASPECTS = ((1, 1), (4, 3), (3, 2), (16, 9), (9, 4), (3, 1), (4, 1), (8, 1), (16, 1), (LONGEST_ASPECT, 1))
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,14 @@ class Preset:
         if not self.ragged:
             return [(self.size, self.size)]
         if self.mode == "short":
-            return [(self.size, _round_up(int(self.size * aspect))) for aspect in _ASPECTS]
-        heights = {min(_round_up(self.size / aspect + 0.5), self.size) for aspect in _ASPECTS}
+            return sorted({(self.size, _round_up(int(self.size * long / short))) for long, short in _ASPECTS})
+        heights = {min(_round_up(int(self.size / long * short + 0.5)), self.size) for long, short in _ASPECTS}
         return [(height, self.size) for height in sorted(heights)]
 
 
-def _round_up(side: float) -> int:
-    """To a multiple of the network's stride."""
-    return math.ceil(side / _STRIDE) * _STRIDE
+def _round_up(side: int) -> int:
+    """To a multiple of 8: photographs are a few pixels more or less than their aspect says."""
+    return -(-side // 8) * 8
 
 
 PRESETS = {

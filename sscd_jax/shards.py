@@ -11,6 +11,7 @@ The plan is what makes it resumable and shareable: whoever continues, alone or b
 Names end in `.unfinished-...` while a process writes a file; what killed ones leave is removed at the end.
 """
 
+import itertools
 import json
 import os
 import uuid
@@ -82,11 +83,15 @@ class Shards:
 
     def numbers(self) -> list[int]:
         """Of all shards of the plan."""
-        return sorted(int(path.stem) for path in (self.folder / PLAN).glob("*.txt"))
+        return sorted(self._numbers(f"{PLAN}/*.txt"))
 
     def planned(self, number: int) -> list[str]:
         """Ids of a shard."""
         return _lines(self.folder / PLAN / f"{shard_name(number)}.txt")
+
+    def whole(self) -> set[int]:
+        """Numbers of the shards that have been written, by one look at the folder."""
+        return set(self._numbers("ids-*.txt"))
 
     def is_whole(self, number: int) -> bool:
         """Whether a shard has been written."""
@@ -107,35 +112,45 @@ class Shards:
         text = "".join(f"{i}\n" for i in ids)
         self._replace(self.folder / f"ids-{name}.txt", lambda file: file.write(text.encode()))
 
-    def finish(self, dims: int, errors: Sequence[Mapping[str, str]] = ()) -> dict[str, Any] | None:
+    def finish(
+        self, dims: int, errors: Sequence[Mapping[str, str]] = (), counts: Mapping[int, int] | None = None
+    ) -> dict[str, Any] | None:
         """Writes the manifest if all shards are whole, and returns it; None while some are not.
 
         Args:
             dims: length of a descriptor.
             errors: besides those of the shards.
+            counts: vectors of each shard of which that is known; the others are read.
 
         Raises:
             ValueError: no picture could be read.
         """
         numbers = self.numbers()
-        if not all(map(self.is_whole, numbers)):
+        if not self.whole().issuperset(numbers):
             return None
-        errors = [*errors, *(error for number in numbers for error in self.errors(number))]
-        if errors:
-            self._replace(self.folder / "errors.jsonl", lambda file: file.write(_json_lines(errors)))
-        if not any(map(self.ids, numbers)):
-            raise ValueError(f"no picture could be read: {self.folder / 'errors.jsonl'} says why")
-        made = self.write_manifest([len(self.ids(number)) for number in numbers], dims, len(errors))
+        lost, parts = 0, sorted(self._numbers("errors-*.jsonl"))
+
+        def join(file: Any) -> None:  # one part after the other: of a large collection all may not fit into memory
+            nonlocal lost
+            for some in itertools.chain([errors], map(self.errors, parts)):
+                file.write(_json_lines(some))
+                lost += len(some)
+
+        path = self.folder / "errors.jsonl"
+        if errors or parts:
+            self._replace(path, join)
+        else:
+            path.unlink(missing_ok=True)  # of a time when there were some
+        counts = counts or {}
+        rows = [counts[number] if number in counts else len(self.ids(number)) for number in numbers]
+        if not any(rows):
+            raise ValueError(f"no picture could be read: {path} says why")
+        made = manifest(rows, dims, self.dtype, self.provenance, errors=lost)
+        self._replace(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
         for folder in (self.folder, self.folder / PLAN):  # what killed processes left
             for path in folder.glob("*.unfinished-*"):
                 if path.with_name(path.name.split(".unfinished-")[0]).exists():  # else one is being written now
                     path.unlink(missing_ok=True)
-        return made
-
-    def write_manifest(self, counts: Sequence[int], dims: int, errors: int) -> dict[str, Any]:
-        """Writes and returns the manifest of shards of so many vectors, and of so many pictures without one."""
-        made = manifest(counts, dims, self.dtype, self.provenance, errors=errors)
-        self._replace(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
         return made
 
     def ids(self, number: int) -> list[str]:
@@ -143,17 +158,18 @@ class Shards:
         return _lines(self.folder / f"ids-{shard_name(number)}.txt")
 
     def errors(self, number: int) -> list[dict[str, str]]:
-        """Of a shard that is whole: path and reason."""
+        """What could not be read of a shard that is whole: path and reason."""
         path = self.folder / f"errors-{shard_name(number)}.jsonl"
         return [json.loads(line) for line in _lines(path)] if path.is_file() else []
 
+    def _numbers(self, pattern: str) -> list[int]:
+        """Of files by their names, in one look at their folder."""
+        folder, name = (self.folder / pattern).parent, epath.Path(pattern).name
+        return [int(path.stem.split("-")[-1]) for path in folder.glob(name)]
+
     def _replace(self, path: epath.Path, write: Callable[[Any], Any]) -> None:
         unfinished = self._unfinished(path)
-        with unfinished.open("wb") as file:
-            write(file)
-            file.flush()
-            if hasattr(file, "fileno"):  # a local file
-                os.fsync(file.fileno())
+        _write(unfinished, write)
         try:
             unfinished.replace(path)
         except FileNotFoundError:  # another process has finished, and tidied up
@@ -167,7 +183,7 @@ class Shards:
         """Writes a file if there is none, and returns what is in it then."""
         if not path.exists():
             unfinished = self._unfinished(path)
-            unfinished.write_text(text, encoding="utf-8")
+            _write(unfinished, lambda file: file.write(text.encode()))
             try:
                 os.link(unfinished, path)  # unlike a renaming, it replaces nothing
             except OSError:  # another process was faster; else a file system without links, or no local one
@@ -175,6 +191,14 @@ class Shards:
                     unfinished.replace(path)
             unfinished.unlink(missing_ok=True)
         return path.read_text(encoding="utf-8")
+
+
+def _write(path: epath.Path, write: Callable[[Any], Any]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        if hasattr(file, "fileno"):  # a local file
+            os.fsync(file.fileno())
 
 
 def _lines(path: epath.Path) -> list[str]:

@@ -71,7 +71,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
         np.testing.assert_allclose(vector, embed[one], atol=2e-6)
     provenance = Descriptors.read(work.out).provenance
     assert provenance == Descriptors.read(tmp_path / "embed").provenance
-    (line,) = (json.loads(line) for path in Path(work.out).glob("errors-*.jsonl") for line in path.open())
+    (line,) = map(json.loads, (Path(work.out) / "errors.jsonl").open())
     assert line["path"].endswith("003.jpg")
 
     # Again with a new archive and a new picture: only these are computed.
@@ -116,7 +116,7 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
     assert command(work) == {"count": 39 + 2, "errors": 3, "out": work.out}
     found = by_id(Path(work.out))
     np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
-    reasons = [json.loads(line)["reason"] for path in Path(work.out).glob("errors-*") for line in path.open()]
+    reasons = [json.loads(line)["reason"] for line in (Path(work.out) / "errors.jsonl").open()]
     assert "another picture has the same id" in reasons
     assert "its name has a line break, or is no Unicode: rename it" in reasons
 

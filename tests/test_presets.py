@@ -92,6 +92,14 @@ def test_few_canvases(preset):
     assert PRESETS["skew_320"].canvases() == [(320, 320)]
 
 
+@pytest.mark.parametrize("sides", [(4000, 3000), (640, 480), (6000, 4000), (1024, 683), (1920, 1080), (1280, 720)])
+def test_usual_photographs_fill_their_canvas(sides):
+    for preset in (PRESETS["small_288"], PRESETS["long_800"]):
+        width, height = preset.resized(*sides)
+        canvas = next(c for c in preset.canvases() if c[0] >= height and c[1] >= width)
+        assert width * height > 0.98 * canvas[0] * canvas[1]
+
+
 @given(SIDES, st.sampled_from(RAGGED))
 def test_every_picture_has_a_canvas(sides, preset):
     width, height = preset.resized(*sides)

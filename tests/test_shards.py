@@ -103,6 +103,27 @@ def test_the_manifest_comes_last(tmp_path):
     assert not list(tmp_path.rglob("*.unfinished*"))
 
 
+def test_errors_that_are_gone_are_not_in_the_end(tmp_path):
+    """As the docs say how to try again what could not be read."""
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 10)
+    shards.write(0, IDS[1:], vectors(9), [{"path": "a", "reason": "b"}])
+    assert shards.finish(4)["errors"] == 1
+    (tmp_path / "d" / "ids-00000.txt").unlink()
+    again = opened(tmp_path / "d")
+    again.write(0, IDS, vectors(10), [])
+    assert again.finish(4)["errors"] == 0
+    assert not list((tmp_path / "d").glob("errors*"))
+
+
+def test_counts_that_are_known_are_not_read(tmp_path):
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 5)
+    for number in (0, 1):
+        shards.write(number, IDS[5 * number :][:5], vectors(5), [])
+    assert [one["count"] for one in shards.finish(4, counts={1: 7})["shards"]] == [5, 7]
+
+
 def test_float16(tmp_path):
     shards = opened(tmp_path / "d", dtype="float16")
     shards.plan(IDS, 10)

@@ -34,7 +34,7 @@ def open_archive(path: str) -> Archive | None:
     """An archive by the ending of its name, or None for any other file.
 
     Raises:
-        ValueError: it is a Parquet file without a column of pictures.
+        ValueError: it is a Parquet file without a column of pictures, or with several and none named image.
         ImportError: the extra parquet is not installed.
     """
     lower = path.lower()
@@ -110,12 +110,14 @@ def _parquet(path: str) -> Archive:
                 columns[field.name] = f"{field.name}.bytes"
         elif _is_binary(field.type):
             columns[field.name] = field.name
-    if len(columns) != 1:
+    name = "image" if "image" in columns else next(iter(columns), "")
+    if name != "image" and len(columns) != 1:
         found = ", ".join(columns) or "none"
         raise ValueError(
-            f"{path}: one column should hold encoded pictures, binary or with a field bytes; found {found}"
+            f"{path}: a column named image, or one alone, should hold encoded pictures, binary or with a field bytes; "
+            f"found {found}"
         )
-    ((name, column),) = columns.items()
+    column = columns[name]
     first = [0, *itertools.accumulate(counts)]
 
     def read(k: int) -> bytes:

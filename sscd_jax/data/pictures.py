@@ -24,6 +24,7 @@ FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 MAX_PIXELS = 89_478_485  # Pillow's guard against decompression bombs
 # Pillow refuses at twice its limit and warns at once; `open_picture` refuses at MAX_PIXELS, or what it is told.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of metadata, and they name no file
 
 
 def open_picture(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -53,6 +53,26 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
 conv2d.defvjp(_forward, _backward)
 
 
+def stem_conv2d(x: Array, kernel: Array) -> Array:
+    """conv2d of a 7x7 kernel and stride 2, for inference: [B, H, W, 3] * [7, 7, 3, O] -> [B, H', W', O]."""
+    native = partial(_native, stride=2, groups=1)
+    if not all(isinstance(side, int) for side in x.shape):  # left open by `jax.export`
+        return native(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=_by_cells, default=native)
+
+
+def _by_cells(x: Array, kernel: Array) -> Array:
+    """Cells of 2x2 pixels as one pixel of four times the channels: a 4x4 convolution, which has less to gather."""
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    x = jnp.pad(x, ((0, 0), (4, 2 * rows - height + 2), (4, 2 * columns - width + 2), (0, 0)))
+    x = x.reshape(batch, rows + 3, 2, columns + 3, 2, channels).swapaxes(2, 3)
+    x = x.reshape(batch, rows + 3, columns + 3, 4 * channels)
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).swapaxes(1, 2).reshape(4, 4, 4 * channels, -1)
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
 def _is_small(x: Array) -> bool:
     """Whether a map is at most 2 high or wide; a size left open by `jax.export` is taken for larger."""
     return any(isinstance(side, int) and side <= 2 for side in x.shape[1:3])

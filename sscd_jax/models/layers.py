@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from sscd_jax.models.convolution import conv2d
+from sscd_jax.models.convolution import conv2d, stem_conv2d
 
 BATCH_NORM_EPSILON = 1e-5
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # Kaiming normal
@@ -24,13 +24,17 @@ class Conv(nn.Module):
     stride: int = 1
     groups: int = 1
     dtype: Any = jnp.float32
+    inference: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         k = self.kernel_size
         shape = (k, k, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", KERNEL_INIT, shape, jnp.float32)
-        return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.inference and (k, self.stride) == (7, 2):
+            return stem_conv2d(x, kernel)
+        return conv2d(x, kernel, self.stride, self.groups)
 
 
 class BatchNorm(nn.Module):

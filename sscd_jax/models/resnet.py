@@ -96,7 +96,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False, sizes: Array | None = None) -> Array:
         one = runtime_one(x)
-        x = Conv(self.width, 7, 2, dtype=self.dtype, name="conv1")(zero_padding(x, sizes))
+        x = Conv(self.width, 7, 2, dtype=self.dtype, inference=self.folded, name="conv1")(zero_padding(x, sizes))
         x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
         sizes = halve(sizes)
         x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU zero is as good a padding as -inf

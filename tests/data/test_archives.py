@@ -140,7 +140,7 @@ def test_a_table_of_something_else_among_pictures(encoded, tmp_path):
     pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": ["a cat"]}), tmp_path / "metadata.parquet")
     found = contents(open_source(str(tmp_path)))
     assert found["a"] == encoded[0]
-    assert "one column should hold encoded pictures" in str(found["metadata/?"])
+    assert "should hold encoded pictures" in str(found["metadata/?"])
 
 
 def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
@@ -159,11 +159,13 @@ def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
 def test_parquet_that_cannot_be_read(encoded, tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: one column should hold encoded pictures.*found none"):
+    with pytest.raises(ValueError, match=r"a\.parquet: a column named image.*should hold encoded pictures.*found none"):
         open_source(str(path))
-    pq.write_table(pa.table({"image": [b"a"], "thumbnail": [b"b"]}), path)
-    with pytest.raises(ValueError, match="found image, thumbnail"):
+    pq.write_table(pa.table({"front": [b"a"], "back": [b"b"]}), path)
+    with pytest.raises(ValueError, match="found front, back"):
         open_source(str(path))
+    pq.write_table(pa.table({"mask": [b"b"], "image": [b"a"]}), tmp_path / "b.parquet")
+    assert contents(open_source(str(tmp_path / "b.parquet"))) == {"b/00000000": b"a"}
     path.write_bytes(b"no parquet file")
     assert "the archive cannot be read" in str(contents(open_source(str(path)))["a/?"])
     pq.write_table(pa.table({"image": encoded}), path, row_group_size=10, compression="none")

@@ -76,9 +76,9 @@ def test_everything_once_and_groups_in_order(sizes, multiple, group_size):
 
 
 def test_left_over_pictures_share_a_larger_canvas():
-    # 32 x 32, 42 x 32 and 48 x 32 pixels: canvases 32 x 32, 32 x 64 and 32 x 64.
+    # 32 x 32, 42 x 32 and 48 x 32 pixels: canvases 32 x 32, 32 x 48 and 32 x 48.
     made = batches([(32, 32), (42, 32), (48, 32)], batch_size=8)
-    assert [b.images.shape for b in made] == [(4, 32, 64, 3)]
+    assert [b.images.shape for b in made] == [(5, 32, 48, 3)]
     assert sorted(made[0].index.tolist()) == [0, 1, 2]
     assert len(batches([(32, 32), (32, 48)], batch_size=8)) == 2, "one lies on its side, the other does not"
 

@@ -4,21 +4,14 @@ import io
 
 import numpy as np
 import pytest
+from mutations import MUTABLE, PHOTOGRAPH, encoded, mutated
 from PIL import Image
 
 from sscd_jax.data import pictures
 from sscd_jax.data.pictures import apply_preset, open_picture
-from sscd_jax.photographs import photograph_paths
 from sscd_jax.presets import PRESETS
 
-PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
 GREY = np.asarray(PHOTOGRAPH.convert("L"))
-
-
-def encoded(image: Image.Image, fmt: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, fmt, **options)
-    return file.getvalue()
 
 
 def difference(data: bytes, expected: Image.Image) -> float:
@@ -123,41 +116,6 @@ def test_pixel_limit():
     with pytest.raises(ValueError, match="too many pixels"):
         open_picture(bomb)
     assert open_picture(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
-
-
-MUTABLE = {
-    "jpeg": encoded(PHOTOGRAPH, "JPEG"),
-    "progressive jpeg": encoded(PHOTOGRAPH, "JPEG", progressive=True),
-    "cmyk jpeg": encoded(PHOTOGRAPH.convert("CMYK"), "JPEG"),
-    "png": encoded(PHOTOGRAPH.resize((80, 60)), "PNG"),
-    "palette png": encoded(PHOTOGRAPH.quantize(16), "PNG", transparency=0),
-    "gif": encoded(PHOTOGRAPH.resize((80, 60)), "GIF", save_all=True, append_images=[PHOTOGRAPH.resize((80, 60))]),
-    "webp": encoded(PHOTOGRAPH, "WEBP"),
-    "bmp": encoded(PHOTOGRAPH.resize((40, 30)), "BMP"),
-    "tiff": encoded(PHOTOGRAPH.resize((80, 60)), "TIFF", compression="tiff_lzw"),
-    "avif": encoded(PHOTOGRAPH, "AVIF"),
-    "heif": encoded(PHOTOGRAPH, "HEIF"),
-}
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes changed, cut off, cut out, doubled or put in; mostly near the beginning, where the headers are."""
-    out = bytearray(data)
-    for _ in range(int(rng.integers(1, 4))):
-        at = int(min(rng.exponential(len(out) / 4), len(out) - 1))
-        length = int(rng.integers(1, 32))
-        kind = rng.integers(5)
-        if kind == 0:
-            out[at : at + length] = rng.bytes(length)
-        elif kind == 1:
-            out[at] ^= 1 << int(rng.integers(8))
-        elif kind == 2:
-            del out[max(at, 8) :]
-        elif kind == 3:
-            del out[at : at + length]
-        else:
-            out[at:at] = out[at : at + length]
-    return bytes(out)
 
 
 @pytest.mark.filterwarnings("ignore")

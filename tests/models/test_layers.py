@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from sscd_jax.models.convolution import conv2d
+from sscd_jax.models.convolution import conv2d, stem_conv2d
 from sscd_jax.models.layers import BatchNorm, gem_pool, l2_normalize, max_pool_3x3_stride_2
 
 
@@ -45,6 +45,12 @@ def test_convolution(shape, k, stride, groups):
         )
 
     assert_same_with_gradients(lambda x, kernel: conv2d(x, kernel, stride, groups), xla, x, kernel)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (9, 8), (15, 32), (20, 3)])
+def test_stem_convolution(shape):
+    x, kernel = normal(2, *shape, 3), normal(7, 7, 3, 12, seed=1)
+    np.testing.assert_allclose(jax.jit(stem_conv2d)(x, kernel), conv2d(x, kernel, 2), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1, 5), (3, 4, 6, 8), (2, 7, 7, 3)])

@@ -5,13 +5,14 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import tyro
 
 from sscd_jax import config as configs
 from sscd_jax import mesh
 from sscd_jax.cli_descriptors import descriptors_export, embed
+from sscd_jax.cli_evaluate import evaluate_copydays, evaluate_disc, table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
 
@@ -73,56 +74,6 @@ def _recipe(usage: str, arguments: Sequence[str]) -> tuple[Path | None, Config]:
     return path, configs.load(path) if path else Config()
 
 
-def evaluate_disc(
-    queries: Path,
-    references: Path,
-    ground_truth: Path,
-    training: Path | None = None,
-    codecs: tuple[str, ...] = (),
-    score_norm: tuple[str, ...] = (),
-    candidates: Literal["per_query", "global"] = "per_query",
-    k: int = 10,
-    out: Path | None = None,
-) -> None:
-    """Measure copy detection as on DISC2021: a row for each codec, without and with score normalisation.
-
-    Args:
-        queries: Descriptors of the queries, a folder that `sscd-jax embed` wrote.
-        references: Descriptors of the pictures that are searched.
-        ground_truth: CSV file with the header query_id,reference_id.
-        training: Descriptors that codecs are fitted on and scores normalised by.
-        codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
-            are enough training descriptors.
-        score_norm: Score normalisations by the training descriptors, as weight[first,last]; by default 1.0[0,2] where
-            --training is given.
-        candidates: The best k of each query, or the best k x queries of all.
-        k: Candidates a query.
-        out: JSON file for the rows; by default QUERIES.disc.json.
-    """
-    from sscd_jax.descriptors import Descriptors
-    from sscd_jax.evaluation import disc
-
-    if score_norm and not training:
-        raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalise by")
-    out = out or queries.with_name(f"{queries.name}.disc.json")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"--out {out}: it must be a file in a folder that exists")
-    rows = disc.evaluate(
-        Descriptors.read(queries),
-        Descriptors.read(references),
-        Descriptors.read(training) if training else None,
-        disc.read_ground_truth(ground_truth),
-        codecs=codecs or None,
-        score_norms=[None, *(score_norm or ["1.0[0,2]"])] if training else [None],
-        k=k,
-        candidates=candidates,
-    )
-    print(table(rows))
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    unfinished.write_text(json.dumps(rows, indent=2))
-    unfinished.replace(out)
-
-
 def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
     """Train on bundled photographs, search, evaluate, and write OUT/report.html: the whole of it in minutes.
 
@@ -137,21 +88,12 @@ def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None)
     print(f"\nLook at {out / 'report.html'}")
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as text in columns."""
-    cells = [list(rows[0])] + [
-        [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-    return "\n".join(line.rstrip() for line in lines)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "embed": embed,
     "descriptors export": descriptors_export,
     "evaluate disc": evaluate_disc,
+    "evaluate copydays": evaluate_copydays,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
     "weights export": weights_export,
@@ -168,6 +110,8 @@ SSCD, the descriptor for image copy detection, in JAX.
   descriptors export
                   write descriptors for numpy, faiss, Arrow, ISC2021
   evaluate disc   measure copy detection as on DISC2021
+  evaluate copydays
+                  the same as on Copydays with distractors
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime

@@ -1,11 +1,13 @@
 """The commands as a user calls them, on real pictures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from networks import seeded
+from PIL import Image
 
 from sscd_jax import Descriptors, Provenance
 from sscd_jax.cli import COMMANDS, main
@@ -103,7 +105,7 @@ def test_help_lists_defaults(capsys):
     main(["--help"])
     assert "evaluate disc" in capsys.readouterr().out
     assert "no command fly" in fails(capsys, "fly")
-    assert "did you mean evaluate disc?" in fails(capsys, "evaluate", "--help")
+    assert "did you mean evaluate disc or evaluate copydays?" in fails(capsys, "evaluate", "--help")
 
 
 def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):
@@ -179,6 +181,52 @@ def test_a_folder_without_a_readable_picture_ends_in_one_line(capfd, run, tmp_pa
     message = fails(capfd, "embed", str(folder), "--weights", str(run), *out)
     assert "no picture could be read" in message
     assert "Traceback" not in message
+
+
+def test_copydays_from_its_folders(run, pictures, tmp_path, capsys):
+    """Copies of quality 95 of pictures beside others: all must be found, by any network."""
+    root = tmp_path / "copydays"
+    paths = sorted(pictures.iterdir())
+    for number, path in enumerate(paths[:10]):
+        for block, last in (("original", "00"), ("strong", "01"), ("jpegqual/75", "00"), ("crops/10", "00")):
+            (root / block).mkdir(parents=True, exist_ok=True)
+            Image.open(path).save(root / block / f"20{number:02d}{last}.jpg", quality=95)
+    (tmp_path / "distractors").mkdir()
+    for path in paths[10:]:
+        shutil.copy(path, tmp_path / "distractors")
+    for name in ("copydays", "distractors"):
+        main(
+            [
+                "embed",
+                str(tmp_path / name),
+                "--weights",
+                str(run),
+                "--out",
+                str(tmp_path / f"D{name}"),
+                "--batch-size",
+                "16",
+            ]
+        )
+    capsys.readouterr()
+    main(
+        [
+            "evaluate",
+            "copydays",
+            "--copydays",
+            str(tmp_path / "Dcopydays"),
+            "--distractors",
+            str(tmp_path / "Ddistractors"),
+        ]
+    )
+    said = capsys.readouterr()
+    assert "strong_mAP" in said.out
+    assert "has 40 pictures; Copydays has 3212" in said.err
+    (row,) = json.loads((tmp_path / "Dcopydays.copydays.json").read_text())
+    assert (row["codec"], row["strong_mAP"], row["overall_uAP"]) == ("Flat", 1.0, 1.0)
+    assert row["block_mAP"] == dict.fromkeys(["original", "strong", "jpegqual/75", "crops/10"], 1.0)
+    bad = ["--copydays", str(tmp_path / "Ddistractors")]
+    assert "at least one neighbour" in fails(capsys, "evaluate", "copydays", *bad, "--k", "0")
+    assert "is no block of Copydays" in fails(capsys, "evaluate", "copydays", *bad)
 
 
 def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):

@@ -39,7 +39,7 @@ LEVELS = [
         "report_gallery",
     },
     {"demo"},
-    {"beam", "cli", "cli_descriptors", "cli_weights"},
+    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights"},
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -39,13 +39,17 @@ def precision_recall(predictions: Predictions) -> Curve:
     Raises:
         ValueError: a pair is predicted twice.
     """
-    pairs = predictions.query * (predictions.reference.max(initial=0) + 1) + predictions.reference
-    if len(np.unique(pairs)) != len(pairs):
+    pairs = np.sort(predictions.query * (predictions.reference.max(initial=0) + 1) + predictions.reference)
+    if (pairs[1:] == pairs[:-1]).any():
         raise ValueError("a pair of query and reference is predicted more than once")
-    order = np.lexsort((predictions.is_match, -predictions.score))
-    found = np.cumsum(predictions.is_match[order])
-    ranks = np.arange(1, len(order) + 1)
-    return Curve(found / ranks, found / predictions.positives, predictions.score[order])
+    # Sorting numbers is ten times as fast as sorting indexes by two keys.
+    best_first = np.sort(-predictions.score)
+    right, wrong = (np.sort(-predictions.score[one]) for one in (predictions.is_match, ~predictions.is_match))
+    is_match = np.zeros(len(best_first), bool)
+    is_match[np.searchsorted(wrong, right, side="right") + np.arange(len(right))] = True
+    found = np.cumsum(is_match)
+    ranks = np.arange(1, len(found) + 1)
+    return Curve(found / ranks, found / predictions.positives, -best_first)
 
 
 def average_precision(curve: Curve) -> float:
@@ -65,8 +69,8 @@ def recall_at_precision(curve: Curve, precision: float = 0.9) -> tuple[float, fl
 
 def accuracy_at_1(predictions: Predictions) -> float:
     """The share of ground-truth pairs whose reference alone has the query's best score; a tie counts as a miss."""
-    order = np.lexsort((-predictions.score, predictions.query))
-    query, score = predictions.query[order], predictions.score[order]
-    first = np.append(True, query[1:] != query[:-1])[: len(query)]
-    tied = np.append((query[1:] == query[:-1]) & (score[1:] == score[:-1]), False)[: len(query)]
-    return float((first & ~tied & predictions.is_match[order]).sum() / predictions.positives)
+    best = np.full(predictions.query.max(initial=-1) + 1, -np.inf, predictions.score.dtype)
+    np.maximum.at(best, predictions.query, predictions.score)
+    is_best = predictions.score == best[predictions.query]
+    tied = np.bincount(predictions.query[is_best], minlength=len(best)) > 1
+    return float((is_best & ~tied[predictions.query] & predictions.is_match).sum() / predictions.positives)

@@ -171,12 +171,12 @@ def write_report(
 
 def _curve(result: Result, ground_truth: Sequence[tuple[str, str]]) -> Curve:
     truth = set(ground_truth)
-    pairs = zip(result.query_ids.tolist(), result.reference_ids.tolist(), strict=True)
-    (_, query), (_, reference) = (
-        np.unique(ids, return_inverse=True) for ids in (result.query_ids, result.reference_ids)
-    )
-    is_match = np.array([pair in truth for pair in pairs])
-    return precision_recall(Predictions(query, reference, result.scores, is_match, max(1, len(truth))))
+    queries = result.query_ids.tolist()
+    row = {one: i for i, one in enumerate(dict.fromkeys([*queries, *(query for query, _ in truth)]))}
+    query, reference = np.array([row[one] for one in queries]), np.unique(result.reference_ids, return_inverse=True)[1]
+    is_match = np.array([pair in truth for pair in zip(queries, result.reference_ids.tolist(), strict=True)])
+    positives = np.bincount([row[one] for one, _ in truth], minlength=len(row))
+    return precision_recall(Predictions(query, reference, result.scores, is_match, positives))
 
 
 def _training_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:

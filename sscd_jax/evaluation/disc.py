@@ -158,7 +158,8 @@ def predict(
         query = np.repeat(np.arange(len(indexes)), indexes.shape[1])
         reference, score = indexes.ravel(), scores.ravel()
     is_match = np.isin(query * len(references.ids) + reference, truth)
-    return Predictions(query, reference, score, is_match, len(truth))
+    positives = np.bincount(truth // len(references.ids), minlength=len(queries.ids))
+    return Predictions(query, reference, score, is_match, positives)
 
 
 def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:

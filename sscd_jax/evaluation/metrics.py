@@ -14,14 +14,14 @@ class Predictions:
         reference: int64 [N], row of the reference.
         score: float [N], more is more alike.
         is_match: bool [N], whether the pair is in the ground truth.
-        positives: number of pairs in the ground truth, found or not.
+        positives: int64 [Q], pairs of each query in the ground truth, found or not; 0 for one that copies nothing.
     """
 
     query: np.ndarray
     reference: np.ndarray
     score: np.ndarray
     is_match: np.ndarray
-    positives: int
+    positives: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def precision_recall(predictions: Predictions) -> Curve:
     is_match[np.searchsorted(wrong, right, side="right") + np.arange(len(right))] = True
     found = np.cumsum(is_match)
     ranks = np.arange(1, len(found) + 1)
-    return Curve(found / ranks, found / predictions.positives, -best_first)
+    return Curve(found / ranks, found / max(predictions.positives.sum(), 1), -best_first)
 
 
 def average_precision(curve: Curve) -> float:
@@ -69,8 +69,15 @@ def recall_at_precision(curve: Curve, precision: float = 0.9) -> tuple[float, fl
 
 def accuracy_at_1(predictions: Predictions) -> float:
     """The share of ground-truth pairs whose reference alone has the query's best score; a tie counts as a miss."""
-    best = np.full(predictions.query.max(initial=-1) + 1, -np.inf, predictions.score.dtype)
+    return float(is_answered(predictions).sum() / predictions.positives.sum())
+
+
+def is_answered(predictions: Predictions) -> np.ndarray:
+    """Whether a query's best prediction is right, and alone with its score: bool [Q]."""
+    best = np.full(len(predictions.positives), -np.inf, predictions.score.dtype)
     np.maximum.at(best, predictions.query, predictions.score)
     is_best = predictions.score == best[predictions.query]
-    tied = np.bincount(predictions.query[is_best], minlength=len(best)) > 1
-    return float((is_best & ~tied[predictions.query] & predictions.is_match).sum() / predictions.positives)
+    alone = np.bincount(predictions.query[is_best], minlength=len(best)) == 1
+    answered = np.zeros(len(best), bool)
+    answered[predictions.query[is_best & predictions.is_match]] = True
+    return answered & alone

@@ -1,32 +1,15 @@
 """The metrics against their definitions, written out without numpy's help."""
 
-import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from predicted import predictions, triples, truths
 
 from sscd_jax.evaluation.metrics import (
-    Predictions,
     accuracy_at_1,
     average_precision,
     precision_recall,
     recall_at_precision,
 )
-
-# Few scores, so that there are many ties.
-triples = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from([0.1, 0.2, 0.5, 0.9])),
-    min_size=1,
-    max_size=30,
-    unique_by=lambda t: t[:2],
-)
-truths = st.sets(st.tuples(st.integers(0, 7), st.integers(0, 5)), min_size=1, max_size=12)
-
-
-def predictions(found, truth) -> Predictions:
-    query, reference, score = (np.array(part) for part in zip(*found, strict=True))
-    is_match = np.array([(q, r) in truth for q, r, _ in found])
-    return Predictions(query, reference, score, is_match, len(truth))
 
 
 @given(triples, truths)

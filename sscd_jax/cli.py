@@ -12,7 +12,7 @@ import tyro
 from sscd_jax import config as configs
 from sscd_jax import mesh
 from sscd_jax.cli_descriptors import descriptors_export, embed
-from sscd_jax.cli_evaluate import evaluate_copydays, evaluate_disc, table
+from sscd_jax.cli_evaluate import evaluate_compare, evaluate_copydays, evaluate_disc, table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
 
@@ -94,6 +94,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "descriptors export": descriptors_export,
     "evaluate disc": evaluate_disc,
     "evaluate copydays": evaluate_copydays,
+    "evaluate compare": evaluate_compare,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
     "weights export": weights_export,
@@ -112,6 +113,8 @@ SSCD, the descriptor for image copy detection, in JAX.
   evaluate disc   measure copy detection as on DISC2021
   evaluate copydays
                   the same as on Copydays with distractors
+  evaluate compare
+                  say whether two evaluations differ by more than chance
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime

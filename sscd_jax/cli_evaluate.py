@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 
 def evaluate_disc(
     queries: Path,
@@ -16,9 +18,12 @@ def evaluate_disc(
     score_norm: tuple[str, ...] = (),
     candidates: Literal["per_query", "global"] = "per_query",
     k: int = 10,
+    bootstrap: int = 1000,
     out: Path | None = None,
 ) -> None:
     """Measure copy detection as on DISC2021: a row for each codec, without and with score normalisation.
+
+    Behind each metric is where it lies, at 95 %, were other such queries asked (by bootstrap over the queries).
 
     Args:
         queries: Descriptors of the queries, a folder that `sscd-jax embed` wrote.
@@ -31,6 +36,7 @@ def evaluate_disc(
             --training is given.
         candidates: The best k of each query, or the best k x queries of all.
         k: Candidates a query.
+        bootstrap: Sets of queries to draw for the intervals; 0 for none.
         out: JSON file for the rows; by default QUERIES.disc.json.
     """
     from sscd_jax.descriptors import Descriptors
@@ -48,9 +54,42 @@ def evaluate_disc(
         score_norms=[None, *(score_norm or ["1.0[0,2]"])] if training else [None],
         k=k,
         candidates=candidates,
+        bootstrap=bootstrap,
     )
-    print(table(rows))
+    print(table([_with_intervals(row) for row in rows]))
     _write(out, rows)
+
+
+def _with_intervals(row: dict[str, Any]) -> dict[str, Any]:
+    """As a line of a table."""
+    intervals = row.get("intervals", {})
+    shown = {name: value for name, value in row.items() if name not in ("intervals", "bootstrap")}
+    return shown | {name: f"{row[name]:.4f} ({low:.3f}-{high:.3f})" for name, (low, high) in intervals.items()}
+
+
+def evaluate_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positional[Path]) -> None:
+    """Compare two evaluations of the same queries, and say which differences are more than chance.
+
+    Differences are paired: both are measured on the same draws of queries. Of 95 %: "within noise" where 0 is among
+    what the difference may be.
+
+    Args:
+        before: JSON file that `sscd-jax evaluate disc` wrote.
+        after: Another.
+    """
+    from sscd_jax.evaluation.compare import compare
+
+    print(table(compare(_read(before), _read(after))))
+
+
+def _read(path: Path) -> Any:
+    try:
+        rows = json.loads(path.read_text())
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "codec" in row for row in rows):
+            raise ValueError("it has no rows of an evaluation")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; give a JSON file that `sscd-jax evaluate disc` wrote") from error
+    return rows
 
 
 def evaluate_copydays(

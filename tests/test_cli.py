@@ -42,6 +42,10 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
     assert "uAP" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert (row["uAP"], row["accuracy_at_1"], row["recall_at_p90"]) == (1.0, 1.0, 1.0)
+    assert row["intervals"]["uAP"] == [1.0, 1.0]
+    main(["evaluate", "compare", str(tmp_path / "rows.json"), str(tmp_path / "rows.json")])
+    assert capsys.readouterr().out.count("within noise") == 3
+    assert "truth.csv: Expecting value" in fails(capsys, "evaluate", "compare", str(tmp_path / "rows.json"), str(truth))
 
 
 def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
@@ -101,11 +105,14 @@ def test_help_lists_defaults(capsys):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0
-        assert " ".join(command) in ("weights convert", "descriptors export") or "default" in capsys.readouterr().out
+        assert (
+            " ".join(command) in ("weights convert", "descriptors export", "evaluate compare")
+            or "default" in capsys.readouterr().out
+        )
     main(["--help"])
     assert "evaluate disc" in capsys.readouterr().out
     assert "no command fly" in fails(capsys, "fly")
-    assert "did you mean evaluate disc or evaluate copydays?" in fails(capsys, "evaluate", "--help")
+    assert "did you mean evaluate disc or evaluate copydays or evaluate compare?" in fails(capsys, "evaluate", "--help")
 
 
 def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):

@@ -1,13 +1,17 @@
 """Evaluation as on DISC2021 (official disc_eval.py): descriptors and ground truth in, numbers out."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
+from sscd_jax.evaluation.bootstrap import interval, resampled
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
@@ -72,6 +76,7 @@ def evaluate(
     score_norms: Sequence[str | None] = (None,),
     k: int = 10,
     candidates: Candidates = "per_query",
+    bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
     """A row of metrics for each score normalisation and each codec.
 
@@ -84,9 +89,11 @@ def evaluate(
         score_norms: as "1.0[0,2]", or None for none.
         k: candidates a query.
         candidates: the k best of each query, or the k x queries best of all.
+        bootstrap: how many sets of queries to draw, to say how sure the metrics are.
 
     Returns:
-        Rows with codec, score_norm, uAP, accuracy_at_1, recall_at_p90, candidates, k.
+        Rows with codec, score_norm, uAP, accuracy_at_1, recall_at_p90, candidates, k; and where `bootstrap` is not 0,
+        intervals (95 %, by metric) and bootstrap (the values by metric, and what they are of: `compare` needs them).
 
     Raises:
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
@@ -94,6 +101,8 @@ def evaluate(
     """
     if k < 1:
         raise ValueError(f"k is {k}; a query needs at least one candidate")
+    if bootstrap < 0:
+        raise ValueError(f"the bootstrap is of {bootstrap} samples; it must be 0 for none, or more")
     for text in filter(None, score_norms):
         ScoreNorm.parse(text)
     rows = []
@@ -110,18 +119,35 @@ def evaluate(
                 candidates=candidates,
             )
             curve = precision_recall(found)
-            rows.append(
-                {
-                    "codec": codec,
-                    "score_norm": score_norm,
-                    "uAP": average_precision(curve),
-                    "accuracy_at_1": accuracy_at_1(found),
-                    "recall_at_p90": recall_at_precision(curve)[0],
-                    "candidates": candidates,
-                    "k": k,
-                }
-            )
+            row: dict[str, Any] = {
+                "codec": codec,
+                "score_norm": score_norm,
+                "uAP": average_precision(curve),
+                "accuracy_at_1": accuracy_at_1(found),
+                "recall_at_p90": recall_at_precision(curve)[0],
+                "candidates": candidates,
+                "k": k,
+            }
+            if bootstrap:
+                values = resampled(_by_id(found, queries.ids), samples=bootstrap)
+                row["intervals"] = {name: interval(one) for name, one in values.items()}
+                row["bootstrap"] = {"of": _fingerprint(queries.ids, ground_truth, bootstrap)}
+                row["bootstrap"] |= {name: one.round(6).tolist() for name, one in values.items()}
+            rows.append(row)
     return rows
+
+
+def _by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
+    """With queries in the order of their ids, so that two evaluations draw the same ones."""
+    order = np.argsort(np.asarray(ids))
+    row = np.empty_like(order)
+    row[order] = np.arange(len(order))
+    return replace(predictions, query=row[predictions.query], positives=predictions.positives[order])
+
+
+def _fingerprint(query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]], samples: int) -> str:
+    text = json.dumps([sorted(query_ids), sorted(set(map(tuple, ground_truth))), samples])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def predict(

@@ -1,0 +1,56 @@
+"""Two evaluations of the same queries: how far apart they are, and whether that is more than chance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sscd_jax.evaluation.bootstrap import METRICS, interval
+
+NOISE = "within noise"
+
+
+def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each metric of each codec and score normalisation that both have.
+
+    Args:
+        before, after: rows of `disc.evaluate` with a bootstrap.
+
+    Returns:
+        Rows with codec, score_norm, metric, before, after, difference, low and high (of the difference, 95 %, paired:
+        both are of the same draws of queries) and verdict: better, worse or within noise.
+
+    Raises:
+        ValueError: a row has no bootstrap, the queries differ, or no codec and score normalisation is in both.
+    """
+    keys = [(row["codec"], row["score_norm"]) for row in after]
+    pairs = [(old, after[keys.index(key)]) for old in before if (key := (old["codec"], old["score_norm"])) in keys]
+    if not pairs:
+        raise ValueError("the two evaluations have no codec and score normalisation in common")
+    rows = []
+    for old, new in pairs:
+        if not old.get("bootstrap") or not new.get("bootstrap"):
+            raise ValueError("an evaluation has no bootstrap to compare by: evaluate again, without --bootstrap 0")
+        if old["bootstrap"]["of"] != new["bootstrap"]["of"]:
+            raise ValueError(
+                "the two evaluations are of other queries, another ground truth, or other numbers of samples: evaluate "
+                "both on the same"
+            )
+        for metric in METRICS:
+            difference = np.array(new["bootstrap"][metric], float) - np.array(old["bootstrap"][metric], float)
+            low, high = interval(difference)
+            verdict = "better" if low > 0 else "worse" if high < 0 else NOISE
+            rows.append(
+                {
+                    "codec": old["codec"],
+                    "score_norm": old["score_norm"],
+                    "metric": metric,
+                    "before": old[metric],
+                    "after": new[metric],
+                    "difference": new[metric] - old[metric],
+                    "low": low,
+                    "high": high,
+                    "verdict": verdict,
+                }
+            )
+    return rows

@@ -8,11 +8,14 @@ import faiss
 import numpy as np
 
 Metric = Literal["l2", "inner_product"]
+Backend = Literal["faiss", "jax"]
 BLOCK_ELEMENTS = 50_000_000  # similarities held at once by `capped_search`
 _FAISS_METRIC = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
-def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+def knn(
+    queries: np.ndarray, references: np.ndarray, k: int, metric: Metric, *, backend: Backend | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k best references of each query.
 
     Args:
@@ -20,13 +23,25 @@ def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: Metric) -> 
         references: float32 [R, D].
         k: how many; at most R are given.
         metric: inner product, or minus the squared L2 distance, so that more is better.
+        backend: faiss, for CPUs, or jax, for accelerators (`search_jax`); by default what JAX finds decides.
 
     Returns:
         (scores float32 [Q, k], indexes int64 [Q, k]), best first.
     """
     k = min(k, len(references))
+    if (backend or default_backend()) == "jax":
+        from sscd_jax import search_jax
+
+        return search_jax.knn(queries, references, k, metric)
     scores, indexes = faiss.knn(_contiguous(queries), _contiguous(references), k, metric=_FAISS_METRIC[metric])
     return (-scores if metric == "l2" else scores), indexes
+
+
+def default_backend() -> Backend:
+    """What serves this machine's devices."""
+    import jax
+
+    return "faiss" if jax.default_backend() == "cpu" else "jax"
 
 
 def capped_search(
@@ -44,7 +59,7 @@ def capped_search(
     kept: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
     for start in range(0, len(queries), block):
         # A query has at most `count` of the best pairs, and a block not more than there are.
-        scores, indexes = knn(queries[start : start + block], references, count, metric)
+        scores, indexes = knn(queries[start : start + block], references, count, metric, backend="faiss")
         rows = np.repeat(np.arange(start, start + len(scores)), scores.shape[1])
         candidates = [rows, indexes.ravel(), scores.ravel()]
         if len(kept[2]) == count:

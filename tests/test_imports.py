@@ -19,6 +19,7 @@ LEVELS = [
         "mesh",
         "device_augment",
         "search",
+        "search_jax",
         "postprocess",
         "perceptual_hash",
         "interruption",

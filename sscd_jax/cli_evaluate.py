@@ -8,56 +8,110 @@ from typing import Any, Literal
 
 import tyro
 
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.presets import PresetName, choose
+
 
 def evaluate_disc(
-    queries: Path,
-    references: Path,
-    ground_truth: Path,
+    queries: Path | None = None,
+    references: Path | None = None,
+    ground_truth: Path | None = None,
     training: Path | None = None,
+    root: Path | None = None,
+    weights: str | None = None,
+    split: Literal["val", "dev", "test"] | None = None,
+    descriptors: Path | None = None,
+    preset: PresetName = "small_288",
     codecs: tuple[str, ...] = (),
     score_norm: tuple[str, ...] = (),
-    candidates: Literal["per_query", "global"] = "per_query",
+    candidates: Literal["per_query", "global"] | None = None,
     k: int = 10,
     bootstrap: int = 1000,
     out: Path | None = None,
 ) -> None:
     """Measure copy detection as on DISC2021: a row for each codec, without and with score normalisation.
 
-    Behind each metric is where it lies, at 95 %, were other such queries asked (by bootstrap over the queries).
+    Either from descriptors: --queries, --references, --ground-truth and maybe --training. Or from DISC2021's folders:
+    --root and --weights; what is not embedded yet is. Behind each metric is where it lies, at 95 %, were other such
+    queries asked (by bootstrap over the queries).
 
     Args:
         queries: Descriptors of the queries, a folder that `sscd-jax embed` wrote.
         references: Descriptors of the pictures that are searched.
         ground_truth: CSV file with the header query_id,reference_id.
         training: Descriptors that codecs are fitted on and scores normalised by.
+        root: Folder with val_query, val_ref, training and val_groundtruth_matches.csv, as the official code has them,
+            or with what was released: references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and
+            test_queries_groundtruth.csv, each in one folder or in the parts that are downloaded.
+        weights: Weights for --root, as of `sscd-jax embed`.
+        split: Which of those in --root, where there are several.
+        descriptors: Folder for the descriptors of --root; by default ROOT/descriptors.
+        preset: How the pictures of --root are resized and normalised.
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
         score_norm: Score normalisations by the training descriptors, as weight[first,last]; by default 1.0[0,2] where
-            --training is given.
-        candidates: The best k of each query, or the best k x queries of all.
+            there are training descriptors.
+        candidates: The best k of each query, or the best k x queries of all; by default the first, with --root both.
         k: Candidates a query.
         bootstrap: Sets of queries to draw for the intervals; 0 for none.
-        out: JSON file for the rows; by default QUERIES.disc.json.
+        out: JSON file for the rows; by default QUERIES.disc.json, with --root DESCRIPTORS/SPLIT.disc.json.
     """
-    from sscd_jax.descriptors import Descriptors
     from sscd_jax.evaluation import disc
 
-    if score_norm and not training:
+    if root:
+        if queries or references or ground_truth or training:
+            raise ValueError("--root says where all is: leave out --queries, --references, --ground-truth, --training")
+        if not weights:
+            raise ValueError("--root needs --weights, to embed its pictures")
+        sets, truth, default = _disc_folder(root, weights, split, descriptors or root / "descriptors", preset)
+    elif queries and references and ground_truth:
+        if weights or split or descriptors:
+            raise ValueError("--weights, --split and --descriptors go with --root")
+        sets, truth, default = (
+            {"queries": queries, "references": references, "training": training},
+            ground_truth,
+            queries.with_name(f"{queries.name}.disc.json"),
+        )
+    else:
+        raise ValueError("give --queries, --references and --ground-truth, or --root and --weights")
+    out = _checked(out or default)
+    read = {part: Descriptors.read(path) if path else None for part, path in sets.items()}
+    background = read["training"]
+    if score_norm and background is None:
         raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalise by")
-    out = _checked(out or queries.with_name(f"{queries.name}.disc.json"))
-    rows = disc.evaluate(
-        Descriptors.read(queries),
-        Descriptors.read(references),
-        Descriptors.read(training) if training else None,
-        disc.read_ground_truth(ground_truth),
-        codecs=codecs or None,
-        score_norms=[None, *(score_norm or ["1.0[0,2]"])] if training else [None],
-        k=k,
-        candidates=candidates,
-        bootstrap=bootstrap,
-    )
+    asked, searched = read["queries"], read["references"]
+    assert asked is not None
+    assert searched is not None
+    rules: list[Literal["per_query", "global"]] = ["per_query", "global"] if root else ["per_query"]
+    rows = [
+        row
+        for rule in ([candidates] if candidates else rules)
+        for row in disc.evaluate(
+            asked,
+            searched,
+            background,
+            disc.read_ground_truth(truth),
+            codecs=codecs or None,
+            score_norms=[None, *(score_norm or ["1.0[0,2]"])] if background else [None],
+            k=k,
+            candidates=rule,
+            bootstrap=bootstrap,
+        )
+    ]
     print(table([_with_intervals(row) for row in rows]))
     _write(out, rows)
+
+
+def _disc_folder(
+    root: Path, weights: str, split: str | None, descriptors: Path, preset: PresetName
+) -> tuple[dict[str, Path | None], Path, Path]:
+    """Folders of descriptors of a split, its ground truth, and where results go."""
+    from sscd_jax import disc_folders
+    from sscd_jax import weights as known_weights
+
+    found = disc_folders.find(root, split)
+    folders = disc_folders.embed_split(found, *known_weights.load(weights), choose(preset), descriptors)
+    return folders, found.ground_truth, descriptors / f"{found.name}.disc.json"
 
 
 def _with_intervals(row: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +165,6 @@ def evaluate_copydays(
         k: Neighbours of a query that count.
         out: JSON file for the rows, with the mAP of each block; by default COPYDAYS.copydays.json.
     """
-    from sscd_jax.descriptors import Descriptors
     from sscd_jax.evaluation import disc
     from sscd_jax.evaluation.copydays import PICTURES, evaluate
 

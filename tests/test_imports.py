@@ -29,6 +29,7 @@ LEVELS = [
     {
         "embed",
         "collection",
+        "disc_folders",
         "exchange",
         "shards",
         "preview",

@@ -17,14 +17,14 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
         before, after: rows of `disc.evaluate` with a bootstrap.
 
     Returns:
-        Rows with codec, score_norm, metric, before, after, difference, low and high (of the difference, 95 %, paired:
-        both are of the same draws of queries) and verdict: better, worse or within noise.
+        Rows with codec, score_norm, candidates, metric, before, after, difference, low and high (of the difference,
+        95 %, paired: both are of the same draws of queries) and verdict: better, worse or within noise.
 
     Raises:
         ValueError: a row has no bootstrap, the queries differ, or no codec and score normalisation is in both.
     """
-    keys = [(row["codec"], row["score_norm"]) for row in after]
-    pairs = [(old, after[keys.index(key)]) for old in before if (key := (old["codec"], old["score_norm"])) in keys]
+    keys = [_key(row) for row in after]
+    pairs = [(old, after[keys.index(_key(old))]) for old in before if _key(old) in keys]
     if not pairs:
         raise ValueError("the two evaluations have no codec and score normalisation in common")
     rows = []
@@ -44,6 +44,7 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
                 {
                     "codec": old["codec"],
                     "score_norm": old["score_norm"],
+                    "candidates": old["candidates"],
                     "metric": metric,
                     "before": old[metric],
                     "after": new[metric],
@@ -54,3 +55,7 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
                 }
             )
     return rows
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["codec"], row["score_norm"], row["candidates"], row["k"]

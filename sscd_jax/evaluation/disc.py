@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ Candidates = Literal["per_query", "global"]
 def read_ground_truth(path: Path) -> list[tuple[str, str]]:
     """Pairs (query id, reference id) of a CSV file with the header query_id,reference_id.
 
+    DISC2021's released files have no header: one is not missed where the first line begins with such an id, as Q00000.
     Rows without a reference, as in DISC2021's released files, are queries that copy nothing; they are left out.
 
     Raises:
@@ -40,12 +42,13 @@ def read_ground_truth(path: Path) -> list[tuple[str, str]]:
             rows = list(csv.reader(file))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from error
-    if not rows or rows[0][:2] != ["query_id", "reference_id"]:
+    header = 1 if rows and rows[0][:2] == ["query_id", "reference_id"] else 0
+    if not header and not (rows and rows[0] and re.fullmatch(r"Q\d{5}", rows[0][0])):
         raise ValueError(f"{path}: the first line must be query_id,reference_id")
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in enumerate(rows[header:], header + 1):
         if len(row) < 2 and row:
             raise ValueError(f"{path}, line {number}: it must be query_id,reference_id, not {','.join(row)}")
-    pairs = [(row[0], row[1]) for row in rows[1:] if row and row[1]]
+    pairs = [(row[0], row[1]) for row in rows[header:] if row and row[1]]
     if not pairs:
         raise ValueError(f"{path}: there is no pair in it: nothing copies anything")
     return pairs

@@ -81,6 +81,12 @@ def test_ids_without_descriptors_are_named():
         disc.evaluate(QUERIES, REFERENCES, None, [*TRUTH, ("Q99999", "R000000")])
 
 
+def test_released_ground_truth_has_no_header(tmp_path):
+    path = tmp_path / "dev_queries_groundtruth.csv"
+    path.write_text("Q00000,R000005\nQ00001,\nQ00002,R000001\n")
+    assert disc.read_ground_truth(path) == [("Q00000", "R000005"), ("Q00002", "R000001")]
+
+
 def test_read_ground_truth(tmp_path):
     path = tmp_path / "truth.csv"
     with path.open("w", newline="") as file:

@@ -6,10 +6,11 @@ from typing import Literal
 
 import faiss
 import numpy as np
+from tqdm import tqdm
 
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
-BLOCK_ELEMENTS = 50_000_000  # similarities held at once by `capped_search`
+BLOCK_ELEMENTS = 200_000_000  # similarities that a block of `capped_search` looks at; few of them are kept
 _FAISS_METRIC = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
@@ -49,27 +50,42 @@ def capped_search(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best `count` pairs over all queries together (official isc/descriptor_matching.py search_with_capped_res).
 
-    Exact, in memory of the order of `count` and one block of queries: a pair below the worst of `count` pairs already
-    found is dropped as soon as its block is done.
+    Exact, in memory of the order of `count` and one block of queries. As many pairs as are asked for are known from a
+    first search for neighbours: only pairs better than the worst of these are looked for in the second.
 
     Returns:
         (query int64 [n], reference int64 [n], score float32 [n]), best first; n = min(count, Q R).
     """
-    block = max(1, BLOCK_ELEMENTS // max(len(references), 1))
+    queries, references = _contiguous(queries), _contiguous(references)
+    count = min(count, len(queries) * len(references))
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    known, _ = knn(queries, references, -(-count // len(queries)), metric, backend="faiss")
+    worst = _nth_best(known.ravel(), count)
+    index = faiss.IndexFlat(references.shape[1], _FAISS_METRIC[metric])
+    index.add(references)
+    block = max(1, BLOCK_ELEMENTS // len(references))
+    # The two searches need not round alike: by as much they may differ.
+    slack = 1e-5 * max(float(np.einsum("nd,nd->n", some, some).max()) for some in (queries, references))
     kept: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
-    for start in range(0, len(queries), block):
-        # A query has at most `count` of the best pairs, and a block not more than there are.
-        scores, indexes = knn(queries[start : start + block], references, count, metric, backend="faiss")
-        rows = np.repeat(np.arange(start, start + len(scores)), scores.shape[1])
-        candidates = [rows, indexes.ravel(), scores.ravel()]
-        if len(kept[2]) == count:
-            better = candidates[2] > kept[2][-1]
-            candidates = [part[better] for part in candidates]
-        joined = [np.concatenate([a, b]) for a, b in zip(kept, candidates, strict=True)]
-        best = np.argsort(-joined[2], kind="stable")[:count]
-        kept = [part[best] for part in joined]
+    steps = range(0, len(queries), block)
+    for start in tqdm(steps, desc="best pairs", unit="block", dynamic_ncols=True, leave=False, disable=len(steps) < 2):
+        least = worst - slack
+        lims, scores, found = index.range_search(queries[start : start + block], -least if metric == "l2" else least)
+        rows = np.repeat(np.arange(start, start + len(lims) - 1), np.diff(lims.astype(np.int64)))
+        scores = -scores if metric == "l2" else scores
+        more: list[np.ndarray] = [rows, found, scores]
+        kept = [np.concatenate(pair) for pair in zip(kept, more, strict=True)]
+        if len(kept[2]) > 2 * count:
+            worst = max(worst, _nth_best(kept[2], count))
+            kept = [part[kept[2] >= worst] for part in kept]
     query, reference, score = kept
-    return query, reference, score
+    best = np.argsort(-score, kind="stable")[:count]
+    return query[best], reference[best], score[best]
+
+
+def _nth_best(scores: np.ndarray, count: int) -> float:
+    return float(np.partition(scores, len(scores) - count)[len(scores) - count])
 
 
 def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:

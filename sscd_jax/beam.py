@@ -219,6 +219,11 @@ def run(
         max_pixels: Larger pictures are reported and left out.
         options: Beam's.
     """
+    if images == "sample" or images.startswith("tfds:"):
+        raise ValueError(f"{images}: a pipeline reads folders, text files of paths, .tar and .parquet files")
+    for option, value in (("--shard-size", shard_size), ("--batch-size", batch_size), ("--max-pixels", max_pixels)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} is {value}; it must be positive")
     work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels)
     files = plan_files(work, shard_size)
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:

@@ -24,7 +24,8 @@ def embed(
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
     workers: int | None = None,
-    split: str = "train",
+    retry: bool = False,
+    split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
     """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
@@ -52,7 +53,8 @@ def embed(
         max_pixels: Larger pictures are reported and left out.
         strict: Stop at the first picture that cannot be read.
         workers: Threads that decode; by default one for each core.
-        split: Split of a TFDS data set.
+        retry: Compute again the parts with pictures that could not be read before.
+        split: Split of a TFDS data set; by default train.
         data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
     """
     from sscd_jax import mesh
@@ -61,9 +63,11 @@ def embed(
     from sscd_jax.data.sources import open_source
 
     chosen, share = choose(preset, custom), _share(shard) if shard else None
+    if (split or data_dir) and not images.startswith("tfds:"):
+        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
     if distributed:
         mesh.join_hosts()
-    source = open_source(images, split=split, data_dir=data_dir)
+    source = open_source(images, split=split or "train", data_dir=data_dir)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(
         model,
@@ -78,6 +82,7 @@ def embed(
         max_pixels=max_pixels,
         strict=strict,
         workers=workers,
+        retry=retry,
     )
     print(json.dumps(summary, indent=2))
 

@@ -45,6 +45,7 @@ def write_descriptors(
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
     workers: int | None = None,
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Embeds a source and writes its descriptors to the folder `out`; see `Descriptors` and `shards`.
 
@@ -65,6 +66,7 @@ def write_descriptors(
         max_pixels: larger pictures are not read.
         strict: a picture that cannot be read is an error.
         workers: threads for decoding; by default one for each core.
+        retry: shards with pictures that could not be read are computed again.
 
     Returns:
         Summary: embedded and unreadable, the numbers of this run, images_per_second, out, and of all runs
@@ -77,6 +79,8 @@ def write_descriptors(
     batch_size = default_batch_size() if batch_size is None else batch_size
     check_divisible(batch_size, "--batch-size", jax.local_device_count())
     part, parts = shard or (jax.process_index(), jax.process_count())
+    if parts < 1:
+        raise ValueError(f"--shard {part}/{parts}: the number of shares must be positive")
     if not 0 <= part < parts:
         raise ValueError(f"there is no shard {part}/{parts}: they are 0/{parts} to {parts - 1}/{parts}")
     check_unique_ids(source)
@@ -86,8 +90,10 @@ def write_descriptors(
         for one, path in zip(source.ids, source.paths, strict=True)
         if not is_line(one)
     ]
+    if max_pixels < 1:
+        raise ValueError(f"--max-pixels is {max_pixels}; it must be positive")
     before = (error for number in sorted(shards.whole()) for error in shards.errors(number))
-    if strict and (first := next(itertools.chain(unnamable, before), None)):
+    if strict and not retry and (first := next(itertools.chain(unnamable, before), None)):
         raise ValueError("{path}: {reason}".format(**first))
     shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
     if shard_size < 1:
@@ -97,6 +103,14 @@ def write_descriptors(
     start = time.perf_counter()
     numbers = shards.numbers()[part::parts]
     whole = shards.whole()
+    failed = [number for number in numbers if number in whole and shards.errors(number)]
+    if retry:
+        for number in failed:
+            shards.undo(number)
+        whole -= {*failed}
+    elif failed:
+        lost = sum(len(shards.errors(number)) for number in failed)
+        print(f"{out}: {lost} could not be read before, see errors.jsonl; --retry tries again", file=sys.stderr)
     todo = [number for number in numbers if number not in whole]
     total, left = (sum(len(shards.planned(number)) for number in some) for some in (numbers, todo))
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
@@ -118,7 +132,10 @@ def write_descriptors(
             bar.update(count)
     manifest = shards.finish(output_dims(model), unnamable)
     if manifest is None:
-        print(f"{out}: other processes have parts to do; the last to finish writes the manifest", file=sys.stderr)
+        note = (
+            "parts are left to other processes, of which the last writes the manifest; if all have ended, start again"
+        )
+        print(f"{out}: {note}", file=sys.stderr)
     return {
         "embedded": embedded,
         "unreadable": unreadable,

@@ -50,7 +50,12 @@ class Shards:
                 raise ValueError(f"{folder} is there already and was not written by embed: name another folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._create(path, json.dumps(made_by, indent=2))
-        there = json.loads(path.read_text())
+        try:
+            there = json.loads(path.read_text())
+            if there.keys() != made_by.keys():
+                raise ValueError("it lacks what embed writes")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error}; name another folder") from error
         if there != made_by:
             before, now = (
                 "{source} by weights {weights:.12} with preset {preset} in {dtype}".format(**({"source": "?"} | m))
@@ -62,9 +67,13 @@ class Shards:
         """Adds the ids, one a line, that are not in the plan yet as new shards, and returns how many these are.
 
         Raises:
-            ValueError: another process plans other pictures at the same time.
+            ValueError: another process plans other pictures at the same time, or the plan is damaged.
         """
+        whole = self.whole()
         numbers = self.numbers()  # looked at once: another process may be planning the same
+        for number in whole:
+            if number not in numbers or len(self.ids(number)) > len(self.planned(number)):
+                raise ValueError(f"{self.folder / PLAN} is damaged: shard {shard_name(number)}; name another folder")
         known = {i for number in numbers for i in self.planned(number)}
         new = [i for i in ids if i not in known]
         for number, start in enumerate(range(0, len(new), shard_size), max(numbers, default=-1) + 1):
@@ -112,6 +121,11 @@ class Shards:
         text = "".join(f"{i}\n" for i in ids)
         self._replace(self.folder / f"ids-{name}.txt", lambda file: file.write(text.encode()))
 
+    def undo(self, number: int) -> None:
+        """Takes it that a shard has not been written."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        (self.folder / f"ids-{shard_name(number)}.txt").unlink(missing_ok=True)
+
     def finish(
         self, dims: int, errors: Sequence[Mapping[str, str]] = (), counts: Mapping[int, int] | None = None
     ) -> dict[str, Any] | None:
@@ -123,7 +137,7 @@ class Shards:
             counts: vectors of each shard of which that is known; the others are read.
 
         Raises:
-            ValueError: no picture could be read.
+            ValueError: no picture could be read, or a file of vectors is damaged; says what to do.
         """
         numbers = self.numbers()
         if not self.whole().issuperset(numbers):
@@ -142,7 +156,7 @@ class Shards:
         else:
             path.unlink(missing_ok=True)  # of a time when there were some
         counts = counts or {}
-        rows = [counts[number] if number in counts else len(self.ids(number)) for number in numbers]
+        rows = [counts[number] if number in counts else self._count(number, dims) for number in numbers]
         if not any(rows):
             raise ValueError(f"no picture could be read: {path} says why")
         made = manifest(rows, dims, self.dtype, self.provenance, errors=lost)
@@ -162,10 +176,26 @@ class Shards:
         path = self.folder / f"errors-{shard_name(number)}.jsonl"
         return [json.loads(line) for line in _lines(path)] if path.is_file() else []
 
+    def _count(self, number: int, dims: int) -> int:
+        """Vectors of a shard, where the file has them all."""
+        count, name = len(self.ids(number)), shard_name(number)
+        path = self.folder / f"vectors-{name}.npy"
+        try:
+            with path.open("rb") as file:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                whole = path.stat().length == file.tell() + count * dims * dtype.itemsize
+            if not whole or (shape, dtype) != ((count, dims), np.dtype(self.dtype)):
+                raise ValueError(f"it has {dtype} {list(shape)} by its header")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}; remove ids-{name}.txt beside it, and start again") from error
+        return count
+
     def _numbers(self, pattern: str) -> list[int]:
         """Of files by their names, in one look at their folder."""
         folder, name = (self.folder / pattern).parent, epath.Path(pattern).name
-        return [int(path.stem.split("-")[-1]) for path in folder.glob(name)]
+        names = [path.stem.split("-")[-1] for path in folder.glob(name)]
+        return [int(number) for number in names if number.isdecimal()]
 
     def _replace(self, path: epath.Path, write: Callable[[Any], Any]) -> None:
         unfinished = self._unfinished(path)
@@ -194,15 +224,22 @@ class Shards:
 
 
 def _write(path: epath.Path, write: Callable[[Any], Any]) -> None:
-    with path.open("wb") as file:
-        write(file)
-        file.flush()
-        if hasattr(file, "fileno"):  # a local file
-            os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            write(file)
+            file.flush()
+            if hasattr(file, "fileno"):  # a local file
+                os.fsync(file.fileno())
+    except OSError as error:
+        reason = f"{path} cannot be written: {error.strerror or error}; the same command goes on when it can be"
+        raise OSError(reason) from error
 
 
 def _lines(path: epath.Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; name another folder") from error
 
 
 def _json_lines(rows: Sequence[Mapping[str, str]]) -> bytes:

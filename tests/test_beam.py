@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sscd_jax import weights
@@ -113,7 +115,8 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     tarfile.open(folder / "empty.tar", "w").close()
-    assert command(work) == {"count": 39 + 2, "errors": 3, "out": work.out}
+    pq.write_table(pa.table({"caption": ["a cat"]}), folder / "captions.parquet")
+    assert command(work) == {"count": 39 + 2, "errors": 4, "out": work.out}
     found = by_id(Path(work.out))
     np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
     reasons = [json.loads(line)["reason"] for line in (Path(work.out) / "errors.jsonl").open()]
@@ -158,7 +161,8 @@ def test_what_cannot_work_ends_in_one_line(work, tmp_path):
         "--out",
         work.out,
     ]
-    done = subprocess.run(bad, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "absent: no such folder or file" in done.stderr
-    assert "Traceback" not in done.stderr
+    for options, message in (([], "absent: no such folder or file"), (["--shard-size", "0"], "must be positive")):
+        done = subprocess.run([*bad, *options], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

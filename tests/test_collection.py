@@ -8,57 +8,33 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from mutations import MUTABLE, mutated
 from PIL import Image
+from small_collection import MODEL, OPTIONS, PRESET, files, make_folder, make_variables, write
 
 from sscd_jax import collection
 from sscd_jax.collection import write_descriptors
-from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.data.sources import Source, open_source
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.models import build_model, normalize
-from sscd_jax.presets import Preset
+from sscd_jax.models import build_model
 from sscd_jax.weights.files import write_safetensors
 
-MODEL = build_model("resnet18", 16, width=8)
-PRESET = Preset("short", 48)
-OPTIONS = {"batch_size": 8, "shard_size": 12}
 MAIN = "from sscd_jax.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    return make_variables()
 
 
 @pytest.fixture
 def folder(pictures, tmp_path) -> Path:
-    """Forty cuts of several aspects, two of which cannot be read."""
-    out = tmp_path / "photos"
-    (out / "b").mkdir(parents=True)
-    for number, path in enumerate(sorted(pictures.iterdir())):
-        picture = Image.open(path).crop((0, 0, 96, [80, 64, 54, 40][number % 4]))
-        (picture.transpose(Image.Transpose.ROTATE_90) if number % 3 else picture).save(out / "b" / path.name)
-    (out / "b" / "013.jpg").write_bytes(b"text")
-    (out / "b" / "029.jpg").write_bytes(path.read_bytes()[:500])
-    return out
-
-
-def files(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-
-
-def write(variables, folder, out, **options):
-    return write_descriptors(MODEL, variables, open_source(str(folder)), PRESET, out, **(OPTIONS | options))
+    return make_folder(pictures, tmp_path / "photos")
 
 
 def test_what_is_written(folder, variables, tmp_path):
@@ -184,44 +160,9 @@ def test_limits(folder, variables, tmp_path):
     Image.new("RGB", (200, 200)).save(folder / "large.png")
     summary = write(variables, folder, tmp_path / "out", max_pixels=10_000)
     assert (summary["embedded"], summary["unreadable"]) == (38, 3)
+    with pytest.raises(ValueError, match="--max-pixels is 0; it must be positive"):
+        write(variables, folder, tmp_path / "other", max_pixels=0)
     assert "200 x 200 are too many pixels: over 10000" in (tmp_path / "out" / "errors.jsonl").read_text()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_mutated_files(folder, variables, tmp_path):
-    """Of every format, one by one and in archives, some of which are damaged themselves: all are accounted for."""
-    rng = np.random.default_rng(0)
-    shutil.rmtree(folder / "b")
-    for name, data in MUTABLE.items():
-        for number in range(40):
-            (folder / f"{name}-{number}.png").write_bytes(mutated(data, rng))
-    for number in range(12):
-        shard = folder / f"{number}"
-        rows = [mutated(data, rng) for data in MUTABLE.values()]
-        pq.write_table(pa.table({"image": rows}), shard.with_suffix(".parquet"), row_group_size=3)
-        with tarfile.open(folder / f"t{number}.tar", "w") as archive:
-            for row, data in enumerate(rows):
-                info = tarfile.TarInfo(f"{row}.jpg")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-        for path in (shard.with_suffix(".parquet"), folder / f"t{number}.tar"):
-            if number >= 4:
-                path.write_bytes(mutated(path.read_bytes(), rng))
-    source = open_source(str(folder))
-    assert len(source) >= 40 * len(MUTABLE) + 8 * len(MUTABLE), "archives that are whole give all that is in them"
-    summary = write(variables, folder, tmp_path / "out", shard_size=100)
-    read = Descriptors.read(tmp_path / "out")
-    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
-    lost = {one: path for one, path in zip(source.ids, source.paths, strict=True) if one not in set(read.ids)}
-    assert len(read.ids) > 50
-    assert [error["path"] for error in errors] == list(lost.values())
-    assert all(error["reason"] for error in errors)
-    assert summary["unreadable"] == len(errors) > 50
-    index = {one: i for i, one in enumerate(source.ids)}
-    for one, vector in list(zip(read.ids, read.vectors, strict=True))[::7]:
-        picture = apply_preset(open_picture(source.load(index[one])), PRESET)
-        alone = MODEL.apply(variables, normalize(np.asarray(picture)[None], PRESET.mean, PRESET.std))
-        np.testing.assert_allclose(vector, alone[0], atol=1e-5)
 
 
 def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):

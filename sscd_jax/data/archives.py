@@ -49,8 +49,8 @@ def _tar(path: str) -> Archive:
     """A tar file in webdataset's layout; what is no picture is passed over."""
     names: list[str] = []
     places: list[tuple[int, int] | str] = []  # offset and size, or why not
-    length = epath.Path(path).stat().length
     try:
+        length = epath.Path(path).stat().length
         with epath.Path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if not member.name.lower().endswith(PICTURES) or member.isdir():

@@ -52,20 +52,31 @@ def open_picture(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXEL
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
         if opened.width * opened.height > max_pixels:
             raise ValueError(f"{opened.width} x {opened.height} are too many pixels: over {max_pixels}")
-        return _rgb(ImageOps.exif_transpose(opened) if exif else opened)
+        inverted = (
+            opened.format == "TIFF" and opened.mode.startswith("I") and getattr(opened, "tag_v2", {}).get(262) == 0
+        )
+        transparent = opened.info.get("transparency")
+        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # of 16 bits, where Pillow gives 8
+            opened.info["transparency"] = tuple(value >> 8 for value in transparent)
+        return _rgb(ImageOps.exif_transpose(opened) if exif else opened, inverted=inverted)
     except UnidentifiedImageError as error:
         raise ValueError("not a picture of a known format") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"too many pixels: {error}") from error
+        raise ValueError(f"too many pixels: over {max_pixels}") from error
     except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
+    """`inverted`: a TIFF of more than 8 bits whose 0 is white; of 8 bits Pillow knows."""
     if image.mode.startswith("I"):
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("pixels of 32 bits: they have no range that could be scaled to 8 bits")
+        if inverted:
+            deep = 65535 - deep
+        if isinstance(transparent := image.info.get("transparency"), int):
+            deep = np.where(deep == transparent, 65535, deep)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels: they have no range that could be scaled to 8 bits")

@@ -9,7 +9,7 @@ import difflib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -95,7 +95,10 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
         photographs = photograph_paths()
         return Source(source, list(photographs), [str(path) for path in photographs.values()])
-    opened = open_files(source, *list_files(source))
+    names, paths = list_files(source)
+    if paths == [source] and source.lower().endswith(".parquet"):
+        open_archive(source)  # that it has no pictures is an error here, and one line among others in a folder
+    opened = open_files(source, names, paths)
     if not len(opened):
         raise ValueError(f"no pictures in {source}: looked for names that end in {', '.join(PICTURES)}")
     return opened
@@ -116,13 +119,15 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
         )
     if source.lower().endswith(ARCHIVES):
         return [os.path.basename(source)], [source]
+    if source.lower().endswith((".tar.gz", ".tgz")):
+        raise ValueError(f"{source}: compressed tar files cannot be read at random: decompress it")
     return _list(source)
 
 
 def _folder(folder: str) -> tuple[list[str], list[str]]:
     paths = sorted(
         os.path.join(parent, name)
-        for parent, _, names in epath.Path(folder).walk(on_error=_report)
+        for parent, names in _walk(folder)
         for name in names
         if name.lower().endswith(PICTURES + ARCHIVES)
     )
@@ -133,13 +138,28 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
     return [path.removeprefix(prefix) for path in paths], paths
 
 
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the names of their files; links to folders are followed, but not to one that they are in."""
+    if "://" in folder:
+        yield from ((str(parent), names) for parent, _, names in epath.Path(folder).walk(on_error=_report))
+        return
+    for parent, folders, names in os.walk(str(epath.Path(folder)), followlinks=True, onerror=_report):
+        here = os.path.join(os.path.realpath(parent), "")
+        folders[:] = [one for one in folders if not here.startswith(_target(os.path.join(parent, one)))]
+        yield parent, names
+
+
+def _target(folder: str) -> str:
+    return os.path.join(os.path.realpath(folder), "")
+
+
 def _report(error: OSError) -> None:
     print(f"{error.filename} cannot be searched, its pictures are left out: {error.strerror}", file=sys.stderr)
 
 
 def _list(file: str) -> tuple[list[str], list[str]]:
     try:
-        lines = epath.Path(file).read_text(encoding="utf-8").split("\n")
+        lines = epath.Path(file).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -152,7 +172,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
     """Files of pictures by names that become ids, with archives among them replaced by what is in them.
 
     Raises:
-        ValueError, ImportError: as `open_source`.
+        ImportError: one is a Parquet file, and the extra parquet is not installed.
     """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
         return Source(source, [os.path.splitext(name)[0] for name in names], paths)
@@ -166,8 +186,6 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         try:
             archive = open_archive(path)
         except ValueError as error:  # a table of something else, which a folder may hold
-            if len(paths) == 1:
-                raise
             archive = _unreadable(str(error))
         if archive:
             ids += [f"{stem}/{inside}" for inside in archive.names]
@@ -199,7 +217,13 @@ def _read(path: str, _: int = 0) -> bytes:
             raise OSError("it is no regular file")
         if status.st_size > MAX_BYTES:
             raise OSError(f"it has {status.st_size} bytes, more than {MAX_BYTES}")
-    return epath.Path(path).read_bytes()
+        return Path(path).read_bytes()
+    try:
+        return epath.Path(path).read_bytes()
+    except OSError:
+        raise
+    except Exception as error:  # of stores, and of names of stores that there are not
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def check_unique_ids(source: Source) -> None:
@@ -238,14 +262,16 @@ def _tfds(source: str, split: str, data_dir: str | None) -> Source:
         return example if isinstance(example, bytes) else example[images[0]]
 
     ids = [f"{split}/{i:08d}" for i in range(len(examples))]
-    return Source(source, ids, [f"{source}/{i}" for i in ids], record)
+    # Examples are known by their numbers: of another version, or with one more, they are other pictures.
+    name = f"{source} {builder.version}, {split} of {len(examples)} in {builder.data_dir}"
+    return Source(name, ids, [f"{source}/{i}" for i in ids], record)
 
 
 def _image_folder(data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     if data_dir is None:
-        raise ValueError("tfds:ImageFolder needs --data.data-dir, a folder of SPLIT/LABEL/PICTURE")
+        raise ValueError("tfds:ImageFolder needs --data-dir (train: --data.data-dir), a folder of SPLIT/LABEL/PICTURE")
     return tfds.ImageFolder(data_dir)
 
 

@@ -1,6 +1,8 @@
 """Pictures of every format, depth and colour, upright or not; a reason for each that cannot be read."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -48,6 +50,34 @@ def test_cmyk(fmt):
 def test_sixteen_bits(fmt):
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
     assert difference(encoded(deep, fmt), Image.fromarray(GREY).convert("RGB")) == 0
+
+
+def test_sixteen_bits_whose_zero_is_white():
+    data = encoded(Image.fromarray(65535 - GREY.astype(np.uint16) * 257), "TIFF")
+    photometric, inverted = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert data.count(photometric) == 1
+    assert difference(data.replace(photometric, inverted), Image.fromarray(GREY).convert("RGB")) == 0
+
+
+def test_transparent_colour_of_sixteen_bits():
+    white = Image.fromarray(np.where(GREY == 7, 255, GREY).astype(np.uint8)).convert("RGB")
+    assert (GREY == 7).any()
+    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert difference(encoded(deep, "PNG", transparency=7 * 257), white) == 0
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = np.repeat((GREY.astype(">u2") * 257)[..., None], 3, axis=2)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    height, width = GREY.shape
+    parts = [
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        chunk(b"tRNS", struct.pack(">HHH", *[7 * 257] * 3)),
+        chunk(b"IDAT", zlib.compress(lines)),
+        chunk(b"IEND", b""),
+    ]
+    assert difference(b"\x89PNG\r\n\x1a\n" + b"".join(parts), white) == 0
 
 
 @pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32 bits"), (np.float32, "floating-point")])

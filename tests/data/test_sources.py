@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,29 @@ def test_what_is_no_file_or_too_large_is_an_error(tmp_path):
     for index, reason in enumerate(["no regular file", "1099511627776 bytes, more than"]):
         with pytest.raises(OSError, match=reason):
             source.load(index)
+
+
+def test_links_to_folders_are_followed_and_loops_end(pictures, tmp_path):
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    shutil.copy(min(pictures.iterdir()), tmp_path / "photos" / "a" / "1.jpg")
+    os.symlink(pictures, tmp_path / "photos" / "b")
+    os.symlink(tmp_path / "photos", tmp_path / "photos" / "a" / "up")
+    os.symlink(tmp_path / "photos" / "a", tmp_path / "photos" / "a" / "self")
+    assert open_source(str(tmp_path / "photos")).ids == ["a/1", *(f"b/{i:03d}" for i in range(40))]
+
+
+def test_paths_of_stores_that_cannot_be_read_are_errors_of_one_picture(pictures, tmp_path):
+    names = ["https://host/a.jpg", "foo://b.jpg", "s3://bucket/c.tar", str(min(pictures.iterdir()))]
+    (tmp_path / "list.txt").write_text("\ufeff" + "\n".join(names), encoding="utf-8")
+    source = open_source(str(tmp_path / "list.txt"))
+    assert len(source) == 4
+    for index in range(3):
+        with pytest.raises(OSError, match=r"."):
+            source.load(index)
+    assert source.load(3) == min(pictures.iterdir()).read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="compressed tar files cannot be read at random: decompress it"):
+        open_source(str(tmp_path / "x.tar.gz"))
 
 
 def test_sample_is_photographs():
@@ -173,6 +197,9 @@ def test_tfds_image_folder(image_folder):
 
     assert sorted(contents(make())) == sorted(path.read_bytes() for path in image_folder.rglob("*.jpg"))
     assert_resumes_exactly(make)
+    before = make()
+    shutil.copy(next(image_folder.rglob("*.jpg")), next(image_folder.rglob("*.jpg")).with_name("new.jpg"))
+    assert make().name != before.name, "numbers are of other pictures now"
 
 
 def test_tfds_errors(tmp_path, image_folder):
@@ -182,5 +209,5 @@ def test_tfds_errors(tmp_path, image_folder):
         open_source("tfds:mnist", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="has no split test; it has train"):
         open_source("tfds:ImageFolder", split="test", data_dir=str(image_folder))
-    with pytest.raises(ValueError, match=r"needs --data\.data-dir"):
+    with pytest.raises(ValueError, match=r"needs --data-dir \(train: --data\.data-dir\)"):
         open_source("tfds:ImageFolder")

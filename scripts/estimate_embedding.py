@@ -1,6 +1,6 @@
 """How many hours of a worker embedding a collection takes, and what limits it: an estimate to plan by.
 
-python scripts/estimate_embedding.py --pictures 1e9 --peak 197e12 --cores 24 --decoded 125
+python scripts/estimate_embedding.py --pictures 1e9 --peak 197e12 --cores 24 --decoded 120
 
 The network's operations are counted by XLA for one picture at the preset's size; how much of its peak a chip reaches,
 how many pictures a core decodes in a second (scripts/benchmarks/embed.py measures it) and the price of a worker are

@@ -263,7 +263,8 @@ def _tfds(source: str, split: str, data_dir: str | None) -> Source:
 
     ids = [f"{split}/{i:08d}" for i in range(len(examples))]
     # Examples are known by their numbers: of another version, or with one more, they are other pictures.
-    name = f"{source} {builder.version}, {split} of {len(examples)} in {builder.data_dir}"
+    where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
+    name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
     return Source(name, ids, [f"{source}/{i}" for i in ids], record)
 
 

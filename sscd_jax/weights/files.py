@@ -90,7 +90,7 @@ def read_file(path: Path) -> Weights:
             return Weights(model, variables, "ONNX, int8" if quantised else "ONNX, float32", origin)
         if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
             return _read_torch(path, origin)
-    except (ValueError, *BROKEN) as error:
+    except (ValueError, OSError, *BROKEN) as error:  # OSError: places that are not in the file
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error or type(error).__name__}") from error

@@ -177,6 +177,15 @@ def originals(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("place", [-3, -4, -6])
+def test_an_archive_whose_directory_is_elsewhere(originals, tmp_path, place):
+    content = bytearray((originals / "npz").read_bytes())
+    content[place] ^= 1
+    (tmp_path / "changed.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"changed\.npz"):
+        weights.load(tmp_path / "changed.npz")
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, originals, tmp_path_factory):

@@ -83,6 +83,7 @@ def evaluate_disc(
     assert asked is not None
     assert searched is not None
     rules: list[Literal["per_query", "global"]] = ["per_query", "global"] if root else ["per_query"]
+    pairs = disc.read_ground_truth(truth)
     rows = [
         row
         for rule in ([candidates] if candidates else rules)
@@ -90,7 +91,7 @@ def evaluate_disc(
             asked,
             searched,
             background,
-            disc.read_ground_truth(truth),
+            pairs,
             codecs=codecs or None,
             score_norms=[None, *(score_norm or ["1.0[0,2]"])] if background else [None],
             k=k,

@@ -17,7 +17,10 @@ KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # Kaim
 
 
 class Conv(nn.Module):
-    """k x k convolution without bias, padded by k // 2 on every side: [B, H, W, C] -> [B, H', W', features]."""
+    """k x k convolution without bias, padded by k // 2 on every side: [B, H, W, C] -> [B, H', W', features].
+
+    `inference`: the stem may be computed by what has no fast gradient.
+    """
 
     features: int
     kernel_size: int

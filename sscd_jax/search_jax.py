@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from sscd_jax.mesh import by_rows, create_local_mesh, replicated
 
 QUERIES, TILE = 1024, 8192  # at once: a tile of similarities is 32 MB
+GROUP = 32  # neighbours in a tile, of which first only the best is looked at
 
 
 def knn(
@@ -32,23 +34,32 @@ def knn(
     """
     mesh = create_local_mesh() if mesh is None else mesh
     count, dims = references.shape
-    tile = min(TILE, -(-count // mesh.size))
+    tile = min(TILE, -(-count // (mesh.size * GROUP)) * GROUP)
     tiles = -(-count // (mesh.size * tile))
     padded = np.zeros((mesh.size * tiles * tile, dims), np.float32)
     padded[:count] = references
     shares = jax.device_put(padded.reshape(mesh.size, tiles, tile, dims), by_rows(mesh))
     offsets = _offsets(shares, count, metric)
     scores, indexes = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    block = min(QUERIES, len(queries))
-    for start in range(0, len(queries), block):
-        rows = np.zeros((block, dims), np.float32)
-        some = np.asarray(queries[start : start + block], np.float32)
-        rows[: len(some)] = some
-        found = _best(jax.device_put(rows, replicated(mesh)), shares, offsets, k=k, double=metric == "l2")
-        values, at = (np.asarray(one)[: len(some)] for one in found)
-        if metric == "l2":
-            values = np.minimum(values - (some * some).sum(1, keepdims=True), 0)
-        scores[start : start + block], indexes[start : start + block] = values, at
+    # Powers of two, so that few programs are compiled.
+    block = min(QUERIES, 1 << (len(queries) - 1).bit_length())
+    starts = range(0, len(queries), block)
+    waiting: list[tuple[int, tuple[Array, Array]]] = []
+    for start in tqdm([*starts, None], desc="search", unit="block", dynamic_ncols=True, leave=False, delay=1):
+        if start is not None:
+            rows = np.zeros((block, dims), np.float32)
+            some = queries[start : start + block]
+            rows[: len(some)] = some
+            found = _best(jax.device_put(rows, replicated(mesh)), shares, offsets, k=k, double=metric == "l2")
+            waiting.append((start, found))
+        # Results are fetched one block late, so that the devices need not wait for that.
+        while waiting and (start is None or len(waiting) > 1):
+            first, found = waiting.pop(0)
+            last = min(first + block, len(queries))
+            scores[first:last], indexes[first:last] = (np.asarray(one)[: last - first] for one in found)
+    if metric == "l2":
+        squares = np.einsum("qd,qd->q", queries, queries)[:, None]
+        np.minimum(scores - squares, 0, out=scores)
     return scores, indexes
 
 
@@ -70,7 +81,7 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
             references, offset, number = one
             scores = jnp.matmul(queries, references.T, precision=lax.Precision.HIGHEST)
             scores = (2 * scores if double else scores) + offset
-            values, at = lax.top_k(scores, min(k, tile))
+            values, at = _top(scores, min(k, tile))
             values, at = jnp.concatenate([best[0], values], 1), jnp.concatenate([best[1], number * tile + at], 1)
             values, chosen = lax.top_k(values, k)  # of equals the first, which are of earlier tiles
             return (values, jnp.take_along_axis(at, chosen, 1)), None
@@ -82,3 +93,16 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
     at = at + (jnp.arange(devices) * tiles * tile)[:, None]
     values, chosen = lax.top_k(values.reshape(len(queries), -1), k)
     return values, jnp.take_along_axis(at.reshape(len(queries), -1), chosen, 1)
+
+
+def _top(scores: Array, k: int) -> tuple[Array, Array]:
+    """`lax.top_k` by its parts: the k best are in the k groups of neighbours with the best maxima."""
+    rows, columns = scores.shape
+    groups = columns // GROUP
+    if columns % GROUP or k >= groups:
+        return lax.top_k(scores, k)
+    grouped = scores.reshape(rows, groups, GROUP)
+    _, chosen = lax.top_k(grouped.max(-1), k)
+    chosen = jnp.sort(chosen, 1)  # of equal scores the first column still comes first
+    values, at = lax.top_k(jnp.take_along_axis(grouped, chosen[:, :, None], 1).reshape(rows, -1), k)
+    return values, jnp.take_along_axis(chosen, at // GROUP, 1) * GROUP + at % GROUP

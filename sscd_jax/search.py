@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
-BLOCK_ELEMENTS = 200_000_000  # similarities that a block of `capped_search` looks at; few of them are kept
+BLOCK = 4096  # queries at once, as faiss takes them itself
+SPARE = 4  # times as many neighbours as are wanted of a query on average, where some may have more
 _FAISS_METRIC = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
@@ -34,7 +35,14 @@ def knn(
         from sscd_jax import search_jax
 
         return search_jax.knn(queries, references, k, metric)
-    scores, indexes = faiss.knn(_contiguous(queries), _contiguous(references), k, metric=_FAISS_METRIC[metric])
+    references = _contiguous(references)
+    scores, indexes = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for start in tqdm(
+        range(0, len(queries), BLOCK), desc="search", unit="block", dynamic_ncols=True, leave=False, delay=1
+    ):
+        block = _contiguous(queries[start : start + BLOCK])
+        here = slice(start, start + len(block))
+        scores[here], indexes[here] = faiss.knn(block, references, k, metric=_FAISS_METRIC[metric])
     return (-scores if metric == "l2" else scores), indexes
 
 
@@ -46,46 +54,50 @@ def default_backend() -> Backend:
 
 
 def capped_search(
-    queries: np.ndarray, references: np.ndarray, count: int, metric: Metric
+    queries: np.ndarray,
+    references: np.ndarray,
+    count: int,
+    metric: Metric,
+    *,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best `count` pairs over all queries together (official isc/descriptor_matching.py search_with_capped_res).
 
-    Exact, in memory of the order of `count` and one block of queries. As many pairs as are asked for are known from a
-    first search for neighbours: only pairs better than the worst of these are looked for in the second.
+    Exact, in memory of the order of `count`: a query whose last neighbour is worse than `count` pairs are has no more
+    to give; those that may have more are searched again, for four times as many neighbours.
+
+    Args:
+        queries, references, metric: as for `knn`.
+        count: how many pairs.
+        known: what `knn` gave for these, if it was asked already; with more than count / Q neighbours, few searches
+            follow.
 
     Returns:
         (query int64 [n], reference int64 [n], score float32 [n]), best first; n = min(count, Q R).
     """
-    queries, references = _contiguous(queries), _contiguous(references)
     count = min(count, len(queries) * len(references))
     if not count:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-    known, _ = knn(queries, references, -(-count // len(queries)), metric, backend="faiss")
-    worst = _nth_best(known.ravel(), count)
-    index = faiss.IndexFlat(references.shape[1], _FAISS_METRIC[metric])
-    index.add(references)
-    block = max(1, BLOCK_ELEMENTS // len(references))
-    # The two searches need not round alike: by as much they may differ.
-    slack = 1e-5 * max(float(np.einsum("nd,nd->n", some, some).max()) for some in (queries, references))
-    kept: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
-    steps = range(0, len(queries), block)
-    for start in tqdm(steps, desc="best pairs", unit="block", dynamic_ncols=True, leave=False, disable=len(steps) < 2):
-        least = worst - slack
-        lims, scores, found = index.range_search(queries[start : start + block], -least if metric == "l2" else least)
-        rows = np.repeat(np.arange(start, start + len(lims) - 1), np.diff(lims.astype(np.int64)))
-        scores = -scores if metric == "l2" else scores
-        more: list[np.ndarray] = [rows, found, scores]
-        kept = [np.concatenate(pair) for pair in zip(kept, more, strict=True)]
-        if len(kept[2]) > 2 * count:
-            worst = max(worst, _nth_best(kept[2], count))
-            kept = [part[kept[2] >= worst] for part in kept]
-    query, reference, score = kept
+    if known is None or known[0].size < count:
+        known = knn(queries, references, SPARE * -(-count // len(queries)), metric)
+    rows = np.arange(len(queries))
+    found = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]  # of queries that have no more
+    while True:
+        scores, indexes = known
+        k = scores.shape[1]
+        all_scores = np.concatenate([found[2], scores.ravel()])
+        worst = np.partition(all_scores, len(all_scores) - count)[len(all_scores) - count]
+        more = scores[:, -1] > worst if k < len(references) else np.zeros(len(rows), bool)
+        done = [np.repeat(rows[~more], k), indexes[~more].ravel(), scores[~more].ravel()]
+        kept = done[2] >= worst
+        found = [np.concatenate([old, new[kept]]) for old, new in zip(found, done, strict=True)]
+        rows = rows[more]
+        if not len(rows):
+            break
+        known = knn(queries[rows], references, SPARE * k, metric)
+    query, reference, score = found
     best = np.argsort(-score, kind="stable")[:count]
     return query[best], reference[best], score[best]
-
-
-def _nth_best(scores: np.ndarray, count: int) -> float:
-    return float(np.partition(scores, len(scores) - count)[len(scores) - count])
 
 
 def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:

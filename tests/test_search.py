@@ -33,13 +33,21 @@ def test_knn(metric):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 200), st.sampled_from(["l2", "inner_product"]))
-def test_capped_search_is_exact_in_any_blocks(queries, references, count, metric):
+@given(
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 200),
+    st.sampled_from(["l2", "inner_product"]),
+    st.integers(0, 9),
+)
+def test_capped_search_is_exact_in_any_blocks(queries, references, count, metric, neighbours):
     q, r = vectors(queries), vectors(references, seed=1)
+    q[0] *= 3  # by inner product, one query has more good pairs than its share
     expected = np.sort(all_scores(q, r, metric).ravel())[::-1][:count]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "BLOCK_ELEMENTS", references * 4)
-        query, reference, score = capped_search(q, r, count, metric)
+        patch.setattr(search, "BLOCK", 4)
+        known = knn(q, r, neighbours, metric) if neighbours else None
+        query, reference, score = capped_search(q, r, count, metric, known=known)
     assert len(score) == min(count, queries * references)
     np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(score, all_scores(q, r, metric)[query, reference], rtol=1e-5, atol=1e-5)

@@ -1,3 +1,4 @@
+import zlib
 from typing import get_args
 
 import numpy as np
@@ -314,7 +315,7 @@ def test_the_demo_draws_what_it_drew_before_there_were_strengths():
     """
     rng = np.random.default_rng(0)
     image, others = Image.new("RGB", (96, 64), (200, 90, 30)), [Image.new("RGB", (50, 70))] * 3
-    for number in range(300):
-        _, names = edit(image, rng, others, 2 + number % 2)
-    assert names == ["flip", "text", "blur"]
-    assert rng.integers(10**6) == 514613
+    drawn = [name for number in range(300) for name in edit(image, rng, others, 2 + number % 2)[1]]
+    assert drawn[-3:] == ["flip", "text", "blur"]
+    # Of all names: two streams that part may, by chance, meet again.
+    assert zlib.crc32(" ".join(drawn).encode()) == 3_184_303_548

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sscd_jax.benchmark_set import COPIES_OF_EACH, NON_COPIES, REFERENCES, detail, least_detail, make
-from sscd_jax.edits import EDITS, PASTES
+from sscd_jax.edits import DEMO_KINDS
 from sscd_jax.photographs import EVALUATION, TRAINING, photograph_paths
 
 COPIES = REFERENCES * COPIES_OF_EACH
@@ -78,7 +78,7 @@ def test_the_ground_truth_pairs_cuts_of_the_same_place(made):
             assert references[row["reference_id"]] == (row["photograph"], _box(row))
         names = row["edits"].split(" + ")
         assert len(names) in (2, 3)
-        assert set(names) <= {*EDITS, *PASTES}
+        assert set(names) <= set(DEMO_KINDS)
 
 
 def test_a_reference_is_its_cut_of_the_photograph(made):

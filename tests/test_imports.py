@@ -10,7 +10,22 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from those in earlier lines; files of one line may import one another.
 LEVELS = [
-    {"cache", "config", "presets", "descriptors", "evaluation.metrics", "photographs", "edits", "benchmark_set"},
+    {
+        "cache",
+        "config",
+        "presets",
+        "descriptors",
+        "evaluation.metrics",
+        "photographs",
+        "edits",
+        "edits_colour",
+        "edits_common",
+        "edits_frame",
+        "edits_geometry",
+        "edits_overlay",
+        "edits_quality",
+        "benchmark_set",
+    },
     {
         "data",
         "models",

@@ -46,6 +46,21 @@ def knn(
     return (-scores if metric == "l2" else scores), indexes
 
 
+def similarities(
+    queries: np.ndarray, references: np.ndarray, query: np.ndarray, reference: np.ndarray, metric: Metric
+) -> np.ndarray:
+    """Scores of given pairs, as those of `knn`: float32 [P] of rows int64 [P] of the two."""
+    scores = np.empty(len(query), np.float32)
+    for start in range(0, len(query), BLOCK):
+        here = slice(start, start + BLOCK)
+        some, others = queries[query[here]], references[reference[here]]
+        if metric == "l2":
+            scores[here] = -np.square(some - others).sum(1)
+        else:
+            scores[here] = np.einsum("nd,nd->n", some, others)
+    return scores
+
+
 def default_backend() -> Backend:
     """What serves this machine's devices."""
     import jax
@@ -81,14 +96,14 @@ def capped_search(
     if known is None or known[0].size < count:
         known = knn(queries, references, SPARE * -(-count // len(queries)), metric)
     rows = np.arange(len(queries))
-    found = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]  # of queries that have no more
+    # Of queries that have no more to give.
+    found: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
     while True:
         scores, indexes = known
         k = scores.shape[1]
-        all_scores = np.concatenate([found[2], scores.ravel()])
-        worst = np.partition(all_scores, len(all_scores) - count)[len(all_scores) - count]
+        worst = -np.partition(-np.concatenate([found[2], scores.ravel()]), count - 1)[count - 1]
         more = scores[:, -1] > worst if k < len(references) else np.zeros(len(rows), bool)
-        done = [np.repeat(rows[~more], k), indexes[~more].ravel(), scores[~more].ravel()]
+        done: list[np.ndarray] = [np.repeat(rows[~more], k), indexes[~more].ravel(), scores[~more].ravel()]
         kept = done[2] >= worst
         found = [np.concatenate([old, new[kept]]) for old, new in zip(found, done, strict=True)]
         rows = rows[more]

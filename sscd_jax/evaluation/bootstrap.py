@@ -1,6 +1,11 @@
 """How sure a metric is: the same metric over queries drawn again with replacement (Efron's bootstrap)."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -10,50 +15,118 @@ from sscd_jax.evaluation.metrics import Predictions, is_answered
 METRICS = ("uAP", "accuracy_at_1", "recall_at_p90")
 
 
-def resampled(predictions: Predictions, *, samples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Sample:
+    """A set of queries drawn with replacement, and the ranking of its predictions, of equal scores wrong ones first.
+
+    Attributes:
+        times: int64 [Q], how often each query is drawn.
+        copies: int64 [N], how often each right prediction is there, best score first; the next two are of the same.
+        before: int64 [N], predictions ahead of the first of its copies.
+        found: int64 [N], right predictions up to the last of its copies.
+    """
+
+    times: np.ndarray
+    copies: np.ndarray
+    before: np.ndarray
+    found: np.ndarray
+
+    def wrong_inverse_ranks(self, shift: int = 0) -> np.ndarray:
+        """Wrong predictions ahead / (rank - shift), summed over the copies of each right prediction: float64 [N].
+
+        Copies of one prediction lie side by side, ranks before + 1 to before + copies.
+        """
+        wrong = self.before - (self.found - self.copies)
+        first = np.maximum(self.before - shift, 0)  # 0 where nothing is ahead, and wrong is 0
+        harmonic = _harmonic(int((first + self.copies).max(initial=1)).bit_length())
+        return wrong * (harmonic[first + self.copies] - harmonic[first])
+
+
+@lru_cache(maxsize=2)
+def _harmonic(bits: int) -> np.ndarray:
+    """1 + 1/2 + ... + 1/n for every n below 2^bits."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 2**bits))])
+
+
+def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[Sample]:
+    """Sets of as many queries as there are. The same seed draws the same queries by their rows.
+
+    Exact: a query that is drawn twice is there twice, with all its predictions and its pairs of the ground truth.
+    """
+    order = np.lexsort((predictions.is_match, -predictions.score))
+    query, right = predictions.query[order], np.flatnonzero(predictions.is_match[order])
+    for times in _draws(len(predictions.positives), count, seed):
+        seen = np.cumsum(times[query])  # predictions down to each, with repetitions
+        copies = times[query[right]]
+        yield Sample(times, copies, seen[right] - copies, np.cumsum(copies))
+
+
+def resampled(
+    predictions: Predictions, *, samples: int = 1000, seed: int = 0, precisions: Sequence[float] = ()
+) -> dict[str, np.ndarray]:
     """Metrics of sets of as many queries, drawn from the queries with replacement: float64 [samples] each.
 
-    Exact: a query that is drawn twice is there twice, with all its predictions and its pairs of the ground truth. Two
-    runs over the same queries are drawn alike by the same seed, so that their differences are paired.
+    Two runs over the same queries are drawn alike by the same seed, so that their differences are paired.
 
     Args:
         predictions: of all queries, also of those that copy nothing.
         samples: how many sets.
         seed: of the draws.
+        precisions: for which the threshold and the recall are wanted as well.
 
     Returns:
-        Values by the names of METRICS; NaN for a set in which no query copies anything.
+        Values by the names of METRICS, and of "threshold@P" and "recall@P" for each precision; NaN for a set in which
+        no query copies anything, and for a threshold where no prediction reaches the precision.
     """
-    order = np.lexsort((predictions.is_match, -predictions.score))
-    query, is_match = predictions.query[order], predictions.is_match[order]
-    right = np.flatnonzero(is_match)
-    of_right = query[right]
     answered = is_answered(predictions)
-    values = {name: np.full(samples, np.nan) for name in METRICS}
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 4 * len(query) + 1))])
-    for row, times in enumerate(_draws(len(predictions.positives), samples, seed)):
-        positives = times @ predictions.positives
+    scores = -np.sort(-predictions.score[predictions.is_match])
+    more = [f"{name}@{precision:g}" for precision in precisions for name in ("threshold", "recall")]
+    values = {name: np.full(samples, np.nan) for name in (*METRICS, *more)}
+    for row, sample in enumerate(samples_of(predictions, samples, seed)):
+        positives = sample.times @ predictions.positives
         if not positives:
             continue
-        seen = np.cumsum(times[query])  # predictions down to each, and right ones among them, with repetitions
-        copies = times[of_right]
-        before, found = seen[right] - copies, np.cumsum(copies)
-        if seen[-1] >= len(harmonic):
-            harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 2 * seen[-1] + 1))])
-        # Precision after each of the copies of a right prediction, (found + j) / (before + j), summed over j.
-        wrong = before - (found - copies)
-        area = copies - wrong * (harmonic[before + copies] - harmonic[before])
-        values["uAP"][row] = area.sum() / positives
-        values["accuracy_at_1"][row] = times @ answered / positives
-        precise = found[found >= 0.9 * (before + copies)]
-        values["recall_at_p90"][row] = precise.max(initial=0) / positives
+        values["uAP"][row] = (sample.copies - sample.wrong_inverse_ranks()).sum() / positives
+        values["accuracy_at_1"][row] = sample.times @ answered / positives
+        there = sample.copies > 0
+        precision = sample.found / np.maximum(sample.before + sample.copies, 1)
+        for wanted in (0.9, *precisions):
+            reached = np.flatnonzero(there & (precision >= wanted))
+            recall = sample.found[reached[-1]] / positives if len(reached) else 0.0
+            if wanted == 0.9:
+                values["recall_at_p90"][row] = recall
+            if wanted in precisions:
+                values[f"recall@{wanted:g}"][row] = recall
+                values[f"threshold@{wanted:g}"][row] = scores[reached[-1]] if len(reached) else np.nan
     return values
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Between which values the middle share of them lies, less those that are NaN."""
+    """Between which values the middle share of them lies, less those that are NaN; (NaN, NaN) if all are."""
+    if np.isnan(values).all():
+        return np.nan, np.nan
     low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
+    """With queries in the order of their ids, so that two evaluations draw the same ones."""
+    order = np.argsort(np.asarray(ids))
+    row = np.empty_like(order)
+    row[order] = np.arange(len(order))
+    return replace(predictions, query=row[predictions.query], positives=predictions.positives[order])
+
+
+def as_row(values: dict[str, np.ndarray], ids: Sequence[str], truth: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What a row of results keeps of a bootstrap: the intervals, and the values, with what they are of."""
+    samples = len(next(iter(values.values())))
+    text = json.dumps([sorted(ids), sorted(set(map(tuple, truth))), samples])
+    of = {"of": hashlib.sha256(text.encode()).hexdigest()}
+    return {
+        "intervals": {name: interval(one) for name, one in values.items()},
+        # JSON knows no NaN.
+        "bootstrap": of | {name: [None if np.isnan(v) else v for v in one.round(6)] for name, one in values.items()},
+    }
 
 
 def _draws(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:

@@ -1,18 +1,16 @@
 """Evaluation as on DISC2021 (official disc_eval.py): descriptors and ground truth in, numbers out."""
 
 import csv
-import hashlib
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
-from sscd_jax.evaluation.bootstrap import interval, resampled
+from sscd_jax.evaluation.bootstrap import METRICS, as_row, by_id, interval, resampled
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
@@ -21,9 +19,24 @@ from sscd_jax.evaluation.metrics import (
     recall_at_precision,
 )
 from sscd_jax.postprocess import ScoreNorm, normalize_scores
-from sscd_jax.search import Metric, capped_search, knn, project
+from sscd_jax.search import SPARE, Metric, capped_search, knn, project, similarities
 
 Candidates = Literal["per_query", "global"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gave.
+
+    Attributes:
+        settings: codec, score_norm, candidates and k.
+        predictions: the candidates.
+        pair_scores: float32 [P], the score of each pair of the ground truth, a candidate or not; each pair once.
+    """
+
+    settings: Mapping[str, Any]
+    predictions: Predictions
+    pair_scores: np.ndarray
 
 
 def read_ground_truth(path: Path) -> list[tuple[str, str]]:
@@ -102,55 +115,55 @@ def evaluate(
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
             descriptors are missing or too few.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; a query needs at least one candidate")
     if bootstrap < 0:
         raise ValueError(f"the bootstrap is of {bootstrap} samples; it must be 0 for none, or more")
-    for text in filter(None, score_norms):
-        ScoreNorm.parse(text)
-    rows = []
-    for score_norm in score_norms:
-        for codec in codecs or default_codecs(training):
-            found = predict(
-                queries,
-                references,
-                training,
-                ground_truth,
-                codec=codec,
-                score_norm=score_norm,
-                k=k,
-                candidates=candidates,
-            )
-            curve = precision_recall(found)
-            row: dict[str, Any] = {
-                "codec": codec,
-                "score_norm": score_norm,
-                "uAP": average_precision(curve),
-                "accuracy_at_1": accuracy_at_1(found),
-                "recall_at_p90": recall_at_precision(curve)[0],
-                "candidates": candidates,
-                "k": k,
-            }
+    found = predict(
+        queries,
+        references,
+        training,
+        ground_truth,
+        codecs=codecs or default_codecs(training),
+        score_norms=score_norms,
+        k=k,
+        rules=[candidates],
+    )
+    return [measure(one, queries.ids, ground_truth, bootstrap=bootstrap) for one in found]
+
+
+def measure(
+    found: Found,
+    query_ids: Sequence[str],
+    ground_truth: Sequence[tuple[str, str]],
+    *,
+    bootstrap: int = 0,
+    precisions: Sequence[float] = (),
+) -> dict[str, Any]:
+    """A row of `evaluate`; of `precisions` also at_precision, a dict with precision, threshold and recall for each."""
+    curve = precision_recall(found.predictions)
+    row: dict[str, Any] = {
+        "codec": found.settings["codec"],
+        "score_norm": found.settings["score_norm"],
+        "uAP": average_precision(curve),
+        "accuracy_at_1": accuracy_at_1(found.predictions),
+        "recall_at_p90": recall_at_precision(curve)[0],
+        "candidates": found.settings["candidates"],
+        "k": found.settings["k"],
+    }
+    values: dict[str, np.ndarray] = {}
+    if bootstrap:
+        values = resampled(by_id(found.predictions, query_ids), samples=bootstrap, precisions=precisions)
+        row |= as_row({name: values[name] for name in METRICS}, query_ids, ground_truth)
+    if precisions:
+        row["at_precision"] = []
+        for precision in precisions:
+            recall, threshold = recall_at_precision(curve, precision)
+            at: dict[str, Any] = {"precision": precision, "threshold": threshold, "recall": recall}
             if bootstrap:
-                values = resampled(_by_id(found, queries.ids), samples=bootstrap)
-                row["intervals"] = {name: interval(one) for name, one in values.items()}
-                row["bootstrap"] = {"of": _fingerprint(queries.ids, ground_truth, bootstrap)}
-                row["bootstrap"] |= {name: one.round(6).tolist() for name, one in values.items()}
-            rows.append(row)
-    return rows
-
-
-def _by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
-    """With queries in the order of their ids, so that two evaluations draw the same ones."""
-    order = np.argsort(np.asarray(ids))
-    row = np.empty_like(order)
-    row[order] = np.arange(len(order))
-    return replace(predictions, query=row[predictions.query], positives=predictions.positives[order])
-
-
-def _fingerprint(query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]], samples: int) -> str:
-    text = json.dumps([sorted(query_ids), sorted(set(map(tuple, ground_truth))), samples])
-    return hashlib.sha256(text.encode()).hexdigest()
+                low, high = interval(values[f"threshold@{precision:g}"])
+                at["threshold_interval"] = None if np.isnan(low) else (low, high)
+                at["recall_interval"] = interval(values[f"recall@{precision:g}"])
+            row["at_precision"].append(at)
+    return row
 
 
 def predict(
@@ -159,36 +172,50 @@ def predict(
     training: Descriptors | None,
     ground_truth: Sequence[tuple[str, str]],
     *,
-    codec: str = "Flat",
-    score_norm: str | None = None,
+    codecs: Sequence[str],
+    score_norms: Sequence[str | None] = (None,),
     k: int = 10,
-    candidates: Candidates = "per_query",
-) -> Predictions:
-    """The candidates that `evaluate` measures.
+    rules: Sequence[Candidates] = ("per_query",),
+) -> list[Found]:
+    """What `evaluate` measures: for each rule, score normalisation and codec, in this order.
 
-    Without score normalisation scores are minus squared L2 distances, with it inner products, as officially.
+    Each codec is fitted once, and each normalisation searched once. Without score normalisation scores are minus
+    squared L2 distances, with it inner products, as officially.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; a query needs at least one candidate")
+    norms = [None if text is None else ScoreNorm.parse(text) for text in score_norms]
+    if training is None and any(norms):
+        needing = next(text for text in score_norms if text)
+        raise ValueError(f"score normalisation {needing} needs training descriptors as its background")
     background = {} if training is None else {"training": training}
     check_same_provenance(queries=queries, references=references, **background)
     truth = _pairs(queries.ids, references.ids, ground_truth)
-    vectors = project(codec, None if training is None else training.vectors, queries.vectors, references.vectors)
-    query_vectors, reference_vectors = vectors[-2:]
-    if score_norm is not None:
-        if training is None:
-            raise ValueError(f"score normalisation {score_norm} needs training descriptors as its background")
-        query_vectors, reference_vectors = normalize_scores(
-            query_vectors, reference_vectors, vectors[0], ScoreNorm.parse(score_norm)
-        )
-    metric: Metric = "l2" if score_norm is None else "inner_product"
-    if candidates == "global":
-        query, reference, score = capped_search(query_vectors, reference_vectors, k * len(query_vectors), metric)
-    else:
-        scores, indexes = knn(query_vectors, reference_vectors, k, metric)
-        query = np.repeat(np.arange(len(indexes)), indexes.shape[1])
-        reference, score = indexes.ravel(), scores.ravel()
-    is_match = np.isin(query * len(references.ids) + reference, truth)
     positives = np.bincount(truth // len(references.ids), minlength=len(queries.ids))
-    return Predictions(query, reference, score, is_match, positives)
+    found = {}
+    for codec in codecs:
+        projected = project(codec, None if training is None else training.vectors, queries.vectors, references.vectors)
+        for norm, text in zip(norms, score_norms, strict=True):
+            asked, searched = projected[-2:]
+            if norm:
+                asked, searched = normalize_scores(asked, searched, projected[0], norm)
+            metric: Metric = "inner_product" if norm else "l2"
+            pair_scores = similarities(asked, searched, *np.divmod(truth, len(searched)), metric)
+            known = knn(asked, searched, k * (SPARE if "global" in rules else 1), metric)
+            for rule in rules:
+                if rule == "global":
+                    query, reference, score = capped_search(asked, searched, k * len(asked), metric, known=known)
+                else:
+                    score, reference = (one[:, :k] for one in known)
+                    query = np.repeat(np.arange(len(reference)), reference.shape[1])
+                    score, reference = score.ravel(), reference.ravel()
+                is_match = np.isin(query * len(searched) + reference, truth)
+                found[rule, text, codec] = Found(
+                    {"codec": codec, "score_norm": text, "candidates": rule, "k": k},
+                    Predictions(query, reference, score, is_match, positives),
+                    pair_scores,
+                )
+    return [found[rule, text, codec] for rule in rules for text in score_norms for codec in codecs]
 
 
 def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:

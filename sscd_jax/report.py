@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
+from sscd_jax.charts import Line, data_uri, histogram, line_chart
 from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall, recall_at_precision
-from sscd_jax.report_charts import Line, histogram, line_chart
 from sscd_jax.report_gallery import Ranking, counts, galleries, outcomes, ranking
 from sscd_jax.search import knn
 
@@ -188,14 +188,14 @@ def _training_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
             if name in history
         ]
         if lines:
-            charts.append(Chart(title, line_chart(lines, x_label="step")))
+            charts.append(Chart(title, data_uri(line_chart(lines, x_label="step"))))
     return charts
 
 
 def _precision_recall_chart(results: Sequence[Result], curves: Sequence[Curve]) -> Chart:
     lines = [Line(result.name, curve.recall, curve.precision) for result, curve in zip(results, curves, strict=True)]
-    image = line_chart(lines, x_label="recall", y_label="precision", unit_square=True, rule=PRECISION)
-    return Chart("Precision and recall", image)
+    figure = line_chart(lines, x_label="recall", y_label="precision", unit_square=True, rule=PRECISION)
+    return Chart("Precision and recall", data_uri(figure))
 
 
 def _histograms(results: Sequence[Result]) -> list[Chart]:
@@ -206,7 +206,7 @@ def _histograms(results: Sequence[Result]) -> list[Chart]:
     return [
         Chart(
             result.name,
-            histogram(dict(zip(labels, group, strict=True)), x_label="similarity", value_range=(low, 1.0)),
+            data_uri(histogram(dict(zip(labels, group, strict=True)), x_label="similarity", value_range=(low, 1.0))),
         )
         for result, group in zip(results[::-1], groups[::-1], strict=True)
     ]

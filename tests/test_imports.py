@@ -52,7 +52,7 @@ LEVELS = [
         "train_log",
         "train",
         "report",
-        "report_charts",
+        "charts",
         "report_gallery",
     },
     {"demo"},

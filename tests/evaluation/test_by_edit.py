@@ -1,0 +1,88 @@
+"""Metrics by edit, against the metrics of all, and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from predicted import predictions, triples, truths
+
+from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits, shares
+from sscd_jax.evaluation.metrics import (
+    Predictions,
+    accuracy_at_1,
+    average_precision,
+    precision_recall,
+    recall_at_precision,
+)
+
+
+@settings(deadline=None)
+@given(triples, truths)
+def test_shares_sum_to_the_metrics(found, truth):
+    original = predictions(found, truth)
+    curve = precision_recall(original)
+    expected = {
+        "uAP": average_precision(curve),
+        "accuracy_at_1": accuracy_at_1(original),
+        "recall_at_p90": recall_at_precision(curve)[0],
+    }
+    sums = {name: one.sum() / original.positives.sum() for name, one in shares(original).items()}
+    assert sums == pytest.approx(expected)
+
+
+# Four copies and one query that copies nothing, which has the second best score.
+FOUND = Predictions(
+    query=np.array([0, 4, 1, 2, 3]),
+    reference=np.array([0, 3, 1, 2, 0]),
+    score=np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
+    is_match=np.array([True, False, True, True, False]),
+    positives=np.array([1, 1, 1, 1, 0]),
+)
+EDITS = {
+    "a": Edited(("crop",), "weak"),
+    "b": Edited(("crop", "text"), "strong"),
+    "c": Edited(("text",), "weak"),
+    "d": Edited(("blur", "crop"), "strong"),
+}
+
+
+def test_groups_by_hand():
+    rows = {(r["kind"], r["number"], r["strength"]): r for r in by_edit(FOUND, [*"abcde"], EDITS, bootstrap=200)}
+    assert rows[None, None, None]["uAP"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 4)
+    assert rows["crop", None, None]["uAP"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert rows["crop", 1, None]["uAP"] == 1
+    assert rows["crop", 2, None]["uAP"] == pytest.approx((2 / 3 + 0) / 2)
+    assert rows["text", None, "weak"]["uAP"] == pytest.approx(3 / 4)
+    assert rows["blur", None, None]["accuracy_at_1"] == 0
+    assert rows[None, 2, None]["accuracy_at_1"] == rows[None, None, "strong"]["accuracy_at_1"] == 1 / 2
+    assert rows["crop", None, None]["recall_at_p90"] == pytest.approx(1 / 3)  # only the first is above the threshold
+    assert [rows[None, None, one]["copies"] for one in ("weak", "strong")] == [2, 2]
+    assert ("blur", 1, None) not in rows
+    for row in rows.values():
+        for name, (low, high) in row["intervals"].items():
+            assert low <= row[name] <= high
+
+
+def test_the_interval_is_that_of_a_binomial():
+    count = 400
+    rng = np.random.default_rng(0)
+    right = rng.random(count) < 0.7
+    found = Predictions(np.arange(count), np.zeros(count, int), rng.random(count), right, np.ones(count, int))
+    names = [str(i) for i in range(count)]
+    row = by_edit(found, names, dict.fromkeys(names, Edited(("crop",))), bootstrap=2000)[0]
+    half = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / count)
+    assert row["intervals"]["accuracy_at_1"] == pytest.approx((right.mean() - half, right.mean() + half), abs=0.006)
+
+
+def test_files_of_edits(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("query_id,edits,strength\nq1,crop + invert channel,weak\nq2,,\n")
+    assert read_edits(path) == {"q1": Edited(("crop", "invert channel"), "weak"), "q2": Edited(())}
+    path.write_text("query_id,edits\nq1,crop\n")
+    assert read_edits(path) == {"q1": Edited(("crop",))}
+    path.write_text("query_id,reference_id\nq1,r1\n")
+    with pytest.raises(ValueError, match=r"queries.csv has no column edits"):
+        read_edits(path)
+    with pytest.raises(ValueError, match="no such file"):
+        read_edits(tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match="1 queries are not in the file of edits, as d"):
+        by_edit(FOUND, [*"abcde"], {name: edits for name, edits in EDITS.items() if name != "d"})

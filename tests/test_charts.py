@@ -1,0 +1,87 @@
+import base64
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sscd_jax.charts import Line, data_uri, heat_map, histogram, histograms, line_chart, save
+
+
+def svg(figure: Figure) -> ElementTree.Element:
+    kind, data = data_uri(figure).split(",")
+    assert kind == "data:image/svg+xml;base64"
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def texts(root: ElementTree.Element) -> list[str]:
+    return [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_curves_are_those_of_the_data_with_names():
+    lines = [Line("a < b", np.array([0, 10, 50]), np.array([1.0, 4, 2])), Line("c", np.array([0, 9]), np.array([3, 1]))]
+    figure = line_chart(lines, x_label="step", y_label="loss")
+    assert {"step", "loss", "a < b", "c"} <= set(texts(svg(figure)))
+    for line, curve in zip(lines, figure.axes[0].lines, strict=True):
+        np.testing.assert_array_equal(curve.get_xydata(), np.stack([line.x, line.y], 1))
+    assert figure.axes[0].lines[-1].get_color() == "C0"
+
+
+def test_unit_square_and_rule():
+    lines = [Line("a", np.array([0.2, 0.4]), np.array([0.9, 0.8]))]
+    figure = line_chart(lines, x_label="recall", unit_square=True, rule=0.9)
+    axes = figure.axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()[0]) == ((0, 1), 0)
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.9, 0.9])
+
+
+@pytest.mark.parametrize("y", [[], [2.0], [np.nan, 1.0, np.inf], [0.0] * 5])
+def test_hardly_any_data_still_gives_a_chart(y):
+    assert "step" in texts(svg(line_chart([Line("a", np.arange(len(y)), np.array(y))], x_label="step")))
+
+
+def test_histogram_shows_the_share_in_each_bin():
+    values = np.array([0.01, 0.01, 0.99, 0.5])
+    figure = histogram({"copies": values, "none": np.array([])}, x_label="similarity", value_range=(0, 1))
+    assert {"copies", "none", "similarity"} <= set(texts(svg(figure)))
+    outline = figure.axes[0].patches[0].get_xy()
+    heights = {round(x, 3): y for x, y in outline if y > 0}
+    assert sorted(heights.values())[-1] == 50
+    assert figure.axes[0].get_ylim()[1] > 50
+
+
+def test_the_same_data_gives_the_same_chart():
+    lines = [Line("a", np.arange(5), np.arange(5) ** 2)]
+    assert data_uri(line_chart(lines, x_label="x")) == data_uri(line_chart(lines, x_label="x"))
+
+
+def test_several_histograms_have_titles_and_ranges_of_their_own():
+    panels = {
+        name: {"copies": np.array([low, 1.0]), "others": np.array([low])} for name, low in (("a", -3.0), ("b", 0.0))
+    }
+    figure = histograms(panels, x_label="score")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    edges = [axes.patches[0].get_xy()[:, 0] for axes in figure.axes]
+    assert [(xs.min(), xs.max()) for xs in edges] == [(-3, 1), (0, 1)]
+
+
+def test_a_heat_map_has_the_numbers_in_its_cells():
+    values = np.array([[0.123, np.nan], [1.0, 0.0]])
+    figure = heat_map({"uAP": values, "other": values[::-1]}, ["crop", "text"], ["all", "weak"], rules=[1])
+    assert {"uAP", "other", "crop", "text", "all", "weak", "12", "100", "0"} <= set(texts(svg(figure)))
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), values)
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0", "100", "12"]
+
+
+def test_files_are_svg_and_png_and_the_same_each_time(tmp_path):
+    written = []
+    for _ in range(2):
+        save(line_chart([Line("a", np.arange(5), np.arange(5))], x_label="step"), tmp_path / "chart")
+        written.append([path.read_bytes() for path in sorted(tmp_path.iterdir())])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chart.png", "chart.svg"]
+    assert written[0] == written[1]
+    with Image.open(tmp_path / "chart.png") as image:
+        assert min(image.size) > 400
+        assert len(set(image.convert("L").tobytes())) > 10
+    assert "step" in texts(ElementTree.fromstring((tmp_path / "chart.svg").read_bytes()))

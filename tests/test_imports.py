@@ -29,6 +29,7 @@ LEVELS = [
     {
         "embed",
         "collection",
+        "copydays_folders",
         "disc_folders",
         "exchange",
         "shards",

@@ -61,8 +61,39 @@ def find(root: Path, name: str | None = None) -> Split:
     return Split(name, {part: found[part] for part in ("queries", "references", "training")}, found["ground_truth"][0])
 
 
+def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """All that a folder has of DISC2021: folders of pictures by name, and the ground truth of those that are queries.
+
+    Names are train, references, and val_queries, dev_queries, test_queries. Training pictures or references may be
+    alone; queries may not.
+
+    Raises:
+        ValueError: there is nothing, queries lack their ground truth or references, or two folders are the same part.
+    """
+    folders: dict[str, list[Path]] = {}
+    truths: dict[str, Path] = {}
+    for name, layout in LAYOUTS.items():
+        parts = {part: found for part in ("training", "references") if (found := _first(root, layout[part]))}
+        if _first(root, layout["queries"]) or _first(root, layout["ground_truth"]):
+            split = find(root, name)
+            parts["queries"] = split.folders["queries"]
+            truths[f"{name}_queries"] = split.ground_truth
+        for part, found in parts.items():
+            key = {"queries": f"{name}_queries", "training": "train"}.get(part, part)
+            if folders.setdefault(key, found) != found:
+                raise ValueError(f"{folders[key][0]} and {found[0]} are both {part} of DISC2021: leave one of them")
+    if not folders:
+        patterns = {pattern for layout in LAYOUTS.values() for part in layout.values() for pattern in part}
+        raise ValueError(f"no DISC2021 in {root}: looked for {', '.join(sorted(patterns))}")
+    return folders, truths
+
+
 def _first(root: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return next((found for pattern in patterns if (found := sorted(root.glob(pattern)))), [])
+    """What matches the first pattern that anything matches; archives beside their folders do not count."""
+    for pattern in patterns:
+        if found := sorted(path for path in root.glob(pattern) if path.is_dir() or path.suffix == ".csv"):
+            return found
+    return []
 
 
 def pictures(folders: list[Path]) -> Source:

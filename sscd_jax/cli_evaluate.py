@@ -177,7 +177,8 @@ def evaluate_copydays(
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
         k: Neighbours of a query that count.
-        out: JSON file for the rows, with the mAP of each block; by default COPYDAYS.copydays.json.
+        out: JSON file for the rows, with the mAP of each block; by default COPYDAYS.copydays.json, with --root
+            DESCRIPTORS/copydays.copydays.json.
     """
     from sscd_jax.evaluation import disc
     from sscd_jax.evaluation.copydays import BLOCKS, PICTURES, evaluate

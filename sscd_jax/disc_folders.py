@@ -1,72 +1,14 @@
-"""DISC2021 as it lies on disks: which folders and which file are what, and the descriptors of them.
+"""Descriptors of DISC2021 as it lies on disks: see `data.disc_layout`."""
 
-Known are the layout of the official code (val_query, val_ref, training, val_groundtruth_matches.csv) and the names of
-the released files, development and test queries, in one folder each or in the parts that they are downloaded in.
-"""
-
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sscd_jax.collection import write_descriptors
-from sscd_jax.data.sources import Source, list_files
+from sscd_jax.data.disc_layout import Split, find, pictures
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset
 
-_REFERENCES = {"references": ("references", "references_*"), "training": ("train", "train_*", "training")}
-# Patterns of each, of which the first that matches anything counts.
-LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "val": {
-        "queries": ("val_query",),
-        "references": ("val_ref",),
-        "training": ("training",),
-        "ground_truth": ("val_groundtruth_matches.csv",),
-    },
-    "dev": _REFERENCES
-    | {
-        "queries": ("dev_queries", "dev_queries_*[0-9]"),
-        "ground_truth": ("dev_queries_groundtruth.csv", "dev_ground_truth.csv", "public_ground_truth.csv"),
-    },
-    "test": _REFERENCES
-    | {
-        "queries": ("test_queries", "test_queries_*[0-9]", "final_queries"),
-        "ground_truth": ("test_queries_groundtruth.csv", "final_ground_truth.csv"),
-    },
-}
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split of DISC2021 on disk: folders of queries, references and training pictures (none: []), and the truth."""
-
-    name: str
-    folders: dict[str, list[Path]]
-    ground_truth: Path
-
-
-def find(root: Path, name: str | None = None) -> Split:
-    """The split of that name in a folder, or the only one that is there.
-
-    Raises:
-        ValueError: there is none, or more than one to choose from; says what was looked for.
-    """
-    there = [one for one, layout in LAYOUTS.items() if _first(root, layout["ground_truth"])]
-    if name is None and len(there) != 1:
-        if there:
-            raise ValueError(f"{root} has the splits {', '.join(there)}: choose one by --split")
-        names = (pattern for layout in LAYOUTS.values() for pattern in layout["ground_truth"])
-        raise ValueError(f"no DISC2021 in {root}: looked for {', '.join(names)}")
-    name = name or there[0]
-    found = {part: _first(root, patterns) for part, patterns in LAYOUTS[name].items()}
-    for part in ("ground_truth", "queries", "references"):
-        if not found[part]:
-            raise ValueError(f"{root} has no {part} of the split {name}: looked for {' or '.join(LAYOUTS[name][part])}")
-    return Split(name, {part: found[part] for part in ("queries", "references", "training")}, found["ground_truth"][0])
-
-
-def _first(root: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return next((found for pattern in patterns if (found := sorted(root.glob(pattern)))), [])
+__all__ = ["embed_split", "find"]
 
 
 def embed_split(
@@ -87,12 +29,6 @@ def embed_split(
             continue
         # References and training are those of every split; queries are not.
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
-        write_descriptors(model, variables, _source(folders), preset, folder, **options)
+        write_descriptors(model, variables, pictures(folders), preset, folder, **options)
         written[part] = folder
     return written
-
-
-def _source(folders: list[Path]) -> Source:
-    """Pictures of several folders, whose ids are their names, as the ground truth has them."""
-    paths = [path for folder in folders for path in list_files(str(folder))[1]]
-    return Source(str(folders[0]), [os.path.splitext(os.path.basename(path))[0] for path in paths], paths)

@@ -44,6 +44,7 @@ LEVELS = [
     {
         "embed",
         "collection",
+        "copydays_folders",
         "disc_folders",
         "exchange",
         "shards",

@@ -5,15 +5,14 @@ examples that it would have seen.
 """
 
 import bisect
-import difflib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -77,7 +76,8 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
     Archives are tar files in webdataset's layout and Parquet files with a column of encoded pictures; folders and lists
     can hold them too. Ids are paths without the ending, relative to the folder or to the text file, as if a tar file
-    were a folder; of Parquet files "FILE/ROW", of TFDS examples "SPLIT/INDEX".
+    were a folder; of Parquet files "FILE/ROW", of TFDS examples their text image_id where they have one that is unique,
+    else "SPLIT/INDEX".
 
     Args:
         source: what to open.
@@ -89,7 +89,9 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         ImportError: it is a Parquet file, and the extra parquet is not installed.
     """
     if source.startswith("tfds:"):
-        return _tfds(source, split, data_dir)
+        from sscd_jax.data.prepared import open_prepared
+
+        return open_prepared(source, split, data_dir)
     if source == "sample":
         from sscd_jax.photographs import photograph_paths
 
@@ -233,78 +235,3 @@ def check_unique_ids(source: Source) -> None:
         if one in first:
             raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
         first[one] = path
-
-
-def _tfds(source: str, split: str, data_dir: str | None) -> Source:
-    import tensorflow_datasets as tfds
-
-    name = source.removeprefix("tfds:")
-    builder = _image_folder(data_dir) if name == "ImageFolder" else _prepared(name, data_dir)
-    if split.split("[")[0] not in builder.info.splits:
-        raise ValueError(f"{source} has no split {split}; it has {', '.join(builder.info.splits)}")
-    images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
-    if not images:
-        raise ValueError(f"{source} has no image among its features: {', '.join(builder.info.features)}")
-    decoders = {images[0]: tfds.decode.SkipDecoding()}
-    examples: Any
-    if builder.info.available_file_formats() & tfds.core.file_adapters.FileFormat.with_random_access():
-        examples = builder.as_data_source(split, decoders=decoders)
-    else:  # its files can only be read in order
-        dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
-        encoded = (example[images[0]] for example in tfds.as_numpy(dataset))
-        examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)
-
-    def record(index: int) -> bytes:
-        try:
-            example = examples[index]
-        except Exception as error:  # of the readers of many formats
-            raise OSError(str(error)) from error
-        return example if isinstance(example, bytes) else example[images[0]]
-
-    ids = [f"{split}/{i:08d}" for i in range(len(examples))]
-    # Examples are known by their numbers: of another version, or with one more, they are other pictures.
-    where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
-    name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
-    return Source(name, ids, [f"{source}/{i}" for i in ids], record)
-
-
-def _image_folder(data_dir: str | None) -> Any:
-    import tensorflow_datasets as tfds
-
-    if data_dir is None:
-        raise ValueError("tfds:ImageFolder needs --data-dir (train: --data.data-dir), a folder of SPLIT/LABEL/PICTURE")
-    return tfds.ImageFolder(data_dir)
-
-
-def _prepared(name: str, data_dir: str | None) -> Any:
-    """The builder of a data set that is on disk; nothing is downloaded."""
-    import tensorflow_datasets as tfds
-
-    where = f" --data_dir {data_dir}" if data_dir else ""
-    prepare = f"tfds build {name} --file_format array_record{where}"
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, tfds.list_builders(), 3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"TFDS knows no data set {name}, and none is prepared under that name{hint}") from error
-    if not builder.is_prepared():
-        raise ValueError(f"the TFDS data set {name} is not prepared in {builder.data_dir}: {prepare}")
-    return builder
-
-
-def _packed(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> Any:
-    """The pictures of a data set in one ArrayRecord file beside it, written at its first use."""
-    from array_record.python import array_record_data_source, array_record_module
-
-    path = folder / "sscd_jax" / f"{split}-{count}.array_record"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
-        writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
-        note = f"copying {folder} once, to read it at random (not needed for file_format array_record)"
-        for data in tqdm(encoded, total=count, desc=note):
-            writer.write(data)
-        writer.close()
-        unfinished.replace(path)
-    return array_record_data_source.ArrayRecordDataSource(str(path))

@@ -117,7 +117,8 @@ def heat_map(
                 axes.axvline(column - 0.5, color="white", linewidth=2)
             for (y, x), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7)
+                    ink = "black" if 0.15 < value < 0.9 else "white"  # on the dark ends of the colours
+                    axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
         return figure
 
 

@@ -11,8 +11,10 @@ import tyro
 
 from sscd_jax import config as configs
 from sscd_jax import mesh
+from sscd_jax.cli_copydays import evaluate_copydays
 from sscd_jax.cli_descriptors import descriptors_export, embed
-from sscd_jax.cli_evaluate import evaluate_compare, evaluate_copydays, evaluate_disc, table
+from sscd_jax.cli_evaluate import evaluate_compare, evaluate_disc
+from sscd_jax.cli_results import table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
 

@@ -91,7 +91,7 @@ def test_the_official_layout(official, paths, weights, network, tmp_path, capsys
     codecs = ["--codecs", "Flat", "PCA4,L2norm,Flat"]
     run(*given, "--training", str(training_list), *codecs)
     said = capsys.readouterr()
-    assert said.out.splitlines()[0].split() == ["codec", "strong_mAP", "overall_uAP"]
+    assert said.out.splitlines()[0].split() == ["codec", "strong_mAP", "overall_uAP", "k"]
     assert "has 82 pictures; Copydays has 3212\n" in said.err
     folder = official / "descriptors"
     rows = json.loads((folder / "copydays.copydays.json").read_text())

@@ -109,7 +109,7 @@ def test_the_released_files_in_parts(released, weights, tmp_path, capsys):
         rows = json.loads((tmp_path / "d" / f"{split}.disc.json").read_text())
         assert rows[0]["accuracy_at_1"] == 1.0
     assert sorted(p.name for p in (tmp_path / "d").iterdir() if p.is_dir()) == [
-        *("dev-queries", "references", "test-queries", "training"),
+        *("dev-queries", "dev.disc", "references", "test-queries", "test.disc", "training"),
     ]
     assert len(Descriptors.read(tmp_path / "d" / "references").ids) == 20
     assert np.array_equal(Descriptors.read(tmp_path / "d" / "training").ids, [f"T{i:06d}" for i in range(16)]), (

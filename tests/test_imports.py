@@ -54,10 +54,11 @@ LEVELS = [
         "train",
         "report",
         "charts",
+        "evaluation_charts",
         "report_gallery",
     },
     {"demo"},
-    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights"},
+    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights", "cli_copydays", "cli_results"},
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -29,16 +29,32 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
         "queries": ("test_queries", "test_queries_*[0-9]", "final_queries"),
         "ground_truth": ("test_queries_groundtruth.csv", "final_ground_truth.csv"),
     },
+    # What `sscd-jax benchmark make` and the demo write.
+    "benchmark": {
+        "queries": ("queries",),
+        "references": ("references",),
+        "training": ("training",),
+        "ground_truth": ("ground_truth.csv",),
+        "edits": ("queries.csv",),
+    },
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split of DISC2021 on disk: folders of queries, references and training pictures (none: []), and the truth."""
+    """A split of DISC2021 on disk.
+
+    Attributes:
+        name: a key of LAYOUTS.
+        folders: of queries, references and training pictures (none: []).
+        ground_truth: CSV file.
+        edits: CSV file of how queries were made, if there is one.
+    """
 
     name: str
     folders: dict[str, list[Path]]
     ground_truth: Path
+    edits: Path | None = None
 
 
 def find(root: Path, name: str | None = None) -> Split:
@@ -58,7 +74,8 @@ def find(root: Path, name: str | None = None) -> Split:
     for part in ("ground_truth", "queries", "references"):
         if not found[part]:
             raise ValueError(f"{root} has no {part} of the split {name}: looked for {' or '.join(LAYOUTS[name][part])}")
-    return Split(name, {part: found[part] for part in ("queries", "references", "training")}, found["ground_truth"][0])
+    folders = {part: found[part] for part in ("queries", "references", "training")}
+    return Split(name, folders, found["ground_truth"][0], next(iter(found.get("edits", [])), None))
 
 
 def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:

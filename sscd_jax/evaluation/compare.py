@@ -5,20 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax.evaluation.bootstrap import METRICS, interval
+from sscd_jax.evaluation.bootstrap import interval
 
 NOISE = "within noise"
+_SETTINGS = ("codec", "score_norm", "candidates")
 
 
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each metric of each codec and score normalisation that both have.
 
     Args:
-        before, after: rows of `disc.evaluate` with a bootstrap.
+        before, after: rows of `disc.evaluate` or `copydays.evaluate`, with a bootstrap.
 
     Returns:
-        Rows with codec, score_norm, candidates, metric, before, after, difference, low and high (of the difference,
-        95 %, paired: both are of the same draws of queries) and verdict: better, worse or within noise.
+        Rows with codec, score_norm and candidates where there are such, metric, before, after, difference, low and high
+        (of the difference, 95 %, paired: both are of the same draws of queries) and verdict: better, worse or within
+        noise.
 
     Raises:
         ValueError: a row has no bootstrap, the queries differ, or no codec and score normalisation is in both.
@@ -36,15 +38,13 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
                 "the two evaluations are of other queries, another ground truth, or other numbers of samples: evaluate "
                 "both on the same"
             )
-        for metric in METRICS:
+        for metric in [name for name in old["bootstrap"] if name in new["bootstrap"] and name != "of"]:
             difference = np.array(new["bootstrap"][metric], float) - np.array(old["bootstrap"][metric], float)
             low, high = interval(difference)
             verdict = "better" if low > 0 else "worse" if high < 0 else NOISE
             rows.append(
                 {
-                    "codec": old["codec"],
-                    "score_norm": old["score_norm"],
-                    "candidates": old["candidates"],
+                    **{name: old[name] for name in _SETTINGS if name in old},
                     "metric": metric,
                     "before": old[metric],
                     "after": new[metric],
@@ -58,4 +58,4 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["codec"], row["score_norm"], row["candidates"], row["k"]
+    return tuple(row.get(name) for name in (*_SETTINGS, "k"))

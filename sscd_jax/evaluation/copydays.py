@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
-from sscd_jax.search import knn, project
+from sscd_jax.evaluation.bootstrap import as_row, by_id, samples_of
+from sscd_jax.evaluation.metrics import Found, Predictions
+from sscd_jax.search import knn, project, similarities
 
 # Pictures of each: 157, in strong 229.
 BLOCKS = (
@@ -19,6 +21,9 @@ PICTURES = 157 * 19 + 229
 _PREFIX = 4  # of a name says which original it is made of: 2014 of 201402
 
 
+METRICS = ("strong_mAP", "overall_uAP")
+
+
 def evaluate(
     copydays: Descriptors,
     distractors: Descriptors | None,
@@ -26,6 +31,7 @@ def evaluate(
     *,
     codecs: Sequence[str] = ("Flat",),
     k: int = 100,
+    bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
     """A row of metrics for each codec. All pictures are queries, originals and distractors are searched, by L2.
 
@@ -35,14 +41,31 @@ def evaluate(
         training: what codecs are fitted on; None where they need no fitting.
         codecs: faiss factory strings that end in Flat.
         k: neighbours of a query that count.
+        bootstrap: how many sets of queries to draw, to say how sure the metrics are.
 
     Returns:
-        Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), and block_mAP, that of each block.
+        Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP, that of each block, and k;
+        where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`.
 
     Raises:
         ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
             missing, or training descriptors are missing or too few.
     """
+    if bootstrap < 0:
+        raise ValueError(f"the bootstrap is of {bootstrap} samples; it must be 0 for none, or more")
+    found = predict(copydays, distractors, training, codecs=codecs, k=k)
+    return [measure(one, copydays.ids, bootstrap=bootstrap) for one in found]
+
+
+def predict(
+    copydays: Descriptors,
+    distractors: Descriptors | None,
+    training: Descriptors | None,
+    *,
+    codecs: Sequence[str] = ("Flat",),
+    k: int = 100,
+) -> list[Found]:
+    """What `evaluate` measures, for each codec; `reference_ids` says what the references are."""
     if k < 1:
         raise ValueError(f"k is {k}; a query needs at least one neighbour")
     others = {name: one for name, one in (("distractors", distractors), ("training", training)) if one is not None}
@@ -50,31 +73,82 @@ def evaluate(
     block, made_of = _blocks(copydays.ids)
     is_original = block == "original"
     originals = made_of[is_original]
-    positives = np.array([np.count_nonzero(originals == one) for one in made_of])
+    pairs = np.argwhere(made_of[:, None] == originals)
+    positives = np.bincount(pairs[:, 0], minlength=len(made_of))
     if not positives.all():
         raise ValueError(
             f"{copydays.ids[int(np.argmin(positives))]} has no original: pictures of {BLOCKS[0]} are missing"
         )
-    rows = []
+    found = []
     for codec in codecs:
         searched = [copydays.vectors, *([] if distractors is None else [distractors.vectors])]
         encoded = project(codec, None if training is None else training.vectors, *searched)[-len(searched) :]
         queries, background = encoded[0], encoded[1:]
-        scores, found = knn(queries, np.concatenate([queries[is_original], *background]), k, "l2")
+        references = np.concatenate([queries[is_original], *background])
+        scores, indexes = knn(queries, references, k, "l2")
         # Beyond the originals are distractors, which match nothing.
         names = np.concatenate([originals, np.full(sum(map(len, background)), "")])
-        is_match = names[found] == made_of[:, None]
-        by_query = np.array([_average_precision(*one) for one in zip(is_match, positives, strict=True)])
-        ranking = np.lexsort((is_match.ravel(), -scores.ravel()))
-        rows.append(
-            {
-                "codec": codec,
-                "strong_mAP": float(by_query[block == "strong"].mean()),
-                "overall_uAP": _average_precision(is_match.ravel()[ranking], len(queries)),
-                "block_mAP": {name: float(by_query[block == name].mean()) for name in BLOCKS if name in block},
-            }
-        )
-    return rows
+        is_match = names[indexes] == made_of[:, None]
+        query = np.repeat(np.arange(len(queries)), indexes.shape[1])
+        predictions = Predictions(query, indexes.ravel(), scores.ravel(), is_match.ravel(), positives)
+        pair_scores = similarities(queries, references, pairs[:, 0], pairs[:, 1], "l2")
+        found.append(Found({"codec": codec, "k": k}, predictions, pair_scores))
+    return found
+
+
+def reference_ids(copydays: Descriptors, distractors: Descriptors | None) -> list[str]:
+    """What is searched, in the order of `predict`'s references."""
+    originals = [one for one in copydays.ids if one.rpartition("/")[0] == BLOCKS[0]]
+    return [*originals, *([] if distractors is None else distractors.ids)]
+
+
+def ground_truth(copydays: Descriptors) -> list[tuple[str, str]]:
+    """Pairs (query id, id of its original), in the order of `Found.pair_scores`."""
+    block, made_of = _blocks(copydays.ids)
+    originals = np.flatnonzero(block == BLOCKS[0])
+    pairs = np.argwhere(made_of[:, None] == made_of[originals])
+    return [(copydays.ids[query], copydays.ids[originals[one]]) for query, one in pairs.tolist()]
+
+
+def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str, Any]:
+    """A row of `evaluate`."""
+    predictions = found.predictions
+    block, _ = _blocks(ids)
+    k = len(predictions.query) // len(ids)
+    by_query = np.array(
+        [
+            _average_precision(*one)
+            for one in zip(predictions.is_match.reshape(-1, k), predictions.positives, strict=True)
+        ]
+    )
+    ranking = np.lexsort((predictions.is_match, -predictions.score))
+    row: dict[str, Any] = {
+        "codec": found.settings["codec"],
+        "strong_mAP": float(by_query[block == "strong"].mean()),
+        "overall_uAP": _average_precision(predictions.is_match[ranking], int(predictions.positives.sum())),
+        "block_mAP": {name: float(by_query[block == name].mean()) for name in BLOCKS if name in block},
+        "k": found.settings["k"],
+    }
+    if bootstrap:
+        order = np.argsort(np.asarray(ids))  # so that two evaluations draw the same queries
+        values = _resampled(by_id(predictions, ids), by_query[order], (block == "strong")[order], bootstrap)
+        row |= as_row(values, ids, [])
+    return row
+
+
+def _resampled(
+    predictions: Predictions, by_query: np.ndarray, is_strong: np.ndarray, samples: int
+) -> dict[str, np.ndarray]:
+    """METRICS of sets of queries drawn with replacement, float64 [samples] each; NaN where none of a set is strong."""
+    values = {name: np.full(samples, np.nan) for name in METRICS}
+    for row, sample in enumerate(samples_of(predictions, samples)):
+        strong = sample.times * is_strong
+        if strong.any():
+            values["strong_mAP"][row] = strong @ by_query / strong.sum()
+        # By trapezoids: precision after each right prediction, and before it.
+        lost = sample.wrong_inverse_ranks() + sample.wrong_inverse_ranks(shift=1)
+        values["overall_uAP"][row] = (sample.copies - lost / 2).sum() / (sample.times @ predictions.positives)
+    return values
 
 
 def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

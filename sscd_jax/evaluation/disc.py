@@ -2,8 +2,7 @@
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import METRICS, as_row, by_id, interval, resampled
 from sscd_jax.evaluation.metrics import (
+    Found,
     Predictions,
     accuracy_at_1,
     average_precision,
@@ -22,21 +22,6 @@ from sscd_jax.postprocess import ScoreNorm, normalize_scores
 from sscd_jax.search import SPARE, Metric, capped_search, knn, project, similarities
 
 Candidates = Literal["per_query", "global"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search gave.
-
-    Attributes:
-        settings: codec, score_norm, candidates and k.
-        predictions: the candidates.
-        pair_scores: float32 [P], the score of each pair of the ground truth, a candidate or not; each pair once.
-    """
-
-    settings: Mapping[str, Any]
-    predictions: Predictions
-    pair_scores: np.ndarray
 
 
 def read_ground_truth(path: Path) -> list[tuple[str, str]]:

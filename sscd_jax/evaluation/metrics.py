@@ -1,6 +1,8 @@
 """Metrics of copy detection, over predictions (query, reference, score), as the official isc/metrics.py has them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,21 @@ class Predictions:
     score: np.ndarray
     is_match: np.ndarray
     positives: np.ndarray
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gave.
+
+    Attributes:
+        settings: codec, k, and of DISC score_norm and candidates.
+        predictions: the candidates.
+        pair_scores: float32 [P], the score of each pair of the ground truth, a candidate or not; each pair once.
+    """
+
+    settings: Mapping[str, Any]
+    predictions: Predictions
+    pair_scores: np.ndarray
 
 
 @dataclass(frozen=True)

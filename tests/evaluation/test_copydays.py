@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.evaluation import copydays
+from sscd_jax.evaluation import bootstrap, copydays
+from sscd_jax.evaluation.compare import compare
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 INPUTS = np.load(GOLDEN / "copydays_eval_inputs.npz")
@@ -70,3 +71,60 @@ def test_what_cannot_be_measured_says_why():
     other = Descriptors(DISTRACTORS.ids, DISTRACTORS.vectors, Provenance("b" * 64, "small_288"))
     with pytest.raises(ValueError, match=r"distractors are of weights b{12}"):
         copydays.evaluate(PICTURES, other, None)
+
+
+def test_the_bootstrap_is_of_queries_written_out_again():
+    """A sample by its weights is the evaluation of predictions in which a query stands as often as it was drawn."""
+    few = np.random.default_rng(1).choice(len(PICTURES.ids), 40, replace=False)
+    original = [i for i, name in enumerate(PICTURES.ids) if name.startswith("original/")]
+    strong = [i for i, name in enumerate(PICTURES.ids) if name.startswith("strong/")][:30]
+    some = np.unique([*few, *original, *strong])
+    ids = [PICTURES.ids[i] for i in some]
+    pictures = Descriptors(ids, PICTURES.vectors[some], PROVENANCE)
+    (found,) = copydays.predict(pictures, DISTRACTORS, None, k=5)
+    predictions = bootstrap.by_id(found.predictions, ids)
+    names = sorted(ids)
+    by_query = np.random.default_rng(0).random(len(names))
+    is_strong = np.array([name.startswith("strong/") for name in names])
+    values = copydays._resampled(predictions, by_query, is_strong, 3)
+    for row, times in enumerate(bootstrap._draws(len(names), 3, 0)):
+        again = np.concatenate(
+            [np.flatnonzero(predictions.query == query) for query in np.repeat(range(len(names)), times)]
+        )
+        order = np.lexsort((predictions.is_match[again], -predictions.score[again]))
+        expected = copydays._average_precision(predictions.is_match[again][order], times @ predictions.positives)
+        assert values["overall_uAP"][row] == pytest.approx(expected)
+        assert values["strong_mAP"][row] == pytest.approx(np.repeat(by_query[is_strong], times[is_strong]).mean())
+
+
+def test_rows_with_intervals_are_compared():
+    (row,) = copydays.evaluate(PICTURES, DISTRACTORS, TRAINING, bootstrap=200)
+    for name, (low, high) in row["intervals"].items():
+        assert low < row[name] < high
+    other = Descriptors(
+        PICTURES.ids,
+        PICTURES.vectors
+        + np.float32(0.02) * np.random.default_rng(0).normal(size=PICTURES.vectors.shape).astype(np.float32),
+        PROVENANCE,
+    )
+    worse = copydays.evaluate(other, DISTRACTORS, TRAINING, bootstrap=200)
+    compared = compare([row], worse)
+    assert [one["metric"] for one in compared] == ["strong_mAP", "overall_uAP"]
+    assert {one["verdict"] for one in compare([row], [row])} == {"within noise"}
+    assert all(one["difference"] == one["after"] - one["before"] for one in compared)
+
+
+def test_the_ground_truth_is_of_the_scores():
+    (found,) = copydays.predict(PICTURES, DISTRACTORS, None)
+    row = {name: i for i, name in enumerate(PICTURES.ids)}
+    truth = copydays.ground_truth(PICTURES)
+    assert len(truth) == len(found.pair_scores) == found.predictions.positives.sum()
+    for (query, original), score in list(zip(truth, found.pair_scores, strict=True))[::97]:
+        assert original.startswith("original/")
+        assert original.split("/")[-1][:4] == query.split("/")[-1][:4]
+        difference = PICTURES.vectors[row[query]] - PICTURES.vectors[row[original]]
+        assert score == pytest.approx(-(difference**2).sum(), abs=1e-6)
+    searched = copydays.reference_ids(PICTURES, DISTRACTORS)
+    right = found.predictions.is_match
+    pairs = zip(found.predictions.query[right], found.predictions.reference[right], strict=True)
+    assert {(PICTURES.ids[q], searched[r]) for q, r in pairs} <= set(truth)

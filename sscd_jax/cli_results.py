@@ -1,0 +1,78 @@
+"""What the commands that measure print and leave on disk."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sscd_jax.evaluation.results import Evaluation, label, write
+
+
+def checked(out: Path, *, may_make: Path | None = None) -> Path:
+    """The path of a file that can be written, or will be once the folder `may_make` is there."""
+    if out.is_dir() or not (out.parent.is_dir() or out.parent == may_make):
+        raise ValueError(f"--out {out}: it must be a file in a folder that exists")
+    if out.suffix != ".json":
+        raise ValueError(f"--out {out}: its name must end in .json; the folder {out.name} beside it is for charts")
+    return out
+
+
+def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
+    """Prints the tables, and writes the rows, predictions and charts."""
+    rows = evaluation.rows
+    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "by_edit")
+    print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
+    at = [
+        {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
+        for row in rows
+        for at in row.get("at_precision", ())
+    ]
+    if at:
+        print(f"\nThe threshold of the score for a precision\n{table(at)}")
+    if "by_edit" in rows[0]:
+        best = max(rows, key=lambda row: row["uAP"])
+        print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")
+    folder = write(out, evaluation)
+    try:
+        from sscd_jax.evaluation_charts import write_charts
+    except ImportError as error:
+        print(f"no charts: {error.name} is not installed: pip install 'sscd_jax[report]'", file=sys.stderr)
+    else:
+        write_charts(folder, evaluation, precision=precision)
+    print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
+
+
+AT = ("precision", "threshold", "recall")
+
+
+def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Of the groups with one thing in common: all, numbers, strengths, and kinds, those seen worst first."""
+    names = {name: None for name in ("kind", "number", "strength")}
+    single = [g for g in row["by_edit"] if sum(g[name] is not None for name in names) < 2]
+    single.sort(key=lambda group: (group["kind"] is not None, group["kind"] is not None and group["uAP"]))
+    lines = []
+    for group in single:
+        number = group["number"] and f"{group['number']} edit{'s' if group['number'] > 1 else ''}"
+        name = group["kind"] or group["strength"] or number or "all"
+        values = {n: _with_interval(group, n) for n in group if n not in (*names, "intervals")}
+        lines.append({"": name} | values)
+    return lines
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    return _number(row[name], row.get("intervals", {}).get(name))
+
+
+def _number(value: Any, interval: Sequence[float] | None) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{text} ({interval[0]:.3f} to {interval[1]:.3f})" if interval else text
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as text in columns."""
+    cells = [list(rows[0])] + [
+        [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)

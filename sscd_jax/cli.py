@@ -14,6 +14,7 @@ from sscd_jax import mesh
 from sscd_jax.cli_copydays import evaluate_copydays
 from sscd_jax.cli_descriptors import descriptors_export, embed
 from sscd_jax.cli_evaluate import evaluate_compare, evaluate_disc
+from sscd_jax.cli_report import report
 from sscd_jax.cli_results import table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate disc": evaluate_disc,
     "evaluate copydays": evaluate_copydays,
     "evaluate compare": evaluate_compare,
+    "report": report,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
     "weights export": weights_export,
@@ -117,6 +119,7 @@ SSCD, the descriptor for image copy detection, in JAX.
                   the same as on Copydays with distractors
   evaluate compare
                   say whether two evaluations differ by more than chance
+  report          make one page of evaluations, with pictures
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sscd_jax.cli_results import checked, leave
+from sscd_jax.cli_results import checked, facts_of, leave, sources_of
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.results import Evaluation
 from sscd_jax.presets import PresetName, choose
@@ -78,7 +78,9 @@ def evaluate_copydays(
         without = f"; without {', '.join(missing)}" if missing else ""
         print(f"{where} has {len(pictures.ids)} pictures; Copydays has {evaluated.PICTURES}{without}", file=sys.stderr)
     searched = evaluated.reference_ids(pictures, read["distractors"])
-    leave(out, Evaluation(rows, found, pictures.ids, searched, evaluated.ground_truth(pictures)))
+    truth = evaluated.ground_truth(pictures)
+    evaluation = Evaluation(rows, found, pictures.ids, searched, truth, facts=facts_of(read), sources=sources_of(read))
+    leave(out, evaluation)
 
 
 def _copydays_folder(

@@ -5,7 +5,7 @@ from typing import Literal
 
 import tyro
 
-from sscd_jax.cli_results import checked, leave, table
+from sscd_jax.cli_results import checked, facts_of, leave, sources_of, table
 from sscd_jax.data import disc_layout
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.by_edit import by_edit, read_edits
@@ -114,7 +114,8 @@ def evaluate_disc(
         if known_edits:
             row["by_edit"] = by_edit(one.predictions, asked.ids, known_edits, bootstrap=bootstrap)
         rows.append(row)
-    evaluation = Evaluation(rows, found_by, asked.ids, searched.ids, pairs, known_edits)
+    facts = facts_of(read, **{"Ground truth": str(truth)})
+    evaluation = Evaluation(rows, found_by, asked.ids, searched.ids, pairs, known_edits, facts, sources_of(read))
     leave(out, evaluation, precision=precision[0] if precision else 0.9)
 
 

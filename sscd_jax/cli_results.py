@@ -5,22 +5,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.results import Evaluation, label, write
 
 
-def checked(out: Path, *, may_make: Path | None = None) -> Path:
+def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -> Path:
     """The path of a file that can be written, or will be once the folder `may_make` is there."""
     if out.is_dir() or not (out.parent.is_dir() or out.parent == may_make):
         raise ValueError(f"--out {out}: it must be a file in a folder that exists")
-    if out.suffix != ".json":
-        raise ValueError(f"--out {out}: its name must end in .json; the folder {out.name} beside it is for charts")
+    if out.suffix != ending:
+        raise ValueError(f"--out {out}: its name must end in {ending}")
     return out
+
+
+def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, str]:
+    """What a reader should know of the descriptors that were compared."""
+    there = {name: one for name, one in sets.items() if one is not None}
+    provenance = next(iter(there.values())).provenance
+    counts = {name.capitalize(): f"{len(one.ids)} pictures" for name, one in there.items()}
+    return counts | {"Weights": provenance.weights, "Preset": provenance.preset} | more
+
+
+def sources_of(sets: Mapping[str, Descriptors | None]) -> list[str]:
+    """Where the pictures were when they were embedded, as far as the descriptors say."""
+    return [one.provenance.details["source"] for one in sets.values() if one and "source" in one.provenance.details]
 
 
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     """Prints the tables, and writes the rows, predictions and charts."""
     rows = evaluation.rows
-    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "by_edit")
+    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "by_edit", "unit")
     print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
     at = [
         {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
@@ -42,7 +56,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
 
 
-AT = ("precision", "threshold", "recall")
+AT = ("precision", "threshold", "similarity", "recall")
 
 
 def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -1,6 +1,5 @@
 """The demo: from photographs to a measured descriptor, by the same parts that users run on their own pictures."""
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -15,13 +14,15 @@ from sscd_jax.collection import write_descriptors
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.evaluation import disc
+from sscd_jax.evaluation import disc, results
+from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits
+from sscd_jax.evaluation.results import Evaluation
 from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import SSCD, build_from
 from sscd_jax.optimizer import lars
 from sscd_jax.perceptual_hash import pdq_vectors
 from sscd_jax.presets import Preset, choose
-from sscd_jax.report import result_from_vectors, write_report
+from sscd_jax.report import Result, results_of, write_report
 from sscd_jax.search import write_index
 from sscd_jax.train import train
 from sscd_jax.train_log import read_metrics
@@ -34,8 +35,8 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
     """Makes the picture set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
 
-    Leaves in `out`: pictures/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss, metrics.json
-    and report.html. A demo that was interrupted goes on where it was.
+    Leaves in `out`: pictures/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
+    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted goes on where it was.
 
     Raises:
         ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
@@ -63,42 +64,31 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     start = train_state.create(model, lars(0.0), seed, replicated(create_mesh())).variables
     _, trained = checkpoint.load_run(out / "run")
     preset = choose(config.validation.preset, config.validation.custom)
+    descriptors = out / "descriptors"
     described = {
-        "PDQ, a perceptual hash": _hash(pictures, out / "descriptors" / "pdq"),
-        "network before training": _embed(model, start, pictures, preset, out / "descriptors" / "untrained"),
-        "network after training": _embed(model, trained, pictures, preset, out / "descriptors" / "trained"),
+        "PDQ, a perceptual hash": ("pdq", _hash(pictures, descriptors / "pdq")),
+        "network before training": ("untrained", _embed(model, start, pictures, preset, descriptors / "untrained")),
+        "network after training": ("trained", _embed(model, trained, pictures, preset, descriptors / "trained")),
     }
-    references = described["network after training"]["references"]
-    write_index(out / "references.faiss", references.vectors)
+    write_index(out / "references.faiss", described["network after training"][1]["references"].vectors)
 
     ground_truth = disc.read_ground_truth(pictures / "ground_truth.csv")
-    rows, results = [], []
-    for name, sets in described.items():
-        queries, references, training = (sets[s] for s in SETS)
-        norms = [None, SCORE_NORM]
-        plain, normed = disc.evaluate(queries, references, training, ground_truth, codecs=["Flat"], score_norms=norms)
-        metrics = {
-            "uAP": plain["uAP"],
-            "uAP, score normalisation": normed["uAP"],
-            "accuracy@1": plain["accuracy_at_1"],
-            "recall@p90": plain["recall_at_p90"],
-        }
+    edits = read_edits(pictures / "queries.csv")
+    (out / "evaluations").mkdir(exist_ok=True)
+    rows, shown = [], []
+    for name, (folder, sets) in described.items():
+        evaluation = _evaluate(sets, ground_truth, edits, sources=[str(pictures / part) for part in SETS[:2]])
+        results.write(out / "evaluations" / f"{folder}.json", evaluation)
+        plain, normed = results_of(evaluation)
+        metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalisation": normed.metrics["uAP"]}
+        metrics |= {metric: plain.metrics[metric] for metric in ("accuracy@1", "recall@p90")}
+        intervals = {**plain.intervals, "uAP, score normalisation": normed.intervals["uAP"]}
         rows.append({"descriptor": name} | metrics)
-        results.append(
-            result_from_vectors(
-                name,
-                metrics,
-                query_ids=queries.ids,
-                queries=queries.vectors,
-                reference_ids=references.ids,
-                references=references.vectors,
-                ground_truth=ground_truth,
-            )
-        )
+        shown.append(dataclasses.replace(plain, name=name, metrics=metrics, intervals=intervals))
     unfinished = out / "metrics.json.unfinished"
     unfinished.write_text(json.dumps({"seed": seed, "config": configs.to_dict(config), "rows": rows}, indent=2))
     unfinished.replace(out / "metrics.json")
-    _report(out, config, results, ground_truth)
+    _report(out, config, shown, ground_truth, edits)
     return rows
 
 
@@ -140,11 +130,29 @@ def _hash(pictures: Path, out: Path) -> dict[str, Descriptors]:
     return {name: Descriptors.read(out / name) for name in SETS}
 
 
-def _report(out: Path, config: Config, results: list[Any], ground_truth: list[tuple[str, str]]) -> None:
+def _evaluate(
+    sets: dict[str, Descriptors], ground_truth: list[tuple[str, str]], edits: dict[str, Edited], *, sources: list[str]
+) -> Evaluation:
+    queries, references, training = (sets[name] for name in SETS)
+    norms = [None, SCORE_NORM]
+    found = disc.predict(queries, references, training, ground_truth, codecs=["Flat"], score_norms=norms)
+    rows = [
+        disc.measure(one, queries.ids, ground_truth, bootstrap=1000, precisions=(0.9,))
+        | {"by_edit": by_edit(one.predictions, queries.ids, edits)}
+        for one in found
+    ]
+    return Evaluation(rows, found, queries.ids, references.ids, ground_truth, edits, sources=sources)
+
+
+def _report(
+    out: Path,
+    config: Config,
+    shown: list[Result],
+    ground_truth: list[tuple[str, str]],
+    edits: dict[str, Edited],
+) -> None:
     pictures = out / "pictures"
     lines = [line for line in read_metrics(out / "run") if "loss" in line]
-    with (pictures / "queries.csv").open(newline="") as file:
-        edits = {row["query_id"]: row["edits"].split(" + ") for row in csv.DictReader(file)}
     counts = {name: len(list((pictures / name).iterdir())) for name in SETS}
     write_report(
         out / "report.html",
@@ -156,9 +164,9 @@ def _report(out: Path, config: Config, results: list[Any], ground_truth: list[tu
             f"{counts['queries']} queries: {len(ground_truth)} are copies with two or three strong edits, the rest "
             "copy nothing."
         ),
-        results=results,
+        results=shown,
         ground_truth=ground_truth,
-        pictures={path.stem: path for name in SETS for path in (pictures / name).iterdir()},
+        pictures={path.stem: path.read_bytes for name in SETS for path in (pictures / name).iterdir()},
         history={name: np.array([line[name] for line in lines]).tolist() for name in lines[0]},
         edits=edits,
         facts={

@@ -6,7 +6,7 @@ load anything. The input is plain data: numpy arrays, paths and dicts, from any 
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +15,24 @@ import jinja2
 import numpy as np
 
 from sscd_jax.charts import Line, data_uri, histogram, line_chart
+from sscd_jax.evaluation.by_edit import Edited, by_edit
 from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall, recall_at_precision
-from sscd_jax.report_gallery import Ranking, counts, galleries, outcomes, ranking
-from sscd_jax.search import knn
+from sscd_jax.evaluation.results import Evaluation, label
+from sscd_jax.evaluation.thresholds import per_threshold
+from sscd_jax.evaluation_charts import best_wrong, edits_chart
+from sscd_jax.report_gallery import Load, Ranking, counts, galleries, outcomes, ranking
 
 PRECISION = 0.9
+
+_MEANINGS = {
+    "uAP": "uAP: the area under the precision-recall curve of all predictions of all queries, as one ranking.",
+    "uAP, score normalisation": "Score normalisation takes from each score how near the query is to pictures that it "
+    "can not be a copy of.",
+    "accuracy@1": "accuracy@1: the share of the copies whose original comes first.",
+    "recall@p90": "recall@p90: the share of the copies found before more than one prediction in ten is wrong.",
+    "strong mAP": "strong mAP: the mean over the copies with strong edits of how high their original ranks.",
+    "overall uAP": "overall uAP: the area under the precision-recall curve of all blocks of Copydays as one ranking.",
+}
 
 # Title of the chart -> name in the history -> label of the line.
 _HISTORY = {
@@ -45,6 +58,8 @@ class Result:
       query_ids, reference_ids, scores: the predictions, [K] each, in any order.
       copy_similarities: float [P], of each pair of the ground truth, in its order.
       other_similarities: float [Q], of each query and the nearest reference that it does not copy.
+      score_name: what the scores are; those of one name are drawn over one range.
+      intervals: label -> where the metric lies at 95 %, for those that have one.
     """
 
     name: str
@@ -54,6 +69,8 @@ class Result:
     scores: np.ndarray
     copy_similarities: np.ndarray
     other_similarities: np.ndarray
+    score_name: str = "similarity"
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Chart(NamedTuple):
@@ -63,50 +80,38 @@ class Chart(NamedTuple):
     image: str
 
 
-def result_from_vectors(
-    name: str,
-    metrics: Mapping[str, float],
-    *,
-    query_ids: Sequence[str],
-    queries: np.ndarray,
-    reference_ids: Sequence[str],
-    references: np.ndarray,
-    ground_truth: Sequence[tuple[str, str]],
-    k: int = 10,
-) -> Result:
-    """The k most similar references of each query, by inner product, and the similarities of copies.
-
-    Args:
-      queries: float32 [Q, D].
-      references: float32 [R, D].
-      ground_truth: pairs (query id, reference id).
-
-    Raises:
-      ValueError: the ground truth names an id that has no vector.
-    """
-    row = {query: i for i, query in enumerate(query_ids)}
-    column = {reference: j for j, reference in enumerate(reference_ids)}
-    for query, reference in ground_truth:
-        if query not in row or reference not in column:
-            raise ValueError(
-                f"the ground truth pairs {query} with {reference}, and one of them has no descriptor: "
-                "embed the pictures of all pairs"
+def results_of(evaluation: Evaluation, *, prefix: str = "") -> list[Result]:
+    """A result for each row of an evaluation, of minus squared distances the similarities where there are such."""
+    labels = {
+        "uAP": "uAP",
+        "accuracy_at_1": "accuracy@1",
+        "recall_at_p90": "recall@p90",
+        "strong_mAP": "strong mAP",
+        "overall_uAP": "overall uAP",
+    }
+    results = []
+    query_ids, reference_ids = (np.asarray(ids) for ids in (evaluation.query_ids, evaluation.reference_ids))
+    for row, found in zip(evaluation.rows, evaluation.found, strict=True):
+        predictions, copies = found.predictions, found.pair_scores
+        name = "normalised score" if row.get("score_norm") else "minus squared distance"
+        if row["unit"]:
+            predictions = replace(predictions, score=1 + predictions.score / 2)
+            name, copies = "similarity", 1 + copies / 2
+        intervals = row.get("intervals", {})
+        results.append(
+            Result(
+                name=prefix + label(row),
+                metrics={text: row[metric] for metric, text in labels.items() if metric in row},
+                intervals={labels[metric]: one for metric, one in intervals.items()},
+                query_ids=query_ids[predictions.query],
+                reference_ids=reference_ids[predictions.reference],
+                scores=predictions.score,
+                copy_similarities=copies,
+                other_similarities=best_wrong(predictions),
+                score_name=name,
             )
-    pairs = np.array([(row[q], column[r]) for q, r in ground_truth], np.int64).reshape(-1, 2)
-    copies = (queries[pairs[:, 0]] * references[pairs[:, 1]]).sum(1)
-    # A query's nearest wrong match is among as many nearest as it has right ones, and one more.
-    depth = 1 + int(np.bincount(pairs[:, 0]).max(initial=0))
-    scores, nearest = knn(queries, references, max(k, depth), "inner_product")
-    right = np.isin(np.arange(len(queries))[:, None] * len(references) + nearest, pairs @ [len(references), 1])
-    return Result(
-        name=name,
-        metrics=metrics,
-        query_ids=np.repeat(np.asarray(query_ids), scores[:, :k].shape[1]),
-        reference_ids=np.asarray(reference_ids)[nearest[:, :k].ravel()],
-        scores=scores[:, :k].ravel(),
-        copy_similarities=copies,
-        other_similarities=np.where(right, -np.inf, scores).max(1),
-    )
+        )
+    return results
 
 
 def write_report(
@@ -116,20 +121,22 @@ def write_report(
     summary: str,
     results: Sequence[Result],
     ground_truth: Sequence[tuple[str, str]],
-    pictures: Mapping[str, Path],
+    pictures: Mapping[str, Load],
+    shown: int = -1,
     history: Mapping[str, Sequence[float]] | None = None,
-    edits: Mapping[str, Sequence[str]] | None = None,
+    edits: Mapping[str, Edited] | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the page under a temporary name, then renames it to `path`.
 
     Args:
       summary: some sentences: what was done.
-      results: one for each descriptor; the last is the one whose answers are shown in pictures.
+      results: one for each descriptor, codec or normalisation.
       ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
-      pictures: the files of the ids; where one is absent or unreadable, the page shows the id.
+      pictures: for ids, what reads the encoded picture; where one is absent or unreadable, the page shows the id.
+      shown: index of the result whose answers are shown in pictures.
       history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
-      edits: for each query, the names of the edits that made it.
+      edits: for each query, how it was made.
       facts: name -> value, at the foot of the page.
 
     Raises:
@@ -139,11 +146,12 @@ def write_report(
         raise ValueError("a report needs at least one result, and the same metrics from each")
     if any(not len(r.scores) for r in results):
         raise ValueError("a report needs predictions from each result")
-    shown = results[-1]
-    curves = [_curve(result, ground_truth) for result in results]
+    chosen = results[shown]
+    predictions = [_predictions(result, ground_truth) for result in results]
+    curves = [precision_recall(one) for _, one in predictions]
     rankings = [ranking(r.query_ids, r.reference_ids, r.scores) for r in results]
-    _, threshold = recall_at_precision(curves[-1], PRECISION)
-    outcome = outcomes(rankings[-1], ground_truth, threshold)
+    _, threshold = recall_at_precision(curves[shown], PRECISION)
+    outcome = outcomes(rankings[shown], ground_truth, threshold)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -152,16 +160,19 @@ def write_report(
         title=title,
         summary=summary,
         results=results,
-        shown=shown,
-        best={label: max(r.metrics[label] for r in results) for label in shown.metrics},
+        shown=chosen,
+        best={name: max(r.metrics[name] for r in results) for name in chosen.metrics},
+        meanings=[text for name, text in _MEANINGS.items() if name in chosen.metrics],
         training=_training_charts(history or {}),
         precision_recall=_precision_recall_chart(results, curves),
         histograms=_histograms(results),
+        thresholds=per_threshold(predictions[shown][1], steps=12),
         by_edit=_by_edit(rankings, ground_truth, edits or {}),
+        edits_chart=_edits_chart(chosen.name, *predictions[shown], edits) if edits else None,
         threshold=threshold,
         precision=PRECISION,
         outcomes=counts(outcome),
-        galleries=galleries(rankings[-1], ground_truth, shown.copy_similarities, outcome, pictures, edits or {}),
+        galleries=galleries(rankings[shown], ground_truth, chosen.copy_similarities, outcome, pictures, edits or {}),
         facts=facts or {},
     )
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -169,14 +180,19 @@ def write_report(
     os.replace(unfinished, path)
 
 
-def _curve(result: Result, ground_truth: Sequence[tuple[str, str]]) -> Curve:
+def _predictions(result: Result, ground_truth: Sequence[tuple[str, str]]) -> tuple[list[str], Predictions]:
+    """Ids of the queries, and the predictions by their rows."""
     truth = set(ground_truth)
     queries = result.query_ids.tolist()
     row = {one: i for i, one in enumerate(dict.fromkeys([*queries, *(query for query, _ in truth)]))}
     query, reference = np.array([row[one] for one in queries]), np.unique(result.reference_ids, return_inverse=True)[1]
     is_match = np.array([pair in truth for pair in zip(queries, result.reference_ids.tolist(), strict=True)])
     positives = np.bincount([row[one] for one, _ in truth], minlength=len(row))
-    return precision_recall(Predictions(query, reference, result.scores, is_match, positives))
+    return list(row), Predictions(query, reference, result.scores, is_match, positives)
+
+
+def _edits_chart(name: str, query_ids: list[str], predictions: Predictions, edits: Mapping[str, Edited]) -> Chart:
+    return Chart(f"{name}: %", data_uri(edits_chart(by_edit(predictions, query_ids, edits, bootstrap=0))))
 
 
 def _training_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
@@ -199,29 +215,34 @@ def _precision_recall_chart(results: Sequence[Result], curves: Sequence[Curve]) 
 
 
 def _histograms(results: Sequence[Result]) -> list[Chart]:
-    """One for each result, the one that is shown first, all over the same similarities."""
-    groups = [(r.copy_similarities, r.other_similarities[np.isfinite(r.other_similarities)]) for r in results]
-    low = min([0.0, *(float(v.min()) for group in groups for v in group if len(v))])
+    """One for each result, all of one kind of score over the same range."""
     labels = ("copies and their originals", "queries and their nearest wrong match")
-    return [
-        Chart(
-            result.name,
-            data_uri(histogram(dict(zip(labels, group, strict=True)), x_label="similarity", value_range=(low, 1.0))),
+    charts = []
+    for result in results:
+        alike = [one for other in results if other.score_name == result.score_name for one in _scores(other)]
+        value_range = (min([0.0, *map(np.min, alike)]), max([1e-3, *map(np.max, alike)]))
+        groups = dict(zip(labels, _scores(result), strict=True))
+        charts.append(
+            Chart(result.name, data_uri(histogram(groups, x_label=result.score_name, value_range=value_range)))
         )
-        for result, group in zip(results[::-1], groups[::-1], strict=True)
-    ]
+    return charts
+
+
+def _scores(result: Result) -> list[np.ndarray]:
+    """Of copies, and of wrong matches where there are such."""
+    return [result.copy_similarities, result.other_similarities[np.isfinite(result.other_similarities)]]
 
 
 def _by_edit(
     rankings: Sequence[Ranking],
     ground_truth: Sequence[tuple[str, str]],
-    edits: Mapping[str, Sequence[str]],
+    edits: Mapping[str, Edited],
 ) -> list[tuple[str, int, list[float]]]:
     """For each edit: its name, how many copies had it, and the share of them that each result puts first."""
     truth = set(ground_truth)
     copies_by_edit: dict[str, list[str]] = {}
     for query in sorted({query for query, _ in ground_truth}):
-        for name in set(edits.get(query, ())):
+        for name in set(edits[query].kinds if query in edits else ()):
             copies_by_edit.setdefault(name, []).append(query)
     rows = []
     for name, copies in sorted(copies_by_edit.items()):

@@ -3,12 +3,14 @@
 import base64
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
+
+from sscd_jax.data.pictures import open_picture
+from sscd_jax.evaluation.by_edit import Edited
 
 FOUND = "found"
 TOO_LOW = "missed: score too low"
@@ -17,6 +19,7 @@ FALSE_ALARM = "false alarm"
 REJECTED = "rightly rejected"
 GOOD = (FOUND, REJECTED)
 
+Load = Callable[[], bytes]  # reads an encoded picture
 Ranking = Mapping[str, Sequence[tuple[str, float]]]
 
 _THUMBNAIL = 144  # about twice the size on the page, for dense screens
@@ -88,8 +91,8 @@ def galleries(
     ground_truth: Sequence[tuple[str, str]],
     copy_similarities: np.ndarray,
     outcome: Mapping[str, str],
-    pictures: Mapping[str, Path],
-    edits: Mapping[str, Sequence[str]],
+    pictures: Mapping[str, Load],
+    edits: Mapping[str, Edited],
 ) -> list[Gallery]:
     """The galleries that are not empty, with at most `_CARDS` cards each.
 
@@ -115,7 +118,7 @@ def galleries(
             shown.append(match(query, reference, ranks.get(reference), score))
         image = thumbnail(pictures.get(query))
         good = outcome[query] in GOOD
-        return Card(query, edits.get(query, ()), outcome[query], good, image, shown)
+        return Card(query, edits[query].kinds if query in edits else (), outcome[query], good, image, shown)
 
     kinds = (
         ("Copies found", "From the most to the least certain.", (FOUND,), True),
@@ -159,14 +162,13 @@ def counts(outcome: Mapping[str, str]) -> list[tuple[str, list[tuple[str, int, b
     return [(kind, [(name, number[name], name in GOOD) for name in names]) for kind, names in kinds.items()]
 
 
-def thumbnail(path: Path | None) -> str:
+def thumbnail(load: Load | None) -> str:
     """A small JPEG of the picture as a data URI; empty where there is none that can be read."""
-    if path is None:
+    if load is None:
         return ""
     try:
-        with Image.open(path) as image:
-            small = ImageOps.contain(image.convert("RGB"), (_THUMBNAIL, _THUMBNAIL))
-    except (OSError, Image.DecompressionBombError):
+        small = ImageOps.contain(open_picture(load()), (_THUMBNAIL, _THUMBNAIL))
+    except (OSError, ValueError):
         return ""
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82)

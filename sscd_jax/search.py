@@ -61,6 +61,13 @@ def similarities(
     return scores
 
 
+def is_unit(vectors: np.ndarray) -> bool:
+    """Whether all have norm 1, float32 [N, D]."""
+    blocks = range(0, len(vectors), BLOCK)
+    norms = (np.linalg.norm(vectors[start : start + BLOCK], axis=1) for start in blocks)
+    return all(np.allclose(some, 1, atol=1e-3) for some in norms)
+
+
 def default_backend() -> Backend:
     """What serves this machine's devices."""
     import jax

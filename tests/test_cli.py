@@ -47,6 +47,33 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
     assert capsys.readouterr().out.count("within noise") == 3
     assert "truth.csv: Expecting value" in fails(capsys, "evaluate", "compare", str(tmp_path / "rows.json"), str(truth))
 
+    charts = {f"{name}.{end}" for name in ("precision_recall", "scores", "by_edit") for end in ("svg", "png")}
+    edits = tmp_path / "edits.csv"
+    edits.write_text("query_id,edits\n" + "".join(f"{p.stem},crop\n" for p in pictures.iterdir()))
+    rows = ["--out", str(tmp_path / "rows.json"), "--precision", "0.5", "0.9"]
+    main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--edits", str(edits), *rows])
+    assert "By edit" in capsys.readouterr().out
+    made = {path.name for path in (tmp_path / "rows").iterdir()}
+    assert made == {*charts, "by_edit.csv", "predictions.npz", "thresholds.csv"}
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert [at["precision"] for at in row["at_precision"]] == [0.5, 0.9]
+    assert "--precision 2.0: it must" in fails(
+        capsys, "evaluate", "disc", *folders, "--ground-truth", str(truth), "--precision", "2"
+    )
+
+    main(["report", str(tmp_path / "rows.json")])  # pictures are where they were
+    assert str(tmp_path / "rows.html") in capsys.readouterr().out
+    page = (tmp_path / "rows.html").read_text()
+    assert page.count("data:image/jpeg") > 10
+    assert "no such folder" in fails(
+        capsys, "report", str(tmp_path / "rows.json"), "--pictures", str(tmp_path / "absent")
+    )
+    assert "must end in .html" in fails(capsys, "report", str(tmp_path / "rows.json"), "--out", str(tmp_path / "r.pdf"))
+    truth.write_text(truth.read_text().splitlines()[0] + "\n" + truth.read_text().splitlines()[1] + "\n")
+    main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "other.json")])
+    both = [str(tmp_path / f"{name}.json") for name in ("rows", "other")]
+    assert "different ground truths" in fails(capsys, "report", *both)
+
 
 def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
     folder = tmp_path / "pictures"

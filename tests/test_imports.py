@@ -58,7 +58,7 @@ LEVELS = [
         "report_gallery",
     },
     {"demo"},
-    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights", "cli_copydays", "cli_results"},
+    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights", "cli_copydays", "cli_results", "cli_report"},
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.edits import edit
+from sscd_jax.evaluation import disc
+from sscd_jax.evaluation.by_edit import Edited
+from sscd_jax.evaluation.results import Evaluation
 from sscd_jax.perceptual_hash import pdq_vectors
-from sscd_jax.report import Result, result_from_vectors, write_report
+from sscd_jax.report import Result, results_of, write_report
 
 TITLE = 'What is <found> & "missed"?'
 METRICS = ("uAP", "uAP, normalised", "accuracy@1", "recall@p90")
@@ -69,7 +74,8 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     queries = [folder / f"Q{i:02d}.jpg" for i in range(len(sources))]
     edits = {}
     for source, query in zip(sources, queries, strict=True):
-        image, edits[query.stem] = edit(Image.open(source), rng, [Image.open(others[0])], 2)
+        image, kinds = edit(Image.open(source), rng, [Image.open(others[0])], 2)
+        edits[query.stem] = Edited(tuple(kinds))
         image.save(query)
     truth = [(query.stem, reference.stem) for query, reference in zip(queries[:24], references, strict=False)]
 
@@ -78,18 +84,16 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         centred = np.stack(pixels) - 128
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
-    results = [
-        result_from_vectors(
-            name,
-            dict(zip(METRICS, VALUES[name], strict=True)),
-            query_ids=[p.stem for p in queries],
-            queries=vectors(queries),
-            reference_ids=[p.stem for p in references],
-            references=vectors(references),
-            ground_truth=truth,
+    results = []
+    for name, vectors in (("PDQ", pdq_vectors), ("thumbnails <8x8>", small)):
+        asked, searched = (
+            Descriptors([p.stem for p in paths], vectors(paths), Provenance(name, "p"))
+            for paths in (queries, references)
         )
-        for name, vectors in (("PDQ", pdq_vectors), ("thumbnails <8x8>", small))
-    ]
+        found = disc.predict(asked, searched, None, truth, codecs=["Flat"])
+        row = disc.measure(found[0], asked.ids, truth)
+        (result,) = results_of(Evaluation([row], found, asked.ids, searched.ids, truth))
+        results.append(replace(result, name=name, metrics=dict(zip(METRICS, VALUES[name], strict=True))))
     steps = np.arange(50)
     history = {name: 1 / (steps + 1) for name in ("loss", "InfoNCE", "entropy", "positive_sim")}
     return {
@@ -97,7 +101,7 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         "summary": "Copies were searched for.",
         "results": results,
         "ground_truth": truth,
-        "pictures": {p.stem: p for p in (*queries, *references)},
+        "pictures": {p.stem: p.read_bytes for p in (*queries, *references)},
         "history": {"step": steps, **history},
         "edits": edits,
         "facts": {"seed": "0", "<odd>": "a & b"},
@@ -152,9 +156,9 @@ def test_the_outcomes_and_the_edits_are_those_of_the_answers(report, inputs):
         assert any(item.endswith(text) for item in page.texts("li")), text
     assert any(f"at least {threshold:.3f}" in text for text in page.texts("p"))
 
-    copied = [inputs["edits"][query] for query in truth]
+    copied = [inputs["edits"][query].kinds for query in truth]
     for name in {name for names in copied for name in names}:
-        edited = [q in truth and name in inputs["edits"][q] for q in queries]
+        edited = [q in truth and name in inputs["edits"][q].kinds for q in queries]
         (row,) = [row for row in page.texts("tr") if row.startswith(f"{name} {sum(edited)} ")]
         assert row.endswith(f" {100 * first[edited].mean():.0f}%")
 
@@ -172,43 +176,42 @@ def test_nothing_is_loaded_from_outside(report):
     assert not re.search(r"https?://", text)
 
 
-def test_result_from_vectors_against_one_large_matrix():
+def test_results_of_an_evaluation_against_one_large_matrix():
     rng = np.random.default_rng(0)
-    queries, references = (rng.normal(size=(n, 4)).astype(np.float32) for n in (2500, 30))
-    query_ids, reference_ids = [f"q{i}" for i in range(2500)], [f"r{i}" for i in range(30)]
-    pairs = np.stack([rng.permutation(2500)[:400], rng.integers(30, size=400)], 1)
-    result = result_from_vectors(
-        "x",
-        {},
-        query_ids=query_ids,
-        queries=queries,
-        reference_ids=reference_ids,
-        references=references,
-        ground_truth=[(f"q{q}", f"r{r}") for q, r in pairs],
-        k=3,
+    queries, references = (rng.normal(size=(n, 4)).astype(np.float32) for n in (300, 30))
+    queries, references = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, references))
+    asked, searched = (
+        Descriptors([f"{letter}{i}" for i in range(len(v))], v, Provenance("w", "p"))
+        for letter, v in (("q", queries), ("r", references))
     )
+    pairs = np.stack([rng.permutation(300)[:100], rng.integers(30, size=100)], 1)
+    truth = [(f"q{q}", f"r{r}") for q, r in pairs]
+    found = disc.predict(asked, searched, searched, truth, codecs=["Flat"], score_norms=[None, "1.0[0,2]"], k=3)
+    rows = [disc.measure(one, asked.ids, truth, bootstrap=10) for one in found]
+    plain, normed = results_of(Evaluation(rows, found, asked.ids, searched.ids, truth), prefix="net: ")
+    assert (plain.name, plain.score_name) == ("net: Flat", "similarity")
+    assert (normed.name, normed.score_name) == ("net: Flat, score norm 1.0[0,2]", "normalised score")
+    assert plain.metrics == {
+        "uAP": rows[0]["uAP"],
+        "accuracy@1": rows[0]["accuracy_at_1"],
+        "recall@p90": rows[0]["recall_at_p90"],
+    }
+    assert list(plain.intervals) == list(plain.metrics)
+
     similarity = queries @ references.T
-    np.testing.assert_allclose(result.scores.reshape(-1, 3), -np.sort(-similarity, 1)[:, :3], rtol=1e-5, atol=1e-6)
-    rows = [int(q[1:]) for q in result.query_ids]
-    columns = [int(r[1:]) for r in result.reference_ids]
-    np.testing.assert_allclose(similarity[rows, columns], result.scores, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(result.copy_similarities, similarity[pairs[:, 0], pairs[:, 1]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(plain.scores.reshape(-1, 3), -np.sort(-similarity, 1)[:, :3], atol=1e-6)
+    queries_at, references_at = ([int(one[1:]) for one in ids] for ids in (plain.query_ids, plain.reference_ids))
+    np.testing.assert_allclose(similarity[queries_at, references_at], plain.scores, atol=1e-6)
+    np.testing.assert_allclose(plain.copy_similarities, similarity[pairs[:, 0], pairs[:, 1]], atol=1e-6)
+    bias = -np.sort(-similarity, 1)[:, :3].mean(1)
+    np.testing.assert_allclose(normed.scores.reshape(-1, 3), -np.sort(-similarity, 1)[:, :3] - bias[:, None], atol=1e-6)
     similarity[pairs[:, 0], pairs[:, 1]] = -np.inf
-    np.testing.assert_allclose(result.other_similarities, similarity.max(1), rtol=1e-5, atol=1e-6)
-
-
-def test_a_pair_without_descriptor_is_named():
-    vectors = np.eye(2, dtype=np.float32)
-    with pytest.raises(ValueError, match=r"Q9 with R1.*embed"):
-        result_from_vectors(
-            "x",
-            {},
-            query_ids=["Q1", "Q2"],
-            queries=vectors,
-            reference_ids=["R1", "R2"],
-            references=vectors,
-            ground_truth=[("Q9", "R1")],
-        )
+    np.testing.assert_allclose(plain.other_similarities, similarity.max(1), atol=1e-6)
+    longer = Descriptors(asked.ids, 2 * queries, asked.provenance)
+    (found,) = disc.predict(longer, searched, None, truth, codecs=["Flat"], k=3)
+    (result,) = results_of(Evaluation([disc.measure(found, asked.ids, truth)], [found], asked.ids, searched.ids, truth))
+    assert result.score_name == "minus squared distance"
+    assert result.scores.max() <= -1
 
 
 def test_bad_input_leaves_an_older_report_as_it_was(tmp_path, inputs):
@@ -230,7 +233,7 @@ def test_a_page_without_pictures_history_and_edits(tmp_path, inputs):
     broken.write_bytes(b"no picture")
     path = tmp_path / "report.html"
     plain = {name: inputs[name] for name in ("title", "summary", "results", "ground_truth")}
-    write_report(path, **plain, pictures={"Q00": broken})
+    write_report(path, **plain, pictures={"Q00": broken.read_bytes})
     page = Page(path.read_text(encoding="utf-8"))
     assert all(a["alt"].startswith("Chart: ") for tag, a, _ in page.elements if tag == "img")
     assert len([t for t in page.texts("div", "frame") if t.endswith(": no picture")]) > 20
@@ -313,9 +316,9 @@ def test_a_browser_shows_all_of_it(report, inputs, browse, tmp_path, width):
     images = sum(tag == "img" for tag, _, _ in written.elements)
     assert images > 20
     assert seen["images"] == seen["loaded"] == str(images)
-    assert seen["charts"] == "7"  # precision and recall, two histograms, four of the training
-    kinds = {name for query, _ in inputs["ground_truth"] for name in inputs["edits"][query]}
-    assert seen["rows"] == str(2 + len(kinds))
+    assert seen["charts"] == "8"  # precision and recall, two histograms, edits, four of the training
+    kinds = {name for query, _ in inputs["ground_truth"] for name in inputs["edits"][query].kinds}
+    assert seen["rows"] == str(2 + 12 + len(kinds))  # results, thresholds, edits
     assert seen["overflow"] == "0"
     assert seen["requests"] == "0"
     assert seen["seen"] == ""

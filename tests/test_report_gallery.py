@@ -4,6 +4,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from sscd_jax.evaluation.by_edit import Edited
 from sscd_jax.report_gallery import (
     FALSE_ALARM,
     FOUND,
@@ -57,7 +58,7 @@ def test_what_came_of_each_query():
 def test_galleries_hold_each_query_with_its_matches():
     similarity = np.array([0.9, 0.5, 0.7, 0.2])
     outcome = outcomes(RANKED, TRUTH, 0.6)
-    found = galleries(RANKED, TRUTH, similarity, outcome, {}, {"low": ["blur"]})
+    found = galleries(RANKED, TRUTH, similarity, outcome, {}, {"low": Edited(("blur",))})
     shown = [[card.query for card in gallery.cards] for gallery in found]
     assert shown == [["found"], ["low"], ["wrong"], ["alarm", "rejected"]]
     (wrong,) = found[2].cards
@@ -65,7 +66,7 @@ def test_galleries_hold_each_query_with_its_matches():
         ("B", 1, 0.8, False),
         ("A", 2, 0.7, True),
     ]
-    assert found[1].cards[0].edits == ["blur"]
+    assert found[1].cards[0].edits == ("blur",)
 
 
 def test_the_right_reference_stands_apart_where_it_is_not_among_the_best():
@@ -94,7 +95,7 @@ def test_a_large_gallery_shows_some_and_counts_all():
 
 def test_thumbnail(pictures, tmp_path):
     path = next(iter(sorted(pictures.iterdir())))
-    data = thumbnail(path)
+    data = thumbnail(path.read_bytes)
     small = Image.open(io.BytesIO(base64.b64decode(data.removeprefix("data:image/jpeg;base64,"))))
     whole = Image.open(path)
     assert max(small.size) == 144
@@ -105,4 +106,4 @@ def test_thumbnail(pictures, tmp_path):
 
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    assert thumbnail(broken) == thumbnail(tmp_path / "absent.jpg") == thumbnail(None) == ""
+    assert thumbnail(broken.read_bytes) == thumbnail((tmp_path / "absent.jpg").read_bytes) == thumbnail(None) == ""

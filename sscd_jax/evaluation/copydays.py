@@ -8,7 +8,7 @@ import numpy as np
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import as_row, by_id, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
-from sscd_jax.search import knn, project, similarities
+from sscd_jax.search import is_unit, knn, project, similarities
 
 # Pictures of each: 157, in strong 229.
 BLOCKS = (
@@ -44,8 +44,8 @@ def evaluate(
         bootstrap: how many sets of queries to draw, to say how sure the metrics are.
 
     Returns:
-        Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP, that of each block, and k;
-        where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`.
+        Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP, that of each block, k and
+        unit (see `Found`); where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`.
 
     Raises:
         ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
@@ -92,7 +92,8 @@ def predict(
         query = np.repeat(np.arange(len(queries)), indexes.shape[1])
         predictions = Predictions(query, indexes.ravel(), scores.ravel(), is_match.ravel(), positives)
         pair_scores = similarities(queries, references, pairs[:, 0], pairs[:, 1], "l2")
-        found.append(Found({"codec": codec, "k": k}, predictions, pair_scores))
+        unit = is_unit(queries) and is_unit(references)
+        found.append(Found({"codec": codec, "k": k, "unit": unit}, predictions, pair_scores))
     return found
 
 
@@ -128,6 +129,7 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
         "overall_uAP": _average_precision(predictions.is_match[ranking], int(predictions.positives.sum())),
         "block_mAP": {name: float(by_query[block == name].mean()) for name in BLOCKS if name in block},
         "k": found.settings["k"],
+        "unit": found.settings["unit"],
     }
     if bootstrap:
         order = np.argsort(np.asarray(ids))  # so that two evaluations draw the same queries

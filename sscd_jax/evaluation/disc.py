@@ -19,7 +19,7 @@ from sscd_jax.evaluation.metrics import (
     recall_at_precision,
 )
 from sscd_jax.postprocess import ScoreNorm, normalize_scores
-from sscd_jax.search import SPARE, Metric, capped_search, knn, project, similarities
+from sscd_jax.search import SPARE, Metric, capped_search, is_unit, knn, project, similarities
 
 Candidates = Literal["per_query", "global"]
 
@@ -93,8 +93,9 @@ def evaluate(
         bootstrap: how many sets of queries to draw, to say how sure the metrics are.
 
     Returns:
-        Rows with codec, score_norm, uAP, accuracy_at_1, recall_at_p90, candidates, k; and where `bootstrap` is not 0,
-        intervals (95 %, by metric) and bootstrap (the values by metric, and what they are of: `compare` needs them).
+        Rows with codec, score_norm, uAP, accuracy_at_1, recall_at_p90, candidates, k, unit (see `Found`); where
+        `bootstrap` is not 0 also intervals (95 %, by metric) and bootstrap (the values by metric, and what they are of:
+        `compare` needs them).
 
     Raises:
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
@@ -123,7 +124,10 @@ def measure(
     bootstrap: int = 0,
     precisions: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """A row of `evaluate`; of `precisions` also at_precision, a dict with precision, threshold and recall for each."""
+    """A row of `evaluate`; of `precisions` also at_precision, dicts with precision, threshold, recall, similarity.
+
+    The similarity is the threshold as an inner product, less the normalisation, unless the vectors are not of norm 1.
+    """
     curve = precision_recall(found.predictions)
     row: dict[str, Any] = {
         "codec": found.settings["codec"],
@@ -133,6 +137,7 @@ def measure(
         "recall_at_p90": recall_at_precision(curve)[0],
         "candidates": found.settings["candidates"],
         "k": found.settings["k"],
+        "unit": found.settings["unit"],
     }
     values: dict[str, np.ndarray] = {}
     if bootstrap:
@@ -143,6 +148,7 @@ def measure(
         for precision in precisions:
             recall, threshold = recall_at_precision(curve, precision)
             at: dict[str, Any] = {"precision": precision, "threshold": threshold, "recall": recall}
+            at["similarity"] = 1 + threshold / 2 if row["unit"] and threshold is not None else threshold
             if bootstrap:
                 low, high = interval(values[f"threshold@{precision:g}"])
                 at["threshold_interval"] = None if np.isnan(low) else (low, high)
@@ -185,6 +191,7 @@ def predict(
             if norm:
                 asked, searched = normalize_scores(asked, searched, projected[0], norm)
             metric: Metric = "inner_product" if norm else "l2"
+            unit = metric == "l2" and is_unit(asked) and is_unit(searched)
             pair_scores = similarities(asked, searched, *np.divmod(truth, len(searched)), metric)
             known = knn(asked, searched, k * (SPARE if "global" in rules else 1), metric)
             for rule in rules:
@@ -196,7 +203,7 @@ def predict(
                     score, reference = score.ravel(), reference.ravel()
                 is_match = np.isin(query * len(searched) + reference, truth)
                 found[rule, text, codec] = Found(
-                    {"codec": codec, "score_norm": text, "candidates": rule, "k": k},
+                    {"codec": codec, "score_norm": text, "candidates": rule, "k": k, "unit": unit},
                     Predictions(query, reference, score, is_match, positives),
                     pair_scores,
                 )

@@ -31,7 +31,8 @@ class Found:
     """What a search gave.
 
     Attributes:
-        settings: codec, k, and of DISC score_norm and candidates.
+        settings: codec, k, unit (whether scores are minus squared distances of vectors of norm 1, so that 1 + score / 2
+            is the similarity), and of DISC score_norm and candidates.
         predictions: the candidates.
         pair_scores: float32 [P], the score of each pair of the ground truth, a candidate or not; each pair once.
     """

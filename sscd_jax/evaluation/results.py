@@ -21,7 +21,7 @@ from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.evaluation.thresholds import per_threshold
 
 PREDICTIONS = "predictions.npz"
-SETTINGS = ("codec", "score_norm", "candidates", "k")
+SETTINGS = ("codec", "score_norm", "candidates", "k", "unit")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Evaluation:
         query_ids: in the order of the rows of predictions; `reference_ids` likewise.
         ground_truth: pairs (query id, reference id), in the order of `Found.pair_scores`.
         edits: of the queries, where known.
+        facts: name -> text, what a reader should know of how it was made.
+        sources: where the pictures were, as `open_source` takes them.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -42,6 +44,8 @@ class Evaluation:
     reference_ids: Sequence[str]
     ground_truth: Sequence[tuple[str, str]]
     edits: Mapping[str, Edited] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    sources: Sequence[str] = ()
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -58,7 +62,7 @@ def write(out: Path, evaluation: Evaluation) -> Path:
     """Writes it, each file under a temporary name first, the rows last; returns the folder."""
     folder = out.with_suffix("")
     folder.mkdir(exist_ok=True)
-    settings = [{name: row[name] for name in SETTINGS if name in row} for row in evaluation.rows]
+    settings = [{name: row[name] for name in SETTINGS if name in row and name != "unit"} for row in evaluation.rows]
     steps = [
         one | step
         for one, found in zip(settings, evaluation.found, strict=True)
@@ -118,9 +122,10 @@ def read(path: Path) -> Evaluation:
             for name, kinds, strength in arrays["edits"].tolist()
         }
         pairs = [(query_ids[q], reference_ids[r]) for q, r in truth.tolist()]
+        facts, sources = dict(arrays["facts"].tolist()), arrays["sources"].tolist()
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: {error}; evaluate again, which writes it beside {path.name}") from error
-    return Evaluation(rows, found, query_ids, reference_ids, pairs, edits)
+    return Evaluation(rows, found, query_ids, reference_ids, pairs, edits, facts, sources)
 
 
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
@@ -136,6 +141,8 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
         "reference_ids": np.array([evaluation.reference_ids[i] for i in kept.tolist()], str),
         "truth": truth,
         "edits": np.array(edits, str).reshape(-1, 3),
+        "facts": np.array(list(evaluation.facts.items()), str).reshape(-1, 2),
+        "sources": np.array(evaluation.sources, str),
     }
     for number, found in enumerate(evaluation.found):
         predictions = found.predictions

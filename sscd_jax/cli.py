@@ -11,6 +11,7 @@ import tyro
 
 from sscd_jax import config as configs
 from sscd_jax import mesh
+from sscd_jax.cli_calibrate import calibrate
 from sscd_jax.cli_copydays import evaluate_copydays
 from sscd_jax.cli_descriptors import descriptors_export, embed
 from sscd_jax.cli_evaluate import evaluate_compare, evaluate_disc
@@ -98,6 +99,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate disc": evaluate_disc,
     "evaluate copydays": evaluate_copydays,
     "evaluate compare": evaluate_compare,
+    "calibrate": calibrate,
     "report": report,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
@@ -119,6 +121,7 @@ SSCD, the descriptor for image copy detection, in JAX.
                   the same as on Copydays with distractors
   evaluate compare
                   say whether two evaluations differ by more than chance
+  calibrate       fit a transform, score normalisation and a threshold on your pictures
   report          make one page of evaluations, with pictures
   weights fetch   download published weights
   weights convert read weights of any format

@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 
+from sscd_jax.calibration import Calibration
 from sscd_jax.cli_results import checked, facts_of, leave, sources_of, table
 from sscd_jax.data import disc_layout
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.by_edit import by_edit, read_edits
 from sscd_jax.evaluation.results import Evaluation, read_rows
+from sscd_jax.evaluation.thresholds import at_thresholds
 from sscd_jax.presets import PresetName, choose
 
 
@@ -29,6 +32,7 @@ def evaluate_disc(
     k: int = 10,
     precision: tuple[float, ...] = (0.9,),
     edits: Path | None = None,
+    calibration: Path | None = None,
     bootstrap: int = 1000,
     out: Path | None = None,
 ) -> None:
@@ -60,6 +64,7 @@ def evaluate_disc(
         precision: Precisions to say the threshold of the score for.
         edits: CSV file with query_id, edits ("crop + text") and maybe strength, to measure by kind and number of edits;
             by default, with --root, its queries.csv where there is one.
+        calibration: File that `sscd-jax calibrate` wrote, to measure by it too, and at its threshold.
         bootstrap: Sets of queries to draw for the intervals; 0 for none.
         out: JSON file for the rows; by default QUERIES.disc.json, with --root DESCRIPTORS/SPLIT.disc.json. Charts and
             tables go to the folder beside it.
@@ -108,11 +113,16 @@ def evaluate_disc(
         k=k,
         rules=rules,
     )
+    fitted = Calibration.read(calibration) if calibration else None
+    if fitted:
+        found_by += disc.predict_calibrated(asked, searched, pairs, fitted, k=k, rules=rules)
     rows = []
     for one in found_by:
         row = disc.measure(one, asked.ids, pairs, bootstrap=bootstrap, precisions=precision)
         if known_edits:
             row["by_edit"] = by_edit(one.predictions, asked.ids, known_edits, bootstrap=bootstrap)
+        if fitted and one.settings["codec"] == "calibrated":
+            (row["at_calibration"],) = at_thresholds(one.predictions, np.array([fitted.threshold]))
         rows.append(row)
     facts = facts_of(read, **{"Ground truth": str(truth)})
     evaluation = Evaluation(rows, found_by, asked.ids, searched.ids, pairs, known_edits, facts, sources_of(read))

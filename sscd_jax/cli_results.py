@@ -34,7 +34,7 @@ def sources_of(sets: Mapping[str, Descriptors | None]) -> list[str]:
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     """Prints the tables, and writes the rows, predictions and charts."""
     rows = evaluation.rows
-    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "by_edit", "unit")
+    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "at_calibration", "by_edit", "unit")
     print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
     at = [
         {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
@@ -43,6 +43,8 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     ]
     if at:
         print(f"\nThe threshold of the score for a precision\n{table(at)}")
+    if calibrated := [{"": label(row)} | row["at_calibration"] for row in rows if "at_calibration" in row]:
+        print(f"\nAt the threshold of the calibration\n{table(calibrated)}")
     if "by_edit" in rows[0]:
         best = max(rows, key=lambda row: row["uAP"])
         print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")

@@ -17,6 +17,9 @@ class ScoreNorm:
     first: int
     last: int
 
+    def __str__(self) -> str:
+        return f"{self.weight}[{self.first},{self.last}]"
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """From "1.0[0,2]", or "1.0[0]" for one neighbour (official disc_eval.py ScoreNormalization).

@@ -36,6 +36,8 @@ LEVELS = [
         "search",
         "search_jax",
         "postprocess",
+        "calibration",
+        "calibrate",
         "perceptual_hash",
         "interruption",
         "evaluation",
@@ -58,7 +60,17 @@ LEVELS = [
         "report_gallery",
     },
     {"demo"},
-    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights", "cli_copydays", "cli_results", "cli_report"},
+    {
+        "beam",
+        "cli",
+        "cli_descriptors",
+        "cli_evaluate",
+        "cli_weights",
+        "cli_copydays",
+        "cli_results",
+        "cli_calibrate",
+        "cli_report",
+    },
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -2,12 +2,13 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from sscd_jax.calibration import Calibration
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import METRICS, as_row, by_id, interval, resampled
 from sscd_jax.evaluation.metrics import (
@@ -182,7 +183,6 @@ def predict(
     background = {} if training is None else {"training": training}
     check_same_provenance(queries=queries, references=references, **background)
     truth = _pairs(queries.ids, references.ids, ground_truth)
-    positives = np.bincount(truth // len(references.ids), minlength=len(queries.ids))
     found = {}
     for codec in codecs:
         projected = project(codec, None if training is None else training.vectors, queries.vectors, references.vectors)
@@ -191,23 +191,54 @@ def predict(
             if norm:
                 asked, searched = normalize_scores(asked, searched, projected[0], norm)
             metric: Metric = "inner_product" if norm else "l2"
-            unit = metric == "l2" and is_unit(asked) and is_unit(searched)
-            pair_scores = similarities(asked, searched, *np.divmod(truth, len(searched)), metric)
-            known = knn(asked, searched, k * (SPARE if "global" in rules else 1), metric)
-            for rule in rules:
-                if rule == "global":
-                    query, reference, score = capped_search(asked, searched, k * len(asked), metric, known=known)
-                else:
-                    score, reference = (one[:, :k] for one in known)
-                    query = np.repeat(np.arange(len(reference)), reference.shape[1])
-                    score, reference = score.ravel(), reference.ravel()
-                is_match = np.isin(query * len(searched) + reference, truth)
-                found[rule, text, codec] = Found(
-                    {"codec": codec, "score_norm": text, "candidates": rule, "k": k, "unit": unit},
-                    Predictions(query, reference, score, is_match, positives),
-                    pair_scores,
-                )
+            settings = {"codec": codec, "score_norm": text, "k": k}
+            for one in _search(asked, searched, truth, metric, rules, settings):
+                found[one.settings["candidates"], text, codec] = one
     return [found[rule, text, codec] for rule in rules for text in score_norms for codec in codecs]
+
+
+def predict_calibrated(
+    queries: Descriptors,
+    references: Descriptors,
+    ground_truth: Sequence[tuple[str, str]],
+    calibration: Calibration,
+    *,
+    k: int = 10,
+    rules: Sequence[Candidates] = ("per_query",),
+) -> list[Found]:
+    """The same by a calibration's transform and normalisation, whose codec is then called calibrated."""
+    truth = _pairs(queries.ids, references.ids, ground_truth)
+    asked, searched = calibration.apply(queries, references)
+    settings = {"codec": "calibrated", "score_norm": calibration.norm and str(calibration.norm), "k": k}
+    return _search(asked, searched, truth, "inner_product", rules, settings)
+
+
+def _search(
+    asked: np.ndarray,
+    searched: np.ndarray,
+    truth: np.ndarray,
+    metric: Metric,
+    rules: Sequence[Candidates],
+    settings: Mapping[str, Any],
+) -> list[Found]:
+    """The candidates by each rule, from one search."""
+    k = settings["k"]
+    unit = metric == "l2" and is_unit(asked) and is_unit(searched)
+    positives = np.bincount(truth // len(searched), minlength=len(asked))
+    pair_scores = similarities(asked, searched, *np.divmod(truth, len(searched)), metric)
+    known = knn(asked, searched, k * (SPARE if "global" in rules else 1), metric)
+    found = []
+    for rule in rules:
+        if rule == "global":
+            query, reference, score = capped_search(asked, searched, k * len(asked), metric, known=known)
+        else:
+            score, reference = (one[:, :k] for one in known)
+            query = np.repeat(np.arange(len(reference)), reference.shape[1])
+            score, reference = score.ravel(), reference.ravel()
+        is_match = np.isin(query * len(searched) + reference, truth)
+        predictions = Predictions(query, reference, score, is_match, positives)
+        found.append(Found({**settings, "candidates": rule, "unit": unit}, predictions, pair_scores))
+    return found
 
 
 def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:

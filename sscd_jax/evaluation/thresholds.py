@@ -8,7 +8,14 @@ from sscd_jax.evaluation.metrics import Predictions
 
 
 def per_threshold(predictions: Predictions, *, steps: int = 100) -> list[dict[str, Any]]:
-    """A row for each of `steps` thresholds, evenly from the best score of all down to the worst that is right.
+    """A row of `at_thresholds` for each of `steps`, evenly from the best score down to the worst that is right."""
+    right = predictions.score[predictions.is_match]
+    lowest = right.min() if len(right) else predictions.score.min()
+    return at_thresholds(predictions, np.linspace(predictions.score.max(), lowest, steps))
+
+
+def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict[str, Any]]:
+    """A row for each threshold.
 
     Returns:
         Rows with threshold; answers (predictions of that score or better), right (those in the ground truth),
@@ -16,8 +23,6 @@ def per_threshold(predictions: Predictions, *, steps: int = 100) -> list[dict[st
         all copy something).
     """
     right = predictions.score[predictions.is_match]
-    lowest = right.min() if len(right) else predictions.score.min()
-    thresholds = np.linspace(predictions.score.max(), lowest, steps)
     answers = _at_least(predictions.score, thresholds)
     found = _at_least(right, thresholds)
     copies_nothing = predictions.positives == 0

@@ -1,0 +1,163 @@
+"""What a calibration promises, on pictures that it has not seen."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sscd_jax.calibrate import calibrate_by_precision, calibrate_by_rate
+from sscd_jax.calibration import Calibration
+from sscd_jax.cli import main
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.evaluation import disc
+from sscd_jax.evaluation.thresholds import at_thresholds
+from sscd_jax.search import knn
+
+DIMS = 16
+MIX = np.random.default_rng(9).normal(size=(DIMS, DIMS))
+
+
+def drawn(letter: str, count: int, seed: int) -> Descriptors:
+    """Descriptors of one distribution, far from isotropic."""
+    vectors = np.random.default_rng(seed).normal(size=(count, DIMS)) @ MIX + 1
+    return of(letter, vectors)
+
+
+def of(letter: str, vectors: np.ndarray) -> Descriptors:
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return Descriptors([f"{letter}{i}" for i in range(len(unit))], unit, Provenance("w" * 64, "small_288"))
+
+
+def copies(references: Descriptors, count: int, others: int, seed: int) -> tuple[Descriptors, list[tuple[str, str]]]:
+    """Queries that are noisy references, and some that copy nothing."""
+    rng = np.random.default_rng(seed)
+    which = rng.choice(len(references.ids), count, replace=False)
+    noisy = references.vectors[which] + 0.25 * rng.normal(size=(count, DIMS)) / np.sqrt(DIMS) * rng.uniform(
+        0, 4, (count, 1)
+    )
+    vectors = np.concatenate([noisy, drawn("x", others, seed + 1).vectors])
+    return of("q", vectors), [(f"q{i}", f"r{which[i]}") for i in range(count)]
+
+
+@pytest.mark.parametrize("score_norm", ["1.0[0,2]", None])
+def test_the_rate_holds_on_new_pictures(score_norm):
+    references = drawn("r", 800, 1)
+    inside = 0
+    for seed in range(12):
+        fitted = calibrate_by_rate(drawn("t", 1500, 100 + seed), references, rate=0.05, score_norm=score_norm)
+        asked, searched = fitted.apply(drawn("n", 4000, 50 + seed), references)
+        best, _ = knn(asked, searched, 1, "inner_product")
+        rate = (best[:, 0] >= fitted.threshold).mean()
+        expected = fitted.facts["expected"]
+        low, high = expected["false_positive_rate_interval"]
+        assert low < expected["false_positive_rate"] <= 0.05 < high
+        inside += low <= rate <= high
+        assert rate == pytest.approx(0.05, abs=0.04)
+    assert inside >= 8  # 95 % of 12 are 11.4; fewer than 8 by chance: less than once in 20,000 runs
+
+
+def test_without_references_the_training_pictures_are_searched():
+    training = drawn("t", 900, 3)
+    fitted = calibrate_by_rate(training, rate=0.02)
+    assert "300 held-back training pictures, searched for in 300 others" in fitted.facts["measured_on"]
+    assert len(fitted.facts["highest"]) == int(0.02 * 301)
+    assert all(score < fitted.threshold for _, _, score in fitted.facts["highest"])
+    assert len(fitted.background) == 900
+    assert len(calibrate_by_rate(training, rate=0.02, background=50).background) == 50
+    again = calibrate_by_rate(training, rate=0.02)
+    assert again.threshold == fitted.threshold
+    assert calibrate_by_rate(training, rate=0.02, seed=1).threshold != fitted.threshold
+
+
+def test_the_precision_holds_on_new_queries():
+    references = drawn("r", 600, 1)
+    training = drawn("t", 900, 2)
+    inside = 0
+    for seed in range(8):
+        queries, truth = copies(references, 200, 200, 10 * seed)
+        fitted = calibrate_by_precision(training, queries, references, truth, precision=0.9, samples=200)
+        new, new_truth = copies(references, 400, 400, 10 * seed + 5)
+        (found,) = disc.predict_calibrated(new, references, new_truth, fitted)
+        (row,) = at_thresholds(found.predictions, np.array([fitted.threshold]))
+        expected = fitted.facts["expected"]
+        for name, measured in (
+            ("precision", "precision"),
+            ("recall", "recall"),
+            ("false_positive_rate", "false_alarms"),
+        ):
+            low, high = expected[f"{name}_interval"]
+            assert low <= expected[name] <= high
+            inside += low <= row[measured] <= high
+        assert expected["precision"] == pytest.approx(0.9, abs=0.04)
+    assert inside >= 19  # of 24
+
+
+def test_the_calibrated_row_is_that_of_the_codec():
+    references, training = drawn("r", 300, 1), drawn("t", 500, 2)
+    queries, truth = copies(references, 100, 50, 7)
+    fitted = calibrate_by_precision(training, queries, references, truth, precision=0.9, samples=20)
+    (found,) = disc.predict_calibrated(queries, references, truth, fitted)
+    ours = disc.measure(found, queries.ids, truth)
+    codec = f"PCAW{DIMS},L2norm,Flat"
+    (row,) = disc.evaluate(queries, references, training, truth, codecs=[codec], score_norms=["1.0[0,2]"])
+    for name in ("uAP", "accuracy_at_1", "recall_at_p90"):
+        assert ours[name] == pytest.approx(row[name], abs=2e-3)
+    assert fitted.facts["recall_on_these"] == pytest.approx(ours["recall_at_p90"])
+
+
+def test_what_cannot_be_calibrated_says_why():
+    few = drawn("t", 60, 0)
+    with pytest.raises(
+        ValueError, match=r"60 training descriptors are too few for a false-positive rate of 0\.01.*give 297"
+    ):
+        calibrate_by_rate(few, rate=0.01)
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
+        calibrate_by_rate(few, rate=0)
+    with pytest.raises(ValueError, match="are the same"):
+        calibrate_by_rate(of("t", np.ones((60, DIMS))), rate=0.1)
+    with pytest.raises(ValueError, match="needs 3 training descriptors as its background, there are 2"):
+        calibrate_by_rate(few, rate=0.1, background=2)
+    fallen_back = calibrate_by_rate(drawn("t", 30, 0), rate=0.1)
+    assert "centred, not whitened" not in calibrate_by_rate(drawn("t", 90, 0), rate=0.1).facts["fallback"]
+    assert fallen_back.transform.matrix is not None  # of all 30
+    references = drawn("r", 50, 1)
+    with pytest.raises(ValueError, match=r"no threshold has a precision of 0\.9"):
+        calibrate_by_precision(few, drawn("q", 20, 2), references, [("q0", "r49")], precision=0.9, samples=5)
+    with pytest.raises(ValueError, match="must be over 0, and 1 at most"):
+        calibrate_by_precision(few, drawn("q", 20, 2), references, [("q0", "r49")], precision=1.1)
+
+
+def test_the_commands(tmp_path, capsys):
+    references, training = drawn("r", 300, 1), drawn("t", 400, 2)
+    queries, truth = copies(references, 100, 50, 7)
+    for name, one in (("queries", queries), ("references", references), ("training", training)):
+        one.write(tmp_path / name)
+    pairs = tmp_path / "truth.csv"
+    pairs.write_text("query_id,reference_id\n" + "".join(f"{q},{r}\n" for q, r in truth))
+    sets = [text for name in ("queries", "references", "training") for text in (f"--{name}", str(tmp_path / name))]
+    truth_option = ["--ground-truth", str(pairs)]
+    main(["calibrate", *sets, *truth_option, "--precision", "0.8", "--out", str(tmp_path / "c.npz")])
+    said = json.loads(capsys.readouterr().out)
+    assert said["threshold"] == Calibration.read(tmp_path / "c.npz").threshold
+    assert said["expected"]["precision"] == pytest.approx(0.8, abs=0.1)
+
+    main(["evaluate", "disc", *sets, *truth_option, "--calibration", str(tmp_path / "c.npz"), "--bootstrap", "0"])
+    assert "At the threshold of the calibration" in capsys.readouterr().out
+    *_, row = json.loads((tmp_path / "queries.disc.json").read_text())
+    assert (row["codec"], row["score_norm"]) == ("calibrated", "1.0[0,2]")
+    assert row["at_calibration"]["precision"] >= 0.8
+
+    main(["calibrate", *sets[2:], "--false-positive-rate", "0.05", "--out", str(tmp_path / "r.npz")])
+    assert json.loads(capsys.readouterr().out)["expected"]["false_positive_rate"] <= 0.05
+    for options, message in (
+        (
+            [*sets[:2], "--training", str(tmp_path / "training")],
+            "--queries, --references and --ground-truth go together",
+        ),
+        ([*sets, *truth_option, "--false-positive-rate", "0.1"], "is counted on training descriptors"),
+        ([*sets[2:], "--precision", "0.9"], "--precision needs --queries"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["calibrate", *options, "--out", str(tmp_path / "x.npz")])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.npz").exists()

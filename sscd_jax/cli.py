@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from sscd_jax import config as configs
-from sscd_jax import mesh
+from sscd_jax.cli_benchmark import benchmark_make
 from sscd_jax.cli_descriptors import descriptors_export, embed
 from sscd_jax.cli_evaluate import evaluate_compare, evaluate_copydays, evaluate_disc, table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
@@ -95,6 +95,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate disc": evaluate_disc,
     "evaluate copydays": evaluate_copydays,
     "evaluate compare": evaluate_compare,
+    "benchmark make": benchmark_make,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
     "weights export": weights_export,
@@ -115,6 +116,7 @@ SSCD, the descriptor for image copy detection, in JAX.
                   the same as on Copydays with distractors
   evaluate compare
                   say whether two evaluations differ by more than chance
+  benchmark make  make references and edited queries of any pictures, to measure on
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime
@@ -124,6 +126,8 @@ sscd-jax COMMAND --help lists the options of a command with their defaults."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand; an error of the user's making is one line on stderr and status 1."""
+    from sscd_jax import mesh  # here, as it imports JAX, and processes of `benchmark make` import this file
+
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
     mesh.start()
@@ -146,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        more = "; the same command goes on" if name in ("train", "demo", "embed", "weights fetch") else ""
+        resumed = ("train", "demo", "embed", "benchmark make", "weights fetch")
+        more = "; the same command goes on" if name in resumed else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
         sys.exit(130)

@@ -25,6 +25,7 @@ LEVELS = [
         "edits_overlay",
         "edits_quality",
         "benchmark_set",
+        "contact_sheet",
     },
     {
         "data",
@@ -54,9 +55,12 @@ LEVELS = [
         "report",
         "report_charts",
         "report_gallery",
+        "benchmark_pictures",
+        "benchmark_choose",
+        "benchmark_make",
     },
     {"demo"},
-    {"beam", "cli", "cli_descriptors", "cli_evaluate", "cli_weights"},
+    {"beam", "cli", "cli_benchmark", "cli_descriptors", "cli_evaluate", "cli_weights"},
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}
 FORBIDDEN = {"data": {"jax", "flax"}, "evaluation": {"jax", "flax", "tensorflow", "faiss"}}

@@ -98,14 +98,15 @@ class Maker:
 
     def _open(self, path: str) -> Image.Image:
         try:
-            return _reduced(open_picture(read_file(path), exif=True, max_pixels=self.max_pixels), self.max_side)
+            picture = open_picture(read_file(path), exif=True, max_pixels=self.max_pixels)
         except ValueError as error:
             raise OSError(f"{path} could be read before, and now cannot: {error}") from error
+        picture.info = {}  # a comment of the original would be written again
+        return _reduced(picture, self.max_side)
 
     def _save(self, picture: Image.Image, name: str, rng: np.random.Generator) -> None:
         path = self.path(name)
         unfinished = path.with_suffix(".unfinished")
-        picture.info = {}  # a comment of the original would be written again
         picture.save(unfinished, "JPEG", quality=int(rng.integers(*_QUALITIES)))
         unfinished.replace(path)
 

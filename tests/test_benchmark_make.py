@@ -223,6 +223,7 @@ def test_what_cannot_be_taken_is_left_out_and_said(pictures, tmp_path, capsys):
     one, two = sorted(pictures.iterdir())[:2]
     shutil.copy(one, images / "bytes.jpg")
     Image.open(one).save(images / "pixels.png")
+    Image.open(two).save(images / two.name, comment=b"taken by me", quality=95)
     brighter = Image.open(two).resize((144, 120)).point(lambda level: level * 0.9 + 12)
     brighter.save(images / "nearly.jpg", quality=60)
     Image.new("RGB", (90, 90), "teal").save(images / "plain.png")
@@ -252,6 +253,7 @@ def test_what_cannot_be_taken_is_left_out_and_said(pictures, tmp_path, capsys):
     assert sum(reason.startswith("the same picture as ") for reason in left_out.values()) == 3
     assert len({two.stem, "nearly"} & {*left_out}) == 1
     assert sum(reason.startswith("nearly the same picture as ") for reason in left_out.values()) == 1
+    assert not any(b"taken by me" in data for data in content(tmp_path / "set").values())
     printed = capsys.readouterr().err
     assert f"cannot read {images / 'text.jpg'}: " in printed
     assert "left out 12" in printed

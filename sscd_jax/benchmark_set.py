@@ -104,11 +104,11 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
             bar.update()
 
     box = ("left", "top", "right", "bottom")
-    _write_csv(unfinished / "instances.csv", ("id", "photograph", *box), instances)
+    write_csv(unfinished / "instances.csv", ("id", "photograph", *box), instances)
     header = ("query_id", "reference_id", "photograph", *box, "edits")
-    _write_csv(unfinished / "queries.csv", header, query_rows)
+    write_csv(unfinished / "queries.csv", header, query_rows)
     truth = [row[:2] for row in query_rows if row[1]]
-    _write_csv(unfinished / "ground_truth.csv", ("query_id", "reference_id"), truth)
+    write_csv(unfinished / "ground_truth.csv", ("query_id", "reference_id"), truth)
     unfinished.rename(out)
     return {
         "training": len(training),
@@ -173,7 +173,8 @@ def _save(image: Image.Image, path: Path, rng: np.random.Generator) -> None:
     image.save(path, quality=int(rng.integers(90, 96)))
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    """A table as all picture sets have them: UTF-8, commas, lines that end in a line feed."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

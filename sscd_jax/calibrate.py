@@ -13,6 +13,7 @@ from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at
 from sscd_jax.postprocess import ScoreNorm
 from sscd_jax.search import knn
 
+HELD_BACK = 20_000  # training pictures at most, of which false matches are counted
 DRAWS = 100_000  # of a Beta distribution, for its quantiles
 
 
@@ -29,9 +30,9 @@ def calibrate_by_rate(
     """A calibration whose threshold a query that copies nothing passes at a wanted rate.
 
     Of the training pictures, which should not copy one another, a third is held back and searched for, in the
-    references or, where there are none, in the second third, with a transform and a background fitted on the others.
-    The threshold lies just above the k-th of their best scores, so that the rate, over pictures like these, has the
-    distribution Beta(k, n + 1 - k). What is written is then fitted on all.
+    references or, where there are none, in the second third; the transform and the background are of the others. The
+    threshold lies just above the k-th of their n best scores, so that the rate, over pictures like these, has the
+    distribution Beta(k, n + 1 - k), whatever that of the scores is.
 
     Args:
         training: pictures like the queries and the references.
@@ -48,7 +49,7 @@ def calibrate_by_rate(
     if not 0 < rate < 1:
         raise ValueError(f"a false-positive rate of {rate}: it must be between 0 and 1")
     order = np.random.default_rng(seed).permutation(len(training.ids))
-    held_back, rest = np.split(order, [len(order) // 3])
+    held_back, rest = np.split(order, [min(len(order) // 3, HELD_BACK)])
     searched_rows, fitted_rows = np.split(rest, [0 if references else len(rest) // 2])
     count = len(held_back)
     k = int(rate * (count + 1))
@@ -59,14 +60,13 @@ def calibrate_by_rate(
             f"back to count it, which must be {needed}; give {3 * needed}, or a rate of at least {1 / (count + 1):.2g}"
         )
     others = references or _some(training, searched_rows)
-    trial = _fit(training.vectors[fitted_rows], training, method, score_norm, background, seed)
-    asked, searched = trial.apply(_some(training, held_back), others)
+    fitted = _fit(_some(training, fitted_rows), method, score_norm, background, seed)
+    asked, searched = fitted.apply(_some(training, held_back), others)
     scores, indexes = knn(asked, searched, 1, "inner_product")
     best = np.sort(scores[:, 0])[::-1]
     threshold = float(np.nextafter(best[k - 1], np.float32(np.inf), dtype=np.float32))
     drawn = np.random.default_rng(seed).beta(k, count + 1 - k, DRAWS)
     near = np.argsort(-scores[:, 0])[:k]
-    fitted = _fit(training.vectors, training, method, score_norm, background, seed)
     expected = {"false_positive_rate": k / (count + 1), "false_positive_rate_interval": interval(drawn)}
     facts = {
         "expected": expected,
@@ -113,17 +113,12 @@ def calibrate_by_precision(
     if not 0 < precision <= 1:
         raise ValueError(f"a precision of {precision}: it must be over 0, and 1 at most")
     check_same_provenance(training=training, queries=queries, references=references)
-    fitted = _fit(training.vectors, training, method, score_norm, background, seed)
+    fitted = _fit(training, method, score_norm, background, seed)
     (found,) = disc.predict_calibrated(queries, references, ground_truth, fitted, k=k)
     recall, threshold = recall_at_precision(precision_recall(found.predictions), precision)
     if threshold is None:
         raise ValueError(f"no threshold has a precision of {precision:g} on these queries: ask for less")
-    values = _out_of_sample(found.predictions, precision, samples, seed)
-    expected: dict[str, Any] = {}
-    for name, some in values.items():
-        known = some[np.isfinite(some)]
-        expected |= {name: float(known.mean()) if len(known) else None}
-        expected |= {f"{name}_interval": interval(known) if len(known) else None}
+    expected = _out_of_sample(found.predictions, precision, samples, seed)
     facts = {
         "expected": expected,
         "recall_on_these": recall,
@@ -133,40 +128,48 @@ def calibrate_by_precision(
     return _with(fitted, threshold, facts)
 
 
-def _out_of_sample(predictions: Predictions, precision: float, samples: int, seed: int) -> dict[str, np.ndarray]:
-    """Precision, recall and false-positive rate of thresholds at queries they were not chosen on, float64 [samples]."""
+def _out_of_sample(predictions: Predictions, precision: float, samples: int, seed: int) -> dict[str, Any]:
+    """Precision, recall and false-positive rate of thresholds at queries that they were not chosen on, with intervals.
+
+    Of each set the shares are drawn from their posterior (Beta, Jeffreys' prior), as none of a few is not none of all.
+    """
     scores = -np.sort(-predictions.score[predictions.is_match])
     copies_nothing = predictions.positives == 0
     best = np.full(len(copies_nothing), -np.inf)
     np.maximum.at(best, predictions.query, predictions.score)
-    values = {name: np.full(samples, np.nan) for name in ("precision", "recall", "false_positive_rate")}
-    for row, sample in enumerate(samples_of(predictions, samples, seed)):
+    counts: dict[str, list[tuple[int, int]]] = {"precision": [], "recall": [], "false_positive_rate": []}
+    for sample in samples_of(predictions, samples, seed):
         reached = np.flatnonzero(
             (sample.copies > 0) & (sample.found / np.maximum(sample.before + sample.copies, 1) >= precision)
         )
-        left_out = sample.times == 0
-        positives = predictions.positives[left_out].sum()
-        if not len(reached) or not positives:
+        if not len(reached):
             continue
         threshold = scores[reached[-1]]
+        left_out = sample.times == 0
         answers = left_out[predictions.query] & (predictions.score >= threshold)
-        right = np.count_nonzero(predictions.is_match & answers)
-        values["recall"][row] = right / positives
-        if answers.any():
-            values["precision"][row] = right / np.count_nonzero(answers)
-        others = left_out & copies_nothing
-        if others.any():
-            values["false_positive_rate"][row] = np.mean(best[others] >= threshold)
-    return values
+        right = int(np.count_nonzero(predictions.is_match & answers))
+        alarms = int(np.count_nonzero(best[left_out & copies_nothing] >= threshold))
+        counts["precision"].append((right, int(np.count_nonzero(answers))))
+        counts["recall"].append((right, int(predictions.positives[left_out].sum())))
+        counts["false_positive_rate"].append((alarms, int(np.count_nonzero(left_out & copies_nothing))))
+    expected: dict[str, Any] = {}
+    rng = np.random.default_rng(seed)
+    for name, pairs in counts.items():
+        hits, all_of = np.array(pairs, np.int64).reshape(-1, 2).T
+        if not all_of.sum():
+            expected |= {name: None, f"{name}_interval": None}
+            continue
+        share = float(hits.sum() / all_of.sum())
+        low, high = interval(rng.beta(hits + 0.5, all_of - hits + 0.5))
+        expected |= {name: share, f"{name}_interval": (min(low, share), max(high, share))}  # also of none, and of all
+    return expected
 
 
-def _fit(
-    vectors: np.ndarray, training: Descriptors, method: Method, score_norm: str | None, background: int, seed: int
-) -> Calibration:
+def _fit(training: Descriptors, method: Method, score_norm: str | None, background: int, seed: int) -> Calibration:
     """Without a threshold yet."""
-    transform, fallback = fit_transform(vectors, method)
+    transform, fallback = fit_transform(training.vectors, method)
     norm = None if score_norm is None else ScoreNorm.parse(score_norm)
-    kept = _background(vectors, transform, norm, background, seed)
+    kept = _background(training.vectors, transform, norm, background, seed)
     facts = {"method": method, "fallback": fallback, "training": len(training.ids), "seed": seed}
     return Calibration(transform, norm, kept, np.inf, training.provenance, facts)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from sscd_jax import config as configs
-from sscd_jax import mesh
+from sscd_jax.cli_benchmark import benchmark_make
 from sscd_jax.cli_calibrate import calibrate
 from sscd_jax.cli_copydays import evaluate_copydays
 from sscd_jax.cli_descriptors import descriptors_export, embed
@@ -101,6 +101,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate compare": evaluate_compare,
     "calibrate": calibrate,
     "report": report,
+    "benchmark make": benchmark_make,
     "weights fetch": weights_fetch,
     "weights convert": weights_convert,
     "weights export": weights_export,
@@ -123,6 +124,7 @@ SSCD, the descriptor for image copy detection, in JAX.
                   say whether two evaluations differ by more than chance
   calibrate       fit a transform, score normalisation and a threshold on your pictures
   report          make one page of evaluations, with pictures
+  benchmark make  make references and edited queries of any pictures, to measure on
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime
@@ -132,6 +134,8 @@ sscd-jax COMMAND --help lists the options of a command with their defaults."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand; an error of the user's making is one line on stderr and status 1."""
+    from sscd_jax import mesh  # here, as it imports JAX, and processes of `benchmark make` import this file
+
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
     mesh.start()
@@ -154,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        more = "; the same command goes on" if name in ("train", "demo", "embed", "weights fetch") else ""
+        resumed = ("train", "demo", "embed", "benchmark make", "weights fetch")
+        more = "; the same command goes on" if name in resumed else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
         sys.exit(130)

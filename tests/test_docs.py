@@ -1,4 +1,4 @@
-"""The blocks of docs/serving.md and docs/embedding.md do what they say, without the packages that they do not name.
+"""The blocks of docs/serving.md, embedding.md and evaluation.md do what they say, without packages they do not name.
 
 A block of text is what the Python before it prints. Pictures have 64 pixels a side here, not 320: it takes seconds.
 """
@@ -27,7 +27,7 @@ from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.files import write_safetensors
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding")}
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation")}
 SECTIONS = {
     title: text
     for page in PAGES.values()
@@ -113,6 +113,11 @@ def test_every_section_is_tested():
         "Presets",
         "Going on, sharing, adding",
         "Other tools",
+        "DISC2021 and Copydays",
+        "How sure",
+        "A benchmark of your own pictures",
+        "Calibrate",
+        "As TFDS data sets",
     ]
 
 
@@ -172,6 +177,52 @@ def test_embedding(folder, pictures):
     assert run_section("Other tools") == "True\n"
     names = set(re.findall(r"^\| `(.+?)`", SECTIONS["Presets"], re.MULTILINE))
     assert names == {"--preset", *PRESETS, "custom"}
+
+
+def test_evaluation(folder, pictures, capsys):
+    """The page's sections in order, on DISC2021 and Copydays in small."""
+    paths = sorted(pictures.iterdir())
+    shutil.copytree(pictures, "photos")
+    for name, letter, some in (
+        ("val_query", "Q", [*paths[:6], *paths[20:24]]),
+        ("val_ref", "R", paths[:20]),
+        ("training", "T", paths[24:]),
+    ):
+        (Path("DISC") / name).mkdir(parents=True)
+        for number, path in enumerate(some):
+            quality = 50 if letter == "Q" else 90
+            Image.open(path).save(Path("DISC") / name / f"{letter}{number:05d}.jpg", quality=quality)
+    pairs = "".join(f"Q{i:05d},R{i:05d}\n" for i in range(6))
+    (Path("DISC") / "val_groundtruth_matches.csv").write_text(f"query_id,reference_id\n{pairs}")
+    for number, path in enumerate(paths[:8]):
+        for block, last in (("original", "00"), ("strong", "01"), ("jpegqual/75", "00"), ("crops/80", "00")):
+            (Path("COPYDAYS") / block).mkdir(parents=True, exist_ok=True)
+            Image.open(path).save(Path("COPYDAYS") / block / f"20{number:02d}{last}.jpg", quality=95)
+    write_safetensors(Path("random.safetensors"), *seeded("resnet18", 24, width=8), {})
+
+    run_section("DISC2021 and Copydays")
+    assert "best of all" in capsys.readouterr().out
+    run_section("How sure")
+    assert capsys.readouterr().out.count("within noise") >= 1
+    beside = {path.name for path in Path("DISC/descriptors/val.disc").iterdir()}
+    page = SECTIONS["How sure"].split("| File |")[1]
+    named = {
+        name
+        for line in page.splitlines()
+        for name in re.findall(r"`([\w.]+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert {f"{name}.{end}" for name in ("precision_recall", "scores") for end in ("svg", "png")} <= beside
+    assert {name for name in named if not name.startswith((".", "by_edit"))} <= beside
+    run_section("A benchmark of your own pictures")
+    assert "By edit" in capsys.readouterr().out
+    assert Path("mine.html").read_text().count("data:image/jpeg") > 10
+    printed = run_section("Calibrate")
+    assert re.fullmatch(r"\d+ pairs are copies\n", printed)
+    assert "At the threshold of the calibration" in capsys.readouterr().out
+    run_section("As TFDS data sets")
+    ids = Descriptors.read("tfds-copydays").ids
+    assert len(ids) == 32
+    assert "strong/200001" in ids
 
 
 def test_tensorflow_serving(folder):

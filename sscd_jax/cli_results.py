@@ -34,7 +34,16 @@ def sources_of(sets: Mapping[str, Descriptors | None]) -> list[str]:
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     """Prints the tables, and writes the rows, predictions and charts."""
     rows = evaluation.rows
-    hidden = ("intervals", "bootstrap", "block_mAP", "at_precision", "at_calibration", "by_edit", "unit")
+    hidden = (
+        "intervals",
+        "bootstrap",
+        "block_mAP",
+        "block_intervals",
+        "at_precision",
+        "at_calibration",
+        "by_edit",
+        "unit",
+    )
     print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
     at = [
         {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
@@ -45,6 +54,13 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
         print(f"\nThe threshold of the score for a precision\n{table(at)}")
     if calibrated := [{"": label(row)} | row["at_calibration"] for row in rows if "at_calibration" in row]:
         print(f"\nAt the threshold of the calibration\n{table(calibrated)}")
+    if "block_mAP" in rows[0]:
+        blocks = [
+            {"mAP": name}
+            | {label(row): _number(row["block_mAP"][name], row.get("block_intervals", {}).get(name)) for row in rows}
+            for name in rows[0]["block_mAP"]
+        ]
+        print(f"\n{table(blocks)}")
     if "by_edit" in rows[0]:
         best = max(rows, key=lambda row: row["uAP"])
         print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")

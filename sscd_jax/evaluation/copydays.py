@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
-from sscd_jax.evaluation.bootstrap import as_row, by_id, samples_of
+from sscd_jax.evaluation.bootstrap import as_row, by_id, interval, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.search import is_unit, knn, project, similarities
 
@@ -45,7 +45,8 @@ def evaluate(
 
     Returns:
         Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP, that of each block, k and
-        unit (see `Found`); where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`.
+        unit (see `Found`); where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`, and
+        block_intervals.
 
     Raises:
         ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
@@ -133,24 +134,32 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
     }
     if bootstrap:
         order = np.argsort(np.asarray(ids))  # so that two evaluations draw the same queries
-        values = _resampled(by_id(predictions, ids), by_query[order], (block == "strong")[order], bootstrap)
+        values, blocks = _resampled(by_id(predictions, ids), by_query[order], block[order], bootstrap)
         row |= as_row(values, ids, [])
+        row["block_intervals"] = {name: interval(blocks[name]) for name in row["block_mAP"]}
     return row
 
 
 def _resampled(
-    predictions: Predictions, by_query: np.ndarray, is_strong: np.ndarray, samples: int
-) -> dict[str, np.ndarray]:
-    """METRICS of sets of queries drawn with replacement, float64 [samples] each; NaN where none of a set is strong."""
+    predictions: Predictions, by_query: np.ndarray, block: np.ndarray, samples: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """METRICS, and the mAP of each block, of sets of queries drawn with replacement: float64 [samples] each.
+
+    NaN for a block of which none is in a set.
+    """
     values = {name: np.full(samples, np.nan) for name in METRICS}
+    names, number = np.unique(block, return_inverse=True)
+    blocks = np.full((samples, len(names)), np.nan)
     for row, sample in enumerate(samples_of(predictions, samples)):
-        strong = sample.times * is_strong
-        if strong.any():
-            values["strong_mAP"][row] = strong @ by_query / strong.sum()
+        drawn = np.bincount(number, sample.times)
+        there = drawn > 0
+        blocks[row, there] = np.bincount(number, sample.times * by_query)[there] / drawn[there]
         # By trapezoids: precision after each right prediction, and before it.
         lost = sample.wrong_inverse_ranks() + sample.wrong_inverse_ranks(shift=1)
         values["overall_uAP"][row] = (sample.copies - lost / 2).sum() / (sample.times @ predictions.positives)
-    return values
+    by_block = dict(zip(names.tolist(), blocks.T, strict=True))
+    values["strong_mAP"] = by_block["strong"]
+    return values, by_block
 
 
 def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

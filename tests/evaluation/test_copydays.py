@@ -85,8 +85,9 @@ def test_the_bootstrap_is_of_queries_written_out_again():
     predictions = bootstrap.by_id(found.predictions, ids)
     names = sorted(ids)
     by_query = np.random.default_rng(0).random(len(names))
-    is_strong = np.array([name.startswith("strong/") for name in names])
-    values = copydays._resampled(predictions, by_query, is_strong, 3)
+    block = np.array([name.rpartition("/")[0] for name in names])
+    is_strong = block == "strong"
+    values, blocks = copydays._resampled(predictions, by_query, block, 3)
     for row, times in enumerate(bootstrap._draws(len(names), 3, 0)):
         again = np.concatenate(
             [np.flatnonzero(predictions.query == query) for query in np.repeat(range(len(names)), times)]
@@ -94,6 +95,8 @@ def test_the_bootstrap_is_of_queries_written_out_again():
         order = np.lexsort((predictions.is_match[again], -predictions.score[again]))
         expected = copydays._average_precision(predictions.is_match[again][order], times @ predictions.positives)
         assert values["overall_uAP"][row] == pytest.approx(expected)
+        original = block == "original"
+        assert blocks["original"][row] == pytest.approx(np.repeat(by_query[original], times[original]).mean())
         assert values["strong_mAP"][row] == pytest.approx(np.repeat(by_query[is_strong], times[is_strong]).mean())
 
 
@@ -101,6 +104,8 @@ def test_rows_with_intervals_are_compared():
     (row,) = copydays.evaluate(PICTURES, DISTRACTORS, TRAINING, bootstrap=200)
     for name, (low, high) in row["intervals"].items():
         assert low < row[name] < high
+    assert list(row["block_intervals"]) == list(row["block_mAP"])
+    assert all(low <= row["block_mAP"][name] <= high for name, (low, high) in row["block_intervals"].items())
     other = Descriptors(
         PICTURES.ids,
         PICTURES.vectors

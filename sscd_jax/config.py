@@ -185,6 +185,9 @@ class Config:
     """Length of the run."""
     steps: int | None = None
     """The same in steps; takes the place of epochs."""
+    microbatch: int | None = None
+    """Pictures that are embedded at once, over all devices, where the batch is too large for their memory: the gradient
+    is that of the loss over the whole batch, batch normalisation's statistics are those of each piece."""
     init_from: str = ""
     """Weights to start from, of any format: a file, a training run, or the name of fetched weights."""
     init_projection: bool = True
@@ -199,6 +202,11 @@ class Config:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"epochs is {self.epochs}; it must be positive")
         _require(self.steps is None or self.steps > 0, f"steps is {self.steps}; it must be positive")
+        batch, piece = self.data.batch_size, self.microbatch
+        _require(
+            piece is None or (piece > 0 and batch % piece == 0),
+            f"microbatch is {piece}; it must divide data.batch_size {batch}",
+        )
         _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must be in [0, 2^31)")
 
 

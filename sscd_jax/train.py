@@ -19,6 +19,7 @@ from sscd_jax.data.sources import open_source
 from sscd_jax.interruption import deferred_interrupt
 from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
+from sscd_jax.microbatch import gradients_in_pieces
 from sscd_jax.models import SSCD, build_from, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
 from sscd_jax.train_log import TrainLog, latest_metrics
@@ -38,25 +39,45 @@ def train_step(
     optimizer: optax.GradientTransformation,
     loss: configs.Loss,
     mixup_group: int = 0,
+    pieces: int = 1,
+    devices: int = 1,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids.
 
-    `recolour` and `mixing` are what the host left of the augmentations to the devices.
+    `recolour` and `mixing` are what the host left of the augmentations to the devices. The batch is on so many
+    `devices`, and is computed in so many `pieces` (`microbatch`).
     """
     if recolour is not None:
         images = device_augment.recolour(images, **recolour)
     if mixing is not None:
         images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
 
-    def loss_fn(params: optax.Params) -> tuple[Array, Any]:
+    def embed(params: optax.Params, views: Array) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        embeddings, updates = model.apply(variables, normalize(images), train=True, mutable=["batch_stats"])
-        value, metrics = sscd_loss(
-            embeddings, instance_ids, temperature=loss.temperature, entropy_weight=loss.entropy_weight
-        )
-        return value, (metrics, updates["batch_stats"])
+        embeddings, updates = model.apply(variables, normalize(views), train=True, mutable=["batch_stats"])
+        return embeddings, updates["batch_stats"]
 
-    (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    def loss_of(embeddings: Array) -> tuple[Array, dict[str, Array]]:
+        return sscd_loss(
+            embeddings,
+            instance_ids,
+            temperature=loss.temperature,
+            entropy_weight=loss.entropy_weight,
+            blocks=pieces,
+            devices=devices,
+        )
+
+    def loss_fn(params: optax.Params) -> tuple[Array, Any]:
+        embeddings, batch_stats = embed(params, images)
+        value, metrics = loss_of(embeddings)
+        return value, (metrics, batch_stats)
+
+    if pieces == 1:
+        (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    else:
+        value, metrics, batch_stats, gradients = gradients_in_pieces(
+            embed, loss_of, state.params, images, pieces=pieces, devices=devices
+        )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value} | metrics
@@ -77,6 +98,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         raise ValueError(f"{workdir} is a file: name a folder for the run")
     mesh = create_mesh()
     check_divisible(config.data.batch_size, "--data.batch-size")
+    check_divisible(config.microbatch or config.data.batch_size, "--microbatch")
     source = open_source(config.data.source, split=config.data.split, data_dir=config.data.data_dir)
     mixup_group = config.data.mixup_group if config.data.mixup else None
     check_batches(
@@ -101,7 +123,15 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         exclude_bias_and_norm=config.optimizer.exclude_bias_and_norm,
     )
     step_fn = jax.jit(
-        partial(train_step, model=model, optimizer=optimizer, loss=config.loss, mixup_group=config.data.mixup_group),
+        partial(
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            loss=config.loss,
+            mixup_group=config.data.mixup_group,
+            pieces=config.data.batch_size // config.microbatch if config.microbatch else 1,
+            devices=mesh.size,
+        ),
         donate_argnums=0,
         out_shardings=replicated(mesh),
     )

@@ -32,6 +32,7 @@ LEVELS = [
         "models",
         "losses",
         "optimizer",
+        "microbatch",
         "mesh",
         "device_augment",
         "search",

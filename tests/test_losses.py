@@ -32,12 +32,13 @@ def golden_ids(case: str) -> np.ndarray:
     return np.array([[row[0], row[-1]] for row in sources], np.int32)
 
 
-def golden_loss(case: str, embeddings: np.ndarray):
+def golden_loss(case: str, embeddings: np.ndarray, **blocks: int):
     return sscd_loss(
         embeddings,
         golden_ids(case),
         temperature=float(GOLDEN[f"{case}/temperature"]),
         entropy_weight=float(GOLDEN[f"{case}/entropy_weight"]),
+        **blocks,
     )
 
 
@@ -48,6 +49,21 @@ def test_loss_and_metrics(case):
     assert set(metrics) == set(METRICS)
     for name in METRICS:
         np.testing.assert_allclose(metrics[name], GOLDEN[f"{case}/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("blocks", "devices"), [(2, 1), (2, 2), (4, 2)])
+def test_by_blocks_of_rows_it_is_the_same(case, blocks, devices):
+    embeddings = GOLDEN[f"{case}/embeddings"]
+    whole, parts = (
+        jax.jit(jax.value_and_grad(lambda z, given=given: golden_loss(case, z, **given), has_aux=True))(embeddings)
+        for given in ({}, {"blocks": blocks, "devices": devices})
+    )
+    for (loss, metrics), gradient in (whole, parts):
+        np.testing.assert_allclose(loss, GOLDEN[f"{case}/loss"], rtol=1e-5)
+        for name in METRICS:
+            np.testing.assert_allclose(metrics[name], GOLDEN[f"{case}/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(gradient, whole[1], atol=1e-5 * np.abs(whole[1]).max())
 
 
 # In `duplicate` two nearest negatives tie: any subgradient is right.

@@ -16,13 +16,18 @@ from PIL import Image
 from qdq import dequantise
 
 from sscd_jax import config, weights
+from sscd_jax.cli import main
 from sscd_jax.data.inference import Unreadable
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
+from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embed import embed
+from sscd_jax.evaluation.compare import compare
+from sscd_jax.evaluation.results import read_rows
 from sscd_jax.mesh import create_mesh
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import restore_statistics
+from sscd_jax.perceptual_hash import pdq_vectors
 from sscd_jax.photographs import photograph_paths
 from sscd_jax.presets import PRESETS
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
@@ -140,6 +145,32 @@ def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, coun
     print(json.dumps({"preset": name, "mean": cosines.mean(), "lowest": cosines.min()}))
     assert cosines.mean() >= 0.999999
     assert cosines.min() >= 0.99999
+
+
+def test_a_benchmark_of_photographs(fetched, photograph_folder, tmp_path):
+    """What scripts/benchmark_table.py does, in small: Meta's weights find more copies than a hash, beyond chance."""
+    benchmark, model = tmp_path / "benchmark", tmp_path / "sscd.safetensors"
+    main(["benchmark", "make", str(photograph_folder), "--out", str(benchmark), "--references", "15"])
+    write_safetensors(model, fetched.model, fetched.variables, {})
+    where = ["--root", str(benchmark), "--preset", "skew_320", "--candidates", "per_query"]
+    main(["evaluate", "disc", *where, "--weights", str(model), "--out", str(tmp_path / "sscd.json")])
+    folders = []
+    for part in ("queries", "references"):
+        paths = sorted((benchmark / part).iterdir())
+        made_by = Provenance("pdqhash", "whole picture")
+        Descriptors([path.stem for path in paths], pdq_vectors(paths), made_by).write(tmp_path / part)
+        folders += [f"--{part}", str(tmp_path / part)]
+    truth = ["--ground-truth", str(benchmark / "ground_truth.csv"), "--out", str(tmp_path / "pdq.json")]
+    main(["evaluate", "disc", *folders, *truth])
+    rows = compare(*(read_rows(tmp_path / f"{name}.json") for name in ("pdq", "sscd")))
+    assert {row["metric"]: row["verdict"] for row in rows}["uAP"] == "better"
+    sscd = read_rows(tmp_path / "sscd.json")[0]
+    assert sscd["uAP"] > 0.85
+    by_strength = {
+        row["strength"]: row["accuracy_at_1"] for row in sscd["by_edit"] if row["kind"] is row["number"] is None
+    }
+    assert by_strength["weak"] >= by_strength["strong"]
+    print(json.dumps({row["metric"]: (row["before"], row["after"]) for row in rows} | {"by strength": by_strength}))
 
 
 def test_a_short_fine_tune_starts_at_the_official_loss(fetched, pictures, official_loss, tmp_path):

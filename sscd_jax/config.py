@@ -80,6 +80,8 @@ class Model:
     """Power p of GeM pooling; 1 is mean pooling."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the activations; parameters, statistics, pooling and loss are float32."""
+    remat: bool = False
+    """Compute the inside of each residual block again for the gradient: less memory, a third more computation."""
 
     def __post_init__(self) -> None:
         _require(self.dims > 0 and self.width > 0, "model.dims and model.width must be positive")
@@ -94,9 +96,12 @@ class Loss:
     """Of InfoNCE."""
     entropy_weight: float = 30.0
     """Weight of the differential-entropy (KoLeo) term; 0 leaves it out."""
+    entropy_warmup_steps: int = 0
+    """Steps over which that weight grows from 0, linearly; the paper has none."""
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"loss.temperature is {self.temperature}; it must be positive")
+        _require(self.entropy_warmup_steps >= 0, "loss.entropy_warmup_steps must not be negative")
         _require(self.entropy_weight >= 0, f"loss.entropy_weight is {self.entropy_weight}; it must not be negative")
 
 
@@ -185,6 +190,8 @@ class Config:
     """Length of the run."""
     steps: int | None = None
     """The same in steps; takes the place of epochs."""
+    profile: bool = False
+    """Write a trace of some steps to WORKDIR/profile, for TensorBoard or Perfetto."""
     microbatch: int | None = None
     """Pictures that are embedded at once, over all devices, where the batch is too large for their memory: the gradient
     is that of the loss over the whole batch, batch normalisation's statistics are those of each piece."""

@@ -76,7 +76,7 @@ def sscd_loss(
     instance_ids: Array,
     *,
     temperature: float = 0.05,
-    entropy_weight: float = 30.0,
+    entropy_weight: float | Array = 30.0,
     blocks: int = 1,
     devices: int = 1,
 ) -> tuple[Array, dict[str, Array]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -22,6 +23,7 @@ from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.microbatch import gradients_in_pieces
 from sscd_jax.models import SSCD, build_from, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
+from sscd_jax.profile import Profile
 from sscd_jax.train_log import TrainLog, latest_metrics
 from sscd_jax.train_state import TrainState
 from sscd_jax.validation import open_validation, validate
@@ -52,6 +54,10 @@ def train_step(
     if mixing is not None:
         images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
 
+    weight: Array | float = loss.entropy_weight
+    if loss.entropy_warmup_steps:
+        weight *= jnp.minimum((state.step + 1) / loss.entropy_warmup_steps, 1.0)
+
     def embed(params: optax.Params, views: Array) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         embeddings, updates = model.apply(variables, normalize(views), train=True, mutable=["batch_stats"])
@@ -62,7 +68,7 @@ def train_step(
             embeddings,
             instance_ids,
             temperature=loss.temperature,
-            entropy_weight=loss.entropy_weight,
+            entropy_weight=weight,
             blocks=pieces,
             devices=devices,
         )
@@ -80,7 +86,8 @@ def train_step(
         )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value} | metrics
+    metrics = {"loss": value} | metrics | {"gradient_norm": optax.tree.norm(gradients)}
+    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
 def train(config: Config, workdir: Path) -> dict[str, float]:
@@ -166,6 +173,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             total=length.total,
             batch_size=config.data.batch_size,
             schedule=schedule,
+            warmup_steps=max(length.warmup, config.loss.entropy_warmup_steps),
         )
         dataset = batches_of(
             batch_size=config.data.batch_size,
@@ -180,9 +188,11 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch
         validate_every = config.validation.every_epochs * length.epoch
-        with log, deferred_interrupt() as stop_if_asked:
+        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile else 0)
+        with log, profile, deferred_interrupt() as stop_if_asked:
             try:
                 for step in range(start + 1, length.total + 1):
+                    profile.at(step)
                     asked = time.perf_counter()
                     batch = next(batches)
                     waited = time.perf_counter() - asked

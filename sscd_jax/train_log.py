@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from sscd_jax.collapse import CollapseAlarm
 from sscd_jax.data.pipeline import why_unreadable
 from sscd_jax.data.sources import Source
 
@@ -35,6 +36,7 @@ class TrainLog:
         total: int,
         batch_size: int,
         schedule: Callable[[int], Any],
+        warmup_steps: int = 0,
     ):
         start = max(saved, default=0)
         self._workdir, self._batch_size, self._schedule = workdir, batch_size, schedule
@@ -42,6 +44,7 @@ class TrainLog:
         self._saved = sorted(saved)
         self.last_good = max((s for s in saved if s < start), default=0)
         self._reported: set[int] = set()
+        self._alarm = CollapseAlarm(warmup_steps)
         self._time = time.perf_counter()
         _drop_lines_after(workdir / "metrics.jsonl", start)
         self._lines = (workdir / "metrics.jsonl").open("a")
@@ -85,9 +88,15 @@ class TrainLog:
         values["learning_rate"] = float(self._schedule(step - 1))
         values["images_per_second"] = self._batch_size / seconds
         values["data_wait_seconds"] = waited
+        values["data_wait_share"] = min(waited / seconds, 1.0)
         self._record(step, values)
         self._bar.update()
-        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s")
+        self._bar.set_postfix_str(
+            f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s, "
+            f"{values['data_wait_share']:.0%} of it waiting for data"
+        )
+        if "center_l2_norm" in values and (alarm := self._alarm.check(step, values)):
+            self._say(alarm)
 
     def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of a validation under names that begin with val_."""

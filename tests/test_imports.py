@@ -33,6 +33,8 @@ LEVELS = [
         "losses",
         "optimizer",
         "microbatch",
+        "collapse",
+        "profile",
         "mesh",
         "device_augment",
         "search",

@@ -1,5 +1,6 @@
 """Training: one program for any number of devices, and interruption."""
 
+import dataclasses
 import json
 import os
 import re
@@ -21,8 +22,9 @@ from sscd_jax.config import Config, Data, Loss, Model, Optimizer
 from sscd_jax.data import atlas
 from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
+from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import create_mesh, replicated, to_devices
-from sscd_jax.models import build_model
+from sscd_jax.models import build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
 from sscd_jax.train import train, train_step
 
@@ -68,6 +70,33 @@ def test_the_similarity_matrix_is_never_whole_on_one_device():
     shapes = set(re.findall(r"\[(\d+(?:,\d+)*)\]", hlo))
     assert "14,112" in shapes, "the rows of a device"
     assert not {shape for shape in shapes if shape.split(",").count("112") > 1}
+
+
+def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
+    mesh = create_mesh(jax.devices()[:1])
+    state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    batch = to_devices({"images": images, "instance_ids": np.arange(16, dtype=np.int32) // 2}, mesh)
+
+    def step(**loss):
+        return jax.jit(partial(train_step, model=MODEL, optimizer=OPTIMIZER, loss=Loss(entropy_weight=6.0, **loss)))
+
+    warming = step(entropy_warmup_steps=4)
+    plain = float(step()(state, **batch)[1]["entropy"])
+    weights = [
+        float(warming(dataclasses.replace(state, step=state.step + done), **batch)[1]["entropy"]) / plain
+        for done in range(6)
+    ]
+    np.testing.assert_allclose(weights, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-4)
+    _, metrics = step()(state, **batch)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        embeddings, _ = MODEL.apply(variables, normalize(images), train=True, mutable=["batch_stats"])
+        return sscd_loss(embeddings, batch["instance_ids"], entropy_weight=6.0)[0]
+
+    squares = [np.square(one).sum() for one in jax.tree.leaves(jax.grad(loss_of)(state.params))]
+    assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-3)
 
 
 def run_config(pictures: Path, **changes) -> Config:

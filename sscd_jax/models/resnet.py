@@ -80,6 +80,8 @@ class ResNet(nn.Module):
 
     `folded`: without batch normalisation, which `models.folding` folds into the convolutions.
 
+    `remat`: in training, the inside of each block is computed again for the gradient instead of kept.
+
     `sizes`, int32 [B, 2], are the images' heights and widths where they are smaller than H and W: what is beyond them
     is taken for zero before every convolution that looks beyond a pixel, so that it does not reach into the map of an
     image. What is in the map beyond an image's own is of no meaning.
@@ -92,6 +94,7 @@ class ResNet(nn.Module):
     group_width: int = 64
     dtype: Any = jnp.float32
     folded: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, sizes: Array | None = None) -> Array:
@@ -101,10 +104,11 @@ class ResNet(nn.Module):
         sizes = halve(sizes)
         x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU zero is as good a padding as -inf
         sizes = halve(sizes)
+        block = nn.remat(self.block, static_argnums=(2,)) if self.remat and train else self.block
         for stage, blocks in enumerate(self.stage_sizes):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
-                x = self.block(
+                x = block(
                     features=self.width * 2**stage,
                     stride=stride,
                     groups=self.groups,

@@ -56,6 +56,7 @@ def build_model(
     width: int = 64,
     pool_param: float = 3.0,
     dtype: Any = jnp.float32,
+    remat: bool = False,
 ) -> SSCD:
     """The network as a Linen module; see `SSCD` for what it maps to what.
 
@@ -65,6 +66,7 @@ def build_model(
         width: channels of the stem, 64 in every published network; less makes a narrow network.
         pool_param: GeM's power p, 3 in the paper; 1 is mean pooling.
         dtype: of the activations; parameters, statistics, pooling and descriptors stay float32.
+        remat: whether training computes the inside of residual blocks again for the gradient, to need less memory.
 
     Raises:
         ValueError: the backbone is unknown, or there is no network of such dims, width or pool_param.
@@ -73,7 +75,7 @@ def build_model(
         raise ValueError(f"no network has dims {dims}, width {width} and pool_param {pool_param}")
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
-    return SSCD(BACKBONES[backbone](width=width, dtype=dtype), dims, pool_param)
+    return SSCD(BACKBONES[backbone](width=width, dtype=dtype, remat=remat), dims, pool_param)
 
 
 def transpose(variables: Any) -> Any:
@@ -93,11 +95,12 @@ def build_from(config: Model) -> SSCD:
         width=config.width,
         pool_param=config.pool_param,
         dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
     )
 
 
 def describe(model: SSCD) -> dict[str, Any]:
     """The arguments of `build_model` that make this network, less the dtype: backbone, dims, width, pool_param."""
-    plain = model.backbone.clone(folded=False)
+    plain = model.backbone.clone(folded=False, remat=False)
     name = next(n for n, make in BACKBONES.items() if make(width=plain.width, dtype=plain.dtype) == plain)
     return {"backbone": name, "dims": model.dims, "width": plain.width, "pool_param": model.pool_param}

@@ -66,3 +66,26 @@ def test_normalize():
 def test_an_unknown_backbone_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"resnet19.*resnet18, resnet50"):
         build_model("resnet19")
+
+
+def test_remat_changes_neither_gradient_nor_names_nor_statistics():
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    results = []
+    for remat in (False, True):
+        model = build_model("resnet18", 8, width=8, remat=remat)
+        variables = model.init(jax.random.key(0), images)
+
+        def loss(params, model=model, variables=variables):
+            given = variables | {"params": params}
+            embeddings, updates = model.apply(given, images, train=True, mutable=["batch_stats"])
+            return jnp.square(embeddings - jnp.roll(embeddings, 1, 0))[:, 0].sum(), updates
+
+        compiled = jax.jit(jax.grad(loss, has_aux=True)).lower(variables["params"]).compile()
+        results.append(
+            (*compiled(variables["params"]), jax.make_jaxpr(jax.grad(loss, has_aux=True))(variables["params"]))
+        )
+    (plain, stats, _), (again, same, jaxpr) = results
+    assert jax.tree.structure(plain) == jax.tree.structure(again)
+    for a, b in zip(jax.tree.leaves((plain, stats)), jax.tree.leaves((again, same)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert str(jaxpr).count("remat") >= 8, "the blocks"

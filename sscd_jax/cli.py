@@ -19,6 +19,7 @@ from sscd_jax.cli_report import report
 from sscd_jax.cli_results import table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
 from sscd_jax.config import Config
+from sscd_jax.interruption import PREEMPTED, Preempted
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -157,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except Preempted as error:
+        print(f"sscd-jax {name}: ended by SIGTERM, {error}; the same command goes on", file=sys.stderr)
+        sys.exit(PREEMPTED)
     except KeyboardInterrupt:
         resumed = ("train", "demo", "embed", "benchmark make", "weights fetch")
         more = "; the same command goes on" if name in resumed else ""

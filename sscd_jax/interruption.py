@@ -1,41 +1,69 @@
-"""Ctrl-C between two steps of a run."""
+"""Ctrl-C and SIGTERM between two steps of a run."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+PREEMPTED = 75  # exit status, EX_TEMPFAIL of sysexits.h: try again later
+
+
+class Preempted(Exception):
+    """A run was told to end, by SIGTERM, and has saved its state."""
+
+
+@dataclass
+class Interruption:
+    """What was asked of a run from outside.
+
+    Attributes:
+        preempted: whether SIGTERM came, as machines send it that are about to be taken away.
+    """
+
+    preempted: bool = False
+    _asked: bool = False
+
+    def stop_if_asked(self) -> None:
+        """Raises KeyboardInterrupt where Ctrl-C was pressed."""
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Within it the first Ctrl-C waits for a call of the function that it gives; a second one interrupts at once.
+def deferred_interrupt() -> Iterator[Interruption]:
+    """Within it the first Ctrl-C, or SIGTERM, waits for the end of a step; a second one ends the process at once.
 
     An exception that Python raises wherever a signal happens to arrive, as in a callback of TensorFlow or JAX, can
     end the process by a segmentation fault.
 
     Yields:
-        A function that raises KeyboardInterrupt where Ctrl-C was pressed.
+        What to ask between two steps.
     """
-    asked = False
-    before = signal.getsignal(signal.SIGINT)
+    asked = Interruption()
     # Only the main thread may handle signals; and where others handle them, or a shell has them ignored, it stays so.
-    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
-        yield lambda: None
+    default: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
         return
+    ours = [number for number, before in default.items() if signal.getsignal(number) is before]
 
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-        os.write(2, b"\nstops after this step; once more to stop at once\n")  # print may be interrupted by itself
+    def ask(number: int, _: object) -> None:
+        signal.signal(number, default[number])
+        # Not print, which may be interrupted by itself.
+        if number == signal.SIGTERM:
+            asked.preempted = True
+            os.write(2, b"\nSIGTERM: saves after this step, and ends\n")
+        else:
+            asked._asked = True
+            os.write(2, b"\nstops after this step; once more to stop at once\n")
 
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, ask)
+    for number in ours:
+        signal.signal(number, ask)
     try:
-        yield stop_if_asked
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in ours:
+            signal.signal(number, default[number])

@@ -17,7 +17,7 @@ from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
-from sscd_jax.interruption import deferred_interrupt
+from sscd_jax.interruption import Preempted, deferred_interrupt
 from sscd_jax.losses import sscd_loss
 from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.microbatch import gradients_in_pieces
@@ -99,6 +99,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     Raises:
         ValueError: the config cannot be run on these devices or this data; says what to change.
         FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
+        Preempted: SIGTERM came; the state is saved, and the same call goes on.
     """
     # ---- Devices and data: what cannot work is refused here, before any picture is read.
     if workdir.exists() and not workdir.is_dir():
@@ -189,7 +190,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         save_every = config.checkpoint.every_steps or length.epoch
         validate_every = config.validation.every_epochs * length.epoch
         profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile else 0)
-        with log, profile, deferred_interrupt() as stop_if_asked:
+        with log, profile, deferred_interrupt() as interruption:
             try:
                 for step in range(start + 1, length.total + 1):
                     profile.at(step)
@@ -203,7 +204,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 
                     final = step == length.total
                     validating = validation if final or step % validate_every == 0 else None
-                    if final or validating or step % save_every == 0:
+                    preempted = interruption.preempted and not final
+                    if final or validating or preempted or step % save_every == 0:
                         log.write()
                         validated = None
                         if validating:
@@ -211,7 +213,9 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                             log.write_validation(step, validated)
                         checkpoint.save(checkpoints, state, config, validated)
                         log.saved(step)
-                    stop_if_asked()
+                    interruption.stop_if_asked()
+                    if preempted:
+                        raise Preempted(f"saved after step {step} of {length.total}")
             except FloatingPointError:
                 # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
                 checkpoint.remove_after(checkpoints, log.last_good)

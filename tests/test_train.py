@@ -242,6 +242,29 @@ def test_going_on_with_other_settings_is_said(pictures, tmp_path, capsys):
     assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
 
 
+def test_sigterm_saves_and_has_a_status_of_its_own(pictures, tmp_path):
+    """With checkpoints far apart: what is there after it is of the step that it ended at."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from sscd_jax.config import *\n"
+        "def get_config():\n"
+        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
+    )
+    process = start(config, tmp_path / "run")
+    while lines_in(tmp_path / "run") < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "Traceback" not in output
+    (step,) = re.findall(
+        r"sscd-jax train: ended by SIGTERM, saved after step (\d+) of 100000; the same command", output
+    )
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [step]
+    assert lines_in(tmp_path / "run") == int(step)
+
+
 def test_ctrl_c_is_one_line(pictures, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(

@@ -84,7 +84,7 @@ def main() -> None:
         files = ["--ground-truth", str(benchmark / "ground_truth.csv"), "--edits", str(benchmark / "queries.csv")]
         run("evaluate", "disc", *sets, *files, "--codecs", "Flat", "--out", str(out / f"{name}.json"))
     evaluations = [str(out / f"{name}.json") for name in ("pdq", *networks)]
-    run("report", *evaluations, "--pictures", str(benchmark / "queries"), str(benchmark / "references"))
+    run("report", *evaluations, *(text for part in PARTS[:2] for text in (f"--{part}", str(benchmark / part))))
 
     with (benchmark / "queries.csv").open(newline="") as file:
         queries = list(csv.DictReader(file))

@@ -55,9 +55,12 @@ def calibrate_by_rate(
     k = int(rate * (count + 1))
     if not k:
         needed = int(np.ceil(1 / rate)) - 1
+        if needed > HELD_BACK:
+            raise ValueError(f"a false-positive rate of {rate:g}: the smallest that is counted is {1 / HELD_BACK:g}")
+        least = f", or a rate of at least {np.ceil(1000 / (count + 1)) / 1000:g}" if count else ""
         raise ValueError(
             f"{len(order)} training descriptors are too few for a false-positive rate of {rate:g}: a third is held "
-            f"back to count it, which must be {needed}; give {3 * needed}, or a rate of at least {1 / (count + 1):.2g}"
+            f"back to count it, which must be {needed}; give {3 * needed}{least}"
         )
     others = references or _some(training, searched_rows)
     fitted = _fit(_some(training, fitted_rows), method, score_norm, background, seed)

@@ -109,6 +109,10 @@ class Calibration:
             ValueError: they are of other weights or another preset than the calibration.
         """
         mine = Descriptors([], np.empty((0, len(self.transform.mean)), np.float32), self.provenance)
+        if {one.vectors.shape[1] for one in (queries, references)} != {len(self.transform.mean)}:
+            raise ValueError(
+                f"the calibration is for descriptors of {len(self.transform.mean)} dimensions, not for these"
+            )
         check_same_provenance(calibration=mine, queries=queries, references=references)
         asked, searched = self.transform(queries.vectors), self.transform(references.vectors)
         return normalize_scores(asked, searched, self.background, self.norm) if self.norm else (asked, searched)
@@ -154,6 +158,8 @@ class Calibration:
                 raise ValueError("it is of another form")
             if any(one.dtype != np.float32 or not np.isfinite(one).all() for one in (mean, matrix, background)):
                 raise ValueError("its numbers are not finite")
+            if not np.isfinite(float(meta["threshold"])):
+                raise ValueError("its threshold is not finite")
             provenance = Provenance(meta["weights"], meta["preset"])
             transform = Transform(mean, matrix if matrix.size else None)
             return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])

@@ -47,6 +47,8 @@ def evaluate_copydays(
     from sscd_jax.evaluation import copydays as evaluated
     from sscd_jax.evaluation import disc
 
+    if bootstrap < 0:
+        raise ValueError(f"--bootstrap {bootstrap}: it must be 0 for none, or more")
     sets: dict[str, Path | None]
     if root:
         if copydays:
@@ -79,7 +81,15 @@ def evaluate_copydays(
         print(f"{where} has {len(pictures.ids)} pictures; Copydays has {evaluated.PICTURES}{without}", file=sys.stderr)
     searched = evaluated.reference_ids(pictures, read["distractors"])
     truth = evaluated.ground_truth(pictures)
-    evaluation = Evaluation(rows, found, pictures.ids, searched, truth, facts=facts_of(read), sources=sources_of(read))
+    evaluation = Evaluation(
+        rows,
+        found,
+        pictures.ids,
+        searched,
+        truth,
+        facts=facts_of(read),
+        sources=[*sources_of(queries=pictures, references=pictures), *sources_of(references=read["distractors"])],
+    )
     leave(out, evaluation)
 
 

@@ -1,5 +1,6 @@
 """The commands that measure: thin calls into the package."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +58,8 @@ def evaluate_disc(
         preset: How the pictures of --root are resized and normalised.
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
-        score_norm: Score normalisations by the training descriptors, as weight[first,last]; by default 1.0[0,2] where
-            there are training descriptors.
+        score_norm: Score normalisations by the training descriptors, as weight[first,last], or none; by default
+            1.0[0,2] where there are training descriptors.
         candidates: The best k of each query, or the best k x queries of all; by default the first, with --root both.
         k: Candidates a query.
         precision: Precisions to say the threshold of the score for.
@@ -96,12 +97,18 @@ def evaluate_disc(
         raise ValueError("give --queries, --references and --ground-truth, or --root and --weights")
     read = {part: Descriptors.read(path) if path else None for part, path in sets.items()}
     background = read["training"]
-    if score_norm and background is None:
+    if set(score_norm) - {"none"} and background is None:
         raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalise by")
     asked, searched = read["queries"], read["references"]
     assert asked is not None
     assert searched is not None
     pairs = list(dict.fromkeys(disc.read_ground_truth(truth)))
+    if root:
+        pairs = _readable(pairs, found, asked, searched)
+    if background and len(background.ids) < LEAST_BACKGROUND and not score_norm:
+        print(f"no score normalisation: it needs {LEAST_BACKGROUND} training pictures", file=sys.stderr)
+        score_norm = ("none",)
+    norms = [None if one == "none" else one for one in score_norm or (["1.0[0,2]"] if background else [])]
     rules: list[disc.Candidates] = [candidates] if candidates else ["per_query", "global"] if root else ["per_query"]
     found_by = disc.predict(
         asked,
@@ -109,7 +116,7 @@ def evaluate_disc(
         background,
         pairs,
         codecs=codecs or disc.default_codecs(background),
-        score_norms=[None, *(score_norm or ["1.0[0,2]"])] if background else [None],
+        score_norms=list(dict.fromkeys([None, *norms])),
         k=k,
         rules=rules,
     )
@@ -125,8 +132,39 @@ def evaluate_disc(
             (row["at_calibration"],) = at_thresholds(one.predictions, np.array([fitted.threshold]))
         rows.append(row)
     facts = facts_of(read, **{"Ground truth": str(truth)})
-    evaluation = Evaluation(rows, found_by, asked.ids, searched.ids, pairs, known_edits, facts, sources_of(read))
+    evaluation = Evaluation(
+        rows,
+        found_by,
+        asked.ids,
+        searched.ids,
+        pairs,
+        known_edits,
+        facts,
+        sources_of(queries=asked, references=searched),
+    )
     leave(out, evaluation, precision=precision[0] if precision else 0.9)
+
+
+LEAST_BACKGROUND = 3  # for 1.0[0,2]
+
+
+def _readable(
+    pairs: list[tuple[str, str]], found: disc_layout.Split, queries: Descriptors, references: Descriptors
+) -> list[tuple[str, str]]:
+    """The pairs whose pictures could be read; says which others there are."""
+    unread = [
+        set(disc_layout.pictures(found.folders[part]).ids) - set(one.ids)
+        for part, one in (("queries", queries), ("references", references))
+    ]
+    kept = [pair for pair in pairs if pair[0] not in unread[0] and pair[1] not in unread[1]]
+    if len(kept) < len(pairs):
+        lost = next(pair for pair in pairs if pair[0] in unread[0] or pair[1] in unread[1])
+        print(
+            f"{len(pairs) - len(kept)} pairs of the ground truth are left out, as {lost[0]},{lost[1]}: a picture "
+            "cannot be read (errors.jsonl of the descriptors says why)",
+            file=sys.stderr,
+        )
+    return kept
 
 
 def _embedded(found: disc_layout.Split, weights: str, descriptors: Path, preset: PresetName) -> dict[str, Path | None]:

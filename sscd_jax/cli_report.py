@@ -12,7 +12,8 @@ from sscd_jax.cli_results import checked
 
 def report(
     evaluations: tyro.conf.Positional[tuple[Path, ...]],
-    pictures: tuple[str, ...] = (),
+    queries: tuple[str, ...] = (),
+    references: tuple[str, ...] = (),
     out: Path | None = None,
     title: str = "How well copies are found",
 ) -> None:
@@ -21,8 +22,9 @@ def report(
     Args:
         evaluations: JSON files that `sscd-jax evaluate` wrote, of the same queries, the folders of the same name beside
             them; of one or of several networks.
-        pictures: Where the pictures of queries and references are, as IMAGES of `sscd-jax embed`; by default where they
-            were when they were embedded.
+        queries: Where the pictures of the queries are, as IMAGES of `sscd-jax embed`; by default where they were when
+            they were embedded.
+        references: The same of the references.
         out: HTML file to write; by default that of the first evaluation with the ending .html.
         title: Of the page.
     """
@@ -42,9 +44,14 @@ def report(
     # Of the best of all queries some have no candidate, so their answers cannot be shown.
     rank = [(row.get("candidates") != "global", row.get("uAP", row.get("overall_uAP"))) for row in rows]
     shown = rank.index(max(rank))
-    loaders = _loaders(pictures, [source for one in read_ones for source in one.sources])
-    if not any(name in loaders for name in first.query_ids):
-        print("no pictures of the queries: name their folders by --pictures", file=sys.stderr)
+    earlier = [pair for one in read_ones for pair in one.sources]
+    loaders = {
+        part: _loaders(given, [source for name, source in earlier if name == part])
+        for part, given in (("queries", queries), ("references", references))
+    }
+    for part, ids in (("queries", first.query_ids), ("references", first.reference_ids)):
+        if not any(name in loaders[part] for name in ids):
+            print(f"no pictures of the {part}: say by --{part} where they are", file=sys.stderr)
     copies = len({query for query, _ in first.ground_truth})
     out = checked(out or evaluations[0].with_suffix(".html"), ending=".html")
     write_report(
@@ -56,7 +63,9 @@ def report(
         ),
         results=results,
         ground_truth=first.ground_truth,
-        pictures=loaders,
+        query_pictures=loaders["queries"],
+        reference_pictures=loaders["references"],
+        query_ids=first.query_ids,
         shown=shown,
         edits=first.edits,
         facts={**first.facts, "Command": "sscd-jax report " + " ".join(map(str, evaluations))},

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.evaluation.results import Evaluation, label, write
+from sscd_jax.evaluation.results import Evaluation, check_free, label, write
 
 
 def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -> Path:
@@ -15,6 +16,8 @@ def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -
         raise ValueError(f"--out {out}: it must be a file in a folder that exists")
     if out.suffix != ending:
         raise ValueError(f"--out {out}: its name must end in {ending}")
+    if ending == ".json":
+        check_free(out)
     return out
 
 
@@ -26,9 +29,10 @@ def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, s
     return counts | {"Weights": provenance.weights, "Preset": provenance.preset} | more
 
 
-def sources_of(sets: Mapping[str, Descriptors | None]) -> list[str]:
-    """Where the pictures were when they were embedded, as far as the descriptors say."""
-    return [one.provenance.details["source"] for one in sets.values() if one and "source" in one.provenance.details]
+def sources_of(**sets: Descriptors | None) -> list[tuple[str, str]]:
+    """Where pictures were when they were embedded, as far as the descriptors say: (name, source)."""
+    details = [(name, one.provenance.details) for name, one in sets.items() if one]
+    return [(name, str(one["source"])) for name, one in details if "source" in one]
 
 
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
@@ -64,13 +68,14 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     if "by_edit" in rows[0]:
         best = max(rows, key=lambda row: row["uAP"])
         print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")
-    folder = write(out, evaluation)
+    draw = None
     try:
         from sscd_jax.evaluation_charts import write_charts
     except ImportError as error:
         print(f"no charts: {error.name} is not installed: pip install 'sscd_jax[report]'", file=sys.stderr)
     else:
-        write_charts(folder, evaluation, precision=precision)
+        draw = partial(write_charts, evaluation=evaluation, precision=precision)
+    folder = write(out, evaluation, draw)
     print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
 
 

@@ -77,7 +77,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     (out / "evaluations").mkdir(exist_ok=True)
     rows, shown = [], []
     for name, (folder, sets) in described.items():
-        evaluation = _evaluate(sets, ground_truth, edits, sources=[str(pictures / part) for part in SETS[:2]])
+        evaluation = _evaluate(sets, ground_truth, edits, sources=[(part, str(pictures / part)) for part in SETS[:2]])
         results.write(out / "evaluations" / f"{folder}.json", evaluation)
         plain, normed = results_of(evaluation)
         metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalisation": normed.metrics["uAP"]}
@@ -131,7 +131,11 @@ def _hash(pictures: Path, out: Path) -> dict[str, Descriptors]:
 
 
 def _evaluate(
-    sets: dict[str, Descriptors], ground_truth: list[tuple[str, str]], edits: dict[str, Edited], *, sources: list[str]
+    sets: dict[str, Descriptors],
+    ground_truth: list[tuple[str, str]],
+    edits: dict[str, Edited],
+    *,
+    sources: list[tuple[str, str]],
 ) -> Evaluation:
     queries, references, training = (sets[name] for name in SETS)
     norms = [None, SCORE_NORM]
@@ -166,7 +170,9 @@ def _report(
         ),
         results=shown,
         ground_truth=ground_truth,
-        pictures={path.stem: path.read_bytes for name in SETS for path in (pictures / name).iterdir()},
+        query_pictures={path.stem: path.read_bytes for path in (pictures / "queries").iterdir()},
+        reference_pictures={path.stem: path.read_bytes for path in (pictures / "references").iterdir()},
+        query_ids=list(dict.fromkeys(shown[0].query_ids.tolist())),
         history={name: np.array([line[name] for line in lines]).tolist() for name in lines[0]},
         edits=edits,
         facts={

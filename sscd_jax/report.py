@@ -121,7 +121,9 @@ def write_report(
     summary: str,
     results: Sequence[Result],
     ground_truth: Sequence[tuple[str, str]],
-    pictures: Mapping[str, Load],
+    query_pictures: Mapping[str, Load],
+    reference_pictures: Mapping[str, Load],
+    query_ids: Sequence[str],
     shown: int = -1,
     history: Mapping[str, Sequence[float]] | None = None,
     edits: Mapping[str, Edited] | None = None,
@@ -133,7 +135,9 @@ def write_report(
       summary: some sentences: what was done.
       results: one for each descriptor, codec or normalisation.
       ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
-      pictures: for ids, what reads the encoded picture; where one is absent or unreadable, the page shows the id.
+      query_pictures, reference_pictures: for ids, what reads the encoded picture; where one is absent or unreadable,
+        the page shows the id.
+      query_ids: of all queries, also those without a prediction.
       shown: index of the result whose answers are shown in pictures.
       history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
       edits: for each query, how it was made.
@@ -147,11 +151,11 @@ def write_report(
     if any(not len(r.scores) for r in results):
         raise ValueError("a report needs predictions from each result")
     chosen = results[shown]
-    predictions = [_predictions(result, ground_truth) for result in results]
+    predictions = [_predictions(result, query_ids, ground_truth) for result in results]
     curves = [precision_recall(one) for _, one in predictions]
     rankings = [ranking(r.query_ids, r.reference_ids, r.scores) for r in results]
     _, threshold = recall_at_precision(curves[shown], PRECISION)
-    outcome = outcomes(rankings[shown], ground_truth, threshold)
+    outcome = outcomes(rankings[shown], query_ids, ground_truth, threshold)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -172,7 +176,15 @@ def write_report(
         threshold=threshold,
         precision=PRECISION,
         outcomes=counts(outcome),
-        galleries=galleries(rankings[shown], ground_truth, chosen.copy_similarities, outcome, pictures, edits or {}),
+        galleries=galleries(
+            rankings[shown],
+            ground_truth,
+            chosen.copy_similarities,
+            outcome,
+            query_pictures,
+            reference_pictures,
+            edits or {},
+        ),
         facts=facts or {},
     )
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -180,18 +192,20 @@ def write_report(
     os.replace(unfinished, path)
 
 
-def _predictions(result: Result, ground_truth: Sequence[tuple[str, str]]) -> tuple[list[str], Predictions]:
+def _predictions(
+    result: Result, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]]
+) -> tuple[Sequence[str], Predictions]:
     """Ids of the queries, and the predictions by their rows."""
     truth = set(ground_truth)
     queries = result.query_ids.tolist()
-    row = {one: i for i, one in enumerate(dict.fromkeys([*queries, *(query for query, _ in truth)]))}
+    row = {one: i for i, one in enumerate(query_ids)}
     query, reference = np.array([row[one] for one in queries]), np.unique(result.reference_ids, return_inverse=True)[1]
     is_match = np.array([pair in truth for pair in zip(queries, result.reference_ids.tolist(), strict=True)])
     positives = np.bincount([row[one] for one, _ in truth], minlength=len(row))
-    return list(row), Predictions(query, reference, result.scores, is_match, positives)
+    return query_ids, Predictions(query, reference, result.scores, is_match, positives)
 
 
-def _edits_chart(name: str, query_ids: list[str], predictions: Predictions, edits: Mapping[str, Edited]) -> Chart:
+def _edits_chart(name: str, query_ids: Sequence[str], predictions: Predictions, edits: Mapping[str, Edited]) -> Chart:
     return Chart(f"{name}: %", data_uri(edits_chart(by_edit(predictions, query_ids, edits, bootstrap=0))))
 
 
@@ -219,7 +233,9 @@ def _histograms(results: Sequence[Result]) -> list[Chart]:
     labels = ("copies and their originals", "queries and their nearest wrong match")
     charts = []
     for result in results:
-        alike = [one for other in results if other.score_name == result.score_name for one in _scores(other)]
+        alike = [
+            one for other in results if other.score_name == result.score_name for one in _scores(other) if len(one)
+        ]
         value_range = (min([0.0, *map(np.min, alike)]), max([1e-3, *map(np.max, alike)]))
         groups = dict(zip(labels, _scores(result), strict=True))
         charts.append(

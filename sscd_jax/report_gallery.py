@@ -68,14 +68,17 @@ def ranking(query_ids: np.ndarray, reference_ids: np.ndarray, scores: np.ndarray
     return ranked
 
 
-def outcomes(ranked: Ranking, ground_truth: Sequence[tuple[str, str]], threshold: float | None) -> dict[str, str]:
+def outcomes(
+    ranked: Ranking, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]], threshold: float | None
+) -> dict[str, str]:
     """What came of each query: one of the five constants above.
 
     A query is answered with its first match if the score reaches the threshold (None: nothing does).
     """
     truth = set(ground_truth)
     copies = {query for query, _ in ground_truth}
-    result = dict.fromkeys(copies, WRONG_FIRST)  # also where there is no prediction
+    # Also where there is no prediction.
+    result = {query: WRONG_FIRST if query in copies else REJECTED for query in query_ids}
     for query, matches in ranked.items():
         reference, score = matches[0]
         answered = threshold is not None and score >= threshold
@@ -91,7 +94,8 @@ def galleries(
     ground_truth: Sequence[tuple[str, str]],
     copy_similarities: np.ndarray,
     outcome: Mapping[str, str],
-    pictures: Mapping[str, Load],
+    query_pictures: Mapping[str, Load],
+    reference_pictures: Mapping[str, Load],
     edits: Mapping[str, Edited],
 ) -> list[Gallery]:
     """The galleries that are not empty, with at most `_CARDS` cards each.
@@ -106,7 +110,7 @@ def galleries(
 
     def match(query: str, reference: str, rank: int | None, score: float) -> Match:
         right = reference in expected[query]
-        return Match(reference, rank, score, right, thumbnail(pictures.get(reference)))
+        return Match(reference, rank, score, right, thumbnail(reference_pictures.get(reference)))
 
     def card(query: str) -> Card:
         predicted = ranked[query]
@@ -116,7 +120,7 @@ def galleries(
             reference = expected[query][0]
             score = similarity[query, reference]
             shown.append(match(query, reference, ranks.get(reference), score))
-        image = thumbnail(pictures.get(query))
+        image = thumbnail(query_pictures.get(query))
         good = outcome[query] in GOOD
         return Card(query, edits[query].kinds if query in edits else (), outcome[query], good, image, shown)
 

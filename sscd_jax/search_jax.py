@@ -34,6 +34,8 @@ def knn(
     """
     mesh = create_local_mesh() if mesh is None else mesh
     count, dims = references.shape
+    if not count or not len(queries):
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     tile = min(TILE, -(-count // (mesh.size * GROUP)) * GROUP)
     tiles = -(-count // (mesh.size * tile))
     padded = np.zeros((mesh.size * tiles * tile, dims), np.float32)

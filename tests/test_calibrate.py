@@ -105,6 +105,13 @@ def test_what_cannot_be_calibrated_says_why():
     few = drawn("t", 60, 0)
     with pytest.raises(ValueError, match=r"60 training descriptors are too few .* of 0\.01.*give 297"):
         calibrate_by_rate(few, rate=0.01)
+    with pytest.raises(ValueError, match=r"or a rate of at least 0\.048"):
+        calibrate_by_rate(few, rate=0.01)
+    assert calibrate_by_rate(few, rate=0.048).threshold < 1, "as it says"
+    with pytest.raises(ValueError, match="the smallest that is counted is 5e-05"):
+        calibrate_by_rate(few, rate=1e-5)
+    with pytest.raises(ValueError, match=r"give 297$"):
+        calibrate_by_rate(drawn("t", 2, 0), rate=0.01)
     with pytest.raises(ValueError, match="must be between 0 and 1"):
         calibrate_by_rate(few, rate=0)
     with pytest.raises(ValueError, match="are the same"):

@@ -93,6 +93,9 @@ def test_scores_are_similarities_less_the_background():
     q, r = calibration.transform(queries), calibration.transform(references)
     near = -np.sort(-(q @ calibration.background.T), axis=1)[:, :3].mean(1, keepdims=True)
     np.testing.assert_allclose(asked @ searched.T, q @ r.T - near, atol=1e-5)
+    short = [Descriptors(one.ids, one.vectors[:, :8], one.provenance) for one in sets]
+    with pytest.raises(ValueError, match="for descriptors of 16 dimensions"):
+        calibration.apply(*short)
     other = Descriptors(sets[0].ids, queries, Provenance("v" * 64, "small_288"))
     with pytest.raises(ValueError, match=r"calibration are of weights w{12}.*queries are of weights v{12}"):
         calibration.apply(other, sets[1])
@@ -131,6 +134,10 @@ def test_damaged_files_are_named(tmp_path):
         path.write_bytes(data)
         with contextlib.suppress(ValueError):
             Calibration.read(path)
+    broken = example()
+    Calibration(broken.transform, broken.norm, broken.background, np.nan, broken.provenance).write(path)
+    with pytest.raises(ValueError, match="its threshold is not finite"):
+        Calibration.read(path)
     np.savez(path, mean=np.zeros(3))
     with pytest.raises(ValueError, match="is no calibration"):
         Calibration.read(path)

@@ -42,7 +42,8 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
     assert "uAP" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert (row["uAP"], row["accuracy_at_1"], row["recall_at_p90"]) == (1.0, 1.0, 1.0)
-    assert row["intervals"]["uAP"] == [1.0, 1.0]
+    low, high = row["intervals"]["uAP"]
+    assert (0.9 < low < 1, high) == (True, 1.0), "all of 40 are not all"
     main(["evaluate", "compare", str(tmp_path / "rows.json"), str(tmp_path / "rows.json")])
     assert capsys.readouterr().out.count("within noise") == 3
     assert "truth.csv: Expecting value" in fails(capsys, "evaluate", "compare", str(tmp_path / "rows.json"), str(truth))
@@ -65,9 +66,14 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
     assert str(tmp_path / "rows.html") in capsys.readouterr().out
     page = (tmp_path / "rows.html").read_text()
     assert page.count("data:image/jpeg") > 10
-    assert "no such folder" in fails(
-        capsys, "report", str(tmp_path / "rows.json"), "--pictures", str(tmp_path / "absent")
+    absent = str(tmp_path / "absent")
+    assert "no such folder" in fails(capsys, "report", str(tmp_path / "rows.json"), "--queries", absent)
+    # Its charts are not put among other files, and those of an earlier evaluation do not stay.
+    assert "holds something else" in fails(
+        capsys, "evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "queries.json")
     )
+    main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "rows.json")])
+    assert not (tmp_path / "rows" / "by_edit.csv").exists()
     assert "must end in .html" in fails(capsys, "report", str(tmp_path / "rows.json"), "--out", str(tmp_path / "r.pdf"))
     truth.write_text(truth.read_text().splitlines()[0] + "\n" + truth.read_text().splitlines()[1] + "\n")
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "other.json")])
@@ -286,6 +292,12 @@ def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):
     assert "knows no such factory string" in fails(capsys, "evaluate", "disc", *options, "--codecs", "Nope,Flat")
     assert "at least one candidate" in fails(capsys, "evaluate", "disc", *options, "--k", "0")
     assert "is not of the form" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "nonsense")
+    main(["evaluate", "disc", *options, "--score-norm", "none"])
+    assert {row["score_norm"] for row in json.loads((tmp_path / "rows.json").read_text())} == {None}
+    Descriptors(["a", "b"], training[:2], Provenance("w", "p")).write(tmp_path / "two")
+    capsys.readouterr()
+    main(["evaluate", "disc", *options[:-1], str(tmp_path / "two")])
+    assert "no score normalisation: it needs 3 training pictures" in capsys.readouterr().err
     options[-2:] = []  # without --training
     assert "needs --training" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "1.0[0,2]")
     options[options.index("--out") + 1] = str(tmp_path)

@@ -124,6 +124,15 @@ def test_without_training_pictures(official, weights):
     assert [(row["codec"], row["score_norm"]) for row in rows] == [("Flat", None)] * 2
 
 
+def test_a_picture_that_cannot_be_read_is_left_out(official, weights, capsys):
+    (official / "val_query" / "Q00003.jpg").write_bytes(b"no picture")
+    main(["evaluate", "disc", "--root", str(official), "--weights", weights, "--preset", "skew_320"])
+    said = capsys.readouterr().err
+    assert "1 pairs of the ground truth are left out, as Q00003,R00000" in said
+    rows = json.loads((official / "descriptors" / "val.disc.json").read_text())
+    assert rows[0]["accuracy_at_1"] == 1.0
+
+
 def test_what_is_missing_is_named(official, released, weights, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"no DISC2021 in .*: looked for val_groundtruth_matches\.csv, dev_queries_g"):
         find(tmp_path)

@@ -1,5 +1,7 @@
 """The report as data in, HTML out; and as a real browser shows it."""
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -101,7 +103,9 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         "summary": "Copies were searched for.",
         "results": results,
         "ground_truth": truth,
-        "pictures": {p.stem: p.read_bytes for p in (*queries, *references)},
+        "query_pictures": {p.stem: p.read_bytes for p in queries},
+        "reference_pictures": {p.stem: p.read_bytes for p in references},
+        "query_ids": [p.stem for p in queries],
         "history": {"step": steps, **history},
         "edits": edits,
         "facts": {"seed": "0", "<odd>": "a & b"},
@@ -232,14 +236,43 @@ def test_a_page_without_pictures_history_and_edits(tmp_path, inputs):
     broken = tmp_path / "Q00.jpg"
     broken.write_bytes(b"no picture")
     path = tmp_path / "report.html"
-    plain = {name: inputs[name] for name in ("title", "summary", "results", "ground_truth")}
-    write_report(path, **plain, pictures={"Q00": broken.read_bytes})
+    plain = {name: inputs[name] for name in ("title", "summary", "results", "ground_truth", "query_ids")}
+    write_report(path, **plain, query_pictures={"Q00": broken.read_bytes}, reference_pictures={})
     page = Page(path.read_text(encoding="utf-8"))
     assert all(a["alt"].startswith("Chart: ") for tag, a, _ in page.elements if tag == "img")
     assert len([t for t in page.texts("div", "frame") if t.endswith(": no picture")]) > 20
     ids = {attributes.get("id") for _, attributes, _ in page.elements}
     assert {"results", "outcomes", "curves"} <= ids
     assert not {"training", "edits", "facts"} & ids
+
+
+def test_a_query_and_a_reference_of_one_name_have_their_own_pictures(tmp_path):
+    """And queries without a prediction count, as those of the best of all queries."""
+    pictures = {}
+    for name, colour in (("query", (250, 0, 0)), ("reference", (0, 0, 250))):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
+        pictures[name] = {"1": (tmp_path / f"{name}.png").read_bytes}
+    one = np.array(["1"])
+    result = Result("x", {"uAP": 1.0}, one, one, np.array([0.9]), np.array([0.9]), np.array([]))
+    path = tmp_path / "report.html"
+    write_report(
+        path,
+        title=TITLE,
+        summary="",
+        results=[result],
+        ground_truth=[("1", "1")],
+        query_pictures=pictures["query"],
+        reference_pictures=pictures["reference"],
+        query_ids=["1", "2", "3"],
+    )
+    page = Page(path.read_text(encoding="utf-8"))
+    shown = [a["src"] for tag, a, _ in page.elements if tag == "img" and a["src"].startswith("data:image/jpeg")]
+    pixels = [Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).getpixel((30, 30)) for uri in shown]
+    assert [red > 200 for red, _, _ in pixels] == [True, False]
+    assert any("2 queries copy nothing" in text for text in page.texts("b"))
+    assert any(text.endswith("rightly rejected: 2") for text in page.texts("li"))
+    alarms = [row.split()[-1] for row in page.texts("tr") if row.startswith("0.900 ")]
+    assert set(alarms) == {"0.000"}
 
 
 # A script that the test adds to a copy of the page, where it writes what it saw into the document.

@@ -29,6 +29,7 @@ PREDICTIONS = [
     ("alarm", "A", 0.6),
     ("rejected", "A", 0.59),
 ]
+QUERIES = ["found", "low", "wrong", "unanswered", "alarm", "rejected", "silent"]
 RANKED = ranking(*(np.array(column) for column in zip(*PREDICTIONS, strict=True)))
 
 
@@ -45,20 +46,21 @@ def test_what_came_of_each_query():
         "unanswered": WRONG_FIRST,
         "alarm": FALSE_ALARM,
         "rejected": REJECTED,
+        "silent": REJECTED,
     }
-    assert outcomes(RANKED, TRUTH, 0.6) == expected
+    assert outcomes(RANKED, QUERIES, TRUTH, 0.6) == expected
     nothing = {**expected, "found": TOO_LOW, "alarm": REJECTED}
-    assert outcomes(RANKED, TRUTH, None) == nothing
+    assert outcomes(RANKED, QUERIES, TRUTH, None) == nothing
     assert counts(expected) == [
         ("are copies", [(FOUND, 1, True), (TOO_LOW, 1, False), (WRONG_FIRST, 2, False)]),
-        ("copy nothing", [(REJECTED, 1, True), (FALSE_ALARM, 1, False)]),
+        ("copy nothing", [(REJECTED, 2, True), (FALSE_ALARM, 1, False)]),
     ]
 
 
 def test_galleries_hold_each_query_with_its_matches():
     similarity = np.array([0.9, 0.5, 0.7, 0.2])
-    outcome = outcomes(RANKED, TRUTH, 0.6)
-    found = galleries(RANKED, TRUTH, similarity, outcome, {}, {"low": Edited(("blur",))})
+    outcome = outcomes(RANKED, QUERIES, TRUTH, 0.6)
+    found = galleries(RANKED, TRUTH, similarity, outcome, {}, {}, {"low": Edited(("blur",))})
     shown = [[card.query for card in gallery.cards] for gallery in found]
     assert shown == [["found"], ["low"], ["wrong"], ["alarm", "rejected"]]
     (wrong,) = found[2].cards
@@ -74,7 +76,7 @@ def test_the_right_reference_stands_apart_where_it_is_not_among_the_best():
     ranked = ranking(np.full(5, "q"), names, np.array([0.9, 0.8, 0.7, 0.6, 0.5]))
     for right, rank in (("R4", 5), ("R9", None)):
         truth = [("q", right)]
-        (gallery,) = galleries(ranked, truth, np.array([0.4]), outcomes(ranked, truth, 0.5), {}, {})
+        (gallery,) = galleries(ranked, truth, np.array([0.4]), outcomes(ranked, ["q"], truth, 0.5), {}, {}, {})
         *best, last = gallery.cards[0].matches
         assert [m.right for m in best] == [False] * 3
         assert (last.reference, last.rank, last.score, last.right) == (right, rank, 0.4, True)
@@ -84,8 +86,8 @@ def test_a_large_gallery_shows_some_and_counts_all():
     queries = np.array([f"q{i:02d}" for i in range(30)])
     ranked = ranking(queries, np.full(30, "A"), np.linspace(0.7, 0.99, 30))
     truth = [(str(query), "A") for query in queries]
-    outcome = outcomes(ranked, truth, 0.6)
-    (gallery,) = galleries(ranked, truth, np.linspace(0.7, 0.99, 30), outcome, {}, {})
+    outcome = outcomes(ranked, queries.tolist(), truth, 0.6)
+    (gallery,) = galleries(ranked, truth, np.linspace(0.7, 0.99, 30), outcome, {}, {}, {})
     scores = [card.matches[0].score for card in gallery.cards]
     assert gallery.total == 30
     assert len(scores) == 8

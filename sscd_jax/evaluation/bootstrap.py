@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sscd_jax.evaluation.metrics import Predictions, is_answered
 
 METRICS = ("uAP", "accuracy_at_1", "recall_at_p90")
+QUANTILES = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,35 @@ class Sample:
         copies: int64 [N], how often each right prediction is there, best score first; the next two are of the same.
         before: int64 [N], predictions ahead of the first of its copies.
         found: int64 [N], right predictions up to the last of its copies.
+        query: int64 [N], whose it is.
     """
 
     times: np.ndarray
     copies: np.ndarray
     before: np.ndarray
     found: np.ndarray
+    query: np.ndarray
+
+    def shares(self, answered: np.ndarray) -> dict[str, np.ndarray]:
+        """What each query has of METRICS, float64 [Q]: their sum over that of its drawn pairs is the metric.
+
+        Of uAP, the precisions in the ranking at its right predictions; of accuracy_at_1, whether it is answered (bool
+        [Q]); of recall_at_p90, its right predictions above the threshold.
+        """
+        count = len(self.times)
+        reached = self.reached(0.9)
+        above = self.copies * (np.arange(len(self.copies)) <= (reached if reached is not None else -1))
+        return {
+            "uAP": np.bincount(self.query, self.copies - self.wrong_inverse_ranks(), count),
+            "accuracy_at_1": self.times * answered,
+            "recall_at_p90": np.bincount(self.query, above, count),
+        }
+
+    def reached(self, precision: float) -> int | None:
+        """The last right prediction down to which the precision is at least that; None if there is none."""
+        precisions = self.found / np.maximum(self.before + self.copies, 1)
+        there = np.flatnonzero((self.copies > 0) & (precisions >= precision))
+        return int(there[-1]) if len(there) else None
 
     def wrong_inverse_ranks(self, shift: int = 0) -> np.ndarray:
         """Wrong predictions ahead / (rank - shift), summed over the copies of each right prediction: float64 [N].
@@ -56,9 +80,20 @@ def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[
     order = np.lexsort((predictions.is_match, -predictions.score))
     query, right = predictions.query[order], np.flatnonzero(predictions.is_match[order])
     for times in _draws(len(predictions.positives), count, seed):
-        seen = np.cumsum(times[query])  # predictions down to each, with repetitions
-        copies = times[query[right]]
-        yield Sample(times, copies, seen[right] - copies, np.cumsum(copies))
+        yield _sample(query, right, times)
+
+
+def sample_of(predictions: Predictions, times: np.ndarray) -> Sample:
+    """The set in which each query is as often as `times` say, int64 [Q]."""
+    order = np.lexsort((predictions.is_match, -predictions.score))
+    return _sample(predictions.query[order], np.flatnonzero(predictions.is_match[order]), times)
+
+
+def _sample(query: np.ndarray, right: np.ndarray, times: np.ndarray) -> Sample:
+    """Of the queries of all predictions, best first, and where right ones are."""
+    seen = np.cumsum(times[query])  # predictions down to each, with repetitions
+    copies = times[query[right]]
+    return Sample(times, copies, seen[right] - copies, np.cumsum(copies), query[right])
 
 
 def resampled(
@@ -86,26 +121,29 @@ def resampled(
         positives = sample.times @ predictions.positives
         if not positives:
             continue
-        values["uAP"][row] = (sample.copies - sample.wrong_inverse_ranks()).sum() / positives
-        values["accuracy_at_1"][row] = sample.times @ answered / positives
-        there = sample.copies > 0
-        precision = sample.found / np.maximum(sample.before + sample.copies, 1)
-        for wanted in (0.9, *precisions):
-            reached = np.flatnonzero(there & (precision >= wanted))
-            recall = sample.found[reached[-1]] / positives if len(reached) else 0.0
-            if wanted == 0.9:
-                values["recall_at_p90"][row] = recall
-            if wanted in precisions:
-                values[f"recall@{wanted:g}"][row] = recall
-                values[f"threshold@{wanted:g}"][row] = scores[reached[-1]] if len(reached) else np.nan
+        for name, share in sample.shares(answered).items():
+            values[name][row] = share.sum() / positives
+        for wanted in precisions:
+            reached = sample.reached(wanted)
+            values[f"recall@{wanted:g}"][row] = 0.0 if reached is None else sample.found[reached] / positives
+            values[f"threshold@{wanted:g}"][row] = np.nan if reached is None else scores[reached]
     return values
 
 
-def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Between which values the middle share of them lies, less those that are NaN; (NaN, NaN) if all are."""
+def interval(values: np.ndarray, *, of: int = 0) -> tuple[float, float]:
+    """Between which values the middle 95 % of them lie, less those that are NaN; (NaN, NaN) if all are.
+
+    Args:
+        values: of samples.
+        of: how many trials the values are shares of, 0 if they are none. A share of all or of none, which is the same
+            however often it is drawn, gets the interval of its posterior (Jeffreys' prior): none of a few is not none.
+    """
     if np.isnan(values).all():
         return np.nan, np.nan
-    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.nanquantile(values, QUANTILES)
+    if of and low == high and low in (0.0, 1.0):
+        beyond = float(np.quantile(np.random.default_rng(0).beta(0.5, of + 0.5, 100_000), 0.95))
+        return (0.0, beyond) if low == 0 else (1 - beyond, 1.0)
     return float(low), float(high)
 
 
@@ -117,16 +155,25 @@ def by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
     return replace(predictions, query=row[predictions.query], positives=predictions.positives[order])
 
 
-def as_row(values: dict[str, np.ndarray], ids: Sequence[str], truth: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What a row of results keeps of a bootstrap: the intervals, and the values, with what they are of."""
+def as_row(
+    values: dict[str, np.ndarray], ids: Sequence[str], truth: Sequence[tuple[str, str]], *, of: int
+) -> dict[str, Any]:
+    """What a row of results keeps of a bootstrap: the intervals, and the values, with what they are of.
+
+    `of`: how many queries the values are shares of.
+    """
     samples = len(next(iter(values.values())))
     text = json.dumps([sorted(ids), sorted(set(map(tuple, truth))), samples])
-    of = {"of": hashlib.sha256(text.encode()).hexdigest()}
+    fingerprint = {"of": hashlib.sha256(text.encode()).hexdigest()}
     return {
-        "intervals": {name: interval(one) for name, one in values.items()},
-        # JSON knows no NaN.
-        "bootstrap": of | {name: [None if np.isnan(v) else v for v in one.round(6)] for name, one in values.items()},
+        "intervals": {name: interval(one, of=of) for name, one in values.items()},
+        "bootstrap": fingerprint | {name: _for_json(one) for name, one in values.items()},
     }
+
+
+def _for_json(values: np.ndarray) -> list[float | None]:
+    """JSON knows no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values.round(6)]
 
 
 def _draws(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:

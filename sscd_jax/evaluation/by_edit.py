@@ -1,6 +1,7 @@
 """Metrics by what was done to the queries: which edits does a descriptor not see through?"""
 
 import csv
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from sscd_jax.edits_common import Strength
-from sscd_jax.evaluation.bootstrap import METRICS, interval
+from sscd_jax.evaluation.bootstrap import METRICS, interval, sample_of, samples_of
 from sscd_jax.evaluation.metrics import Predictions, is_answered
 
 SEPARATOR = " + "  # between edits in a CSV file
@@ -33,36 +34,20 @@ def read_edits(path: Path) -> dict[str, Edited]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it should be a CSV file with the columns query_id and edits")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         if absent := {"query_id", "edits"} - set(reader.fieldnames or ()):
             raise ValueError(f"{path} has no column {', '.join(sorted(absent))}: its first line must name the columns")
         return {
             row["query_id"]: Edited(
-                tuple(kind for kind in row["edits"].split(SEPARATOR) if kind), row.get("strength") or ""
+                tuple(kind for kind in (row["edits"] or "").split(SEPARATOR) if kind), row.get("strength") or ""
             )
             for row in reader
         }
-
-
-def shares(predictions: Predictions) -> dict[str, np.ndarray]:
-    """What each query has of each metric, float64 [Q]: their sum over that of `positives` is the metric.
-
-    Of uAP, the precisions in the whole ranking at its right predictions; of accuracy_at_1, whether it is answered; of
-    recall_at_p90, its right predictions above the threshold.
-    """
-    order = np.lexsort((predictions.query, predictions.is_match, -predictions.score))
-    right = np.flatnonzero(predictions.is_match[order])
-    query, found = predictions.query[order][right], np.arange(1, len(right) + 1)
-    precision = found / (right + 1)
-    precise = np.flatnonzero(precision >= 0.9)
-    above = np.arange(len(right)) <= (precise[-1] if len(precise) else -1)
-    count = len(predictions.positives)
-    return {
-        "uAP": np.bincount(query, precision, count),
-        "accuracy_at_1": is_answered(predictions).astype(float),
-        "recall_at_p90": np.bincount(query[above], minlength=count).astype(float),
-    }
 
 
 def by_edit(
@@ -77,7 +62,7 @@ def by_edit(
         predictions: of all queries.
         query_ids: of the rows.
         edits: of the queries; those that copy nothing are not looked at.
-        bootstrap: sets of queries of a group to draw for the intervals; 0 for none.
+        bootstrap: sets of all queries to draw for the intervals, each with its own ranking; 0 for none.
 
     Returns:
         Rows with kind, number, strength (None for any), copies, the metrics, and intervals.
@@ -89,8 +74,6 @@ def by_edit(
     if absent := [query_ids[i] for i in copies.tolist() if query_ids[i] not in edits]:
         raise ValueError(f"{len(absent)} queries are not in the file of edits, as {absent[0]}")
     made = [edits[query_ids[i]] for i in copies.tolist()]
-    by_query = shares(predictions)
-    values = np.column_stack([predictions.positives, *(by_query[name] for name in METRICS)])
     kinds = sorted({kind for one in made for kind in one.kinds})
     numbers = sorted({len(one.kinds) for one in made})
     found = {one.strength for one in made} - {""}
@@ -100,7 +83,8 @@ def by_edit(
         *((n, None) for n in numbers),
         *((None, s) for s in strengths),
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    groups = []
     for kind, (number, strength) in itertools.product([None, *kinds], each):
         inside = np.array(
             [
@@ -109,25 +93,27 @@ def by_edit(
             ]
         )
         if inside.any():
-            group = copies[inside]
-            row = {"kind": kind, "number": number, "strength": strength, "copies": len(group)}
-            rows.append(row | _measure(values[group], bootstrap))
-    return rows
-
-
-def _measure(values: np.ndarray, bootstrap: int) -> dict[str, Any]:
-    """The metrics and their intervals: of float64 [N, 1 + metrics], pairs and shares of each query."""
-    pairs, *sums = values.sum(0)
-    row: dict[str, Any] = {name: float(one / pairs) for name, one in zip(METRICS, sums, strict=True)}
+            group = np.zeros(len(query_ids))
+            group[copies[inside]] = 1
+            groups.append(group)
+            rows.append({"kind": kind, "number": number, "strength": strength, "copies": int(inside.sum())})
+    member = np.array(groups)
+    answered = is_answered(predictions)
+    once = sample_of(predictions, np.ones(len(query_ids), np.int64))
+    shares = once.shares(answered)
+    for name in METRICS:
+        for row, value in zip(rows, member @ shares[name] / (member @ predictions.positives), strict=True):
+            row[name] = float(value)
     if bootstrap:
-        count = len(values)
-        rng = np.random.default_rng(0)
-        block = max(1, 4_000_000 // count)  # so that many draws fit into memory
-        drawn = [
-            rng.multinomial(count, np.full(count, 1 / count), size) @ values
-            for start in range(0, bootstrap, block)
-            if (size := min(block, bootstrap - start))
-        ]
-        pairs, *sums = np.concatenate(drawn).T
-        row["intervals"] = {name: interval(one / pairs) for name, one in zip(METRICS, sums, strict=True)}
-    return row
+        drawn = np.full((bootstrap, len(METRICS), len(rows)), np.nan)
+        for number_of, sample in enumerate(samples_of(predictions, bootstrap)):
+            pairs = member @ (sample.times * predictions.positives)
+            there = pairs > 0
+            shares = sample.shares(answered)
+            for at, name in enumerate(METRICS):
+                drawn[number_of, at, there] = (member @ shares[name])[there] / pairs[there]
+        for column, row in enumerate(rows):
+            row["intervals"] = {
+                name: interval(drawn[:, at, column], of=row["copies"]) for at, name in enumerate(METRICS)
+            }
+    return rows

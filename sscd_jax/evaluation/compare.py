@@ -31,7 +31,7 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
         raise ValueError("the two evaluations have no codec and score normalisation in common")
     rows = []
     for old, new in pairs:
-        if not old.get("bootstrap") or not new.get("bootstrap"):
+        if not all(isinstance(row.get("bootstrap"), dict) and "of" in row["bootstrap"] for row in (old, new)):
             raise ValueError("an evaluation has no bootstrap to compare by: evaluate again, without --bootstrap 0")
         if old["bootstrap"]["of"] != new["bootstrap"]["of"]:
             raise ValueError(
@@ -39,7 +39,10 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
                 "both on the same"
             )
         for metric in [name for name in old["bootstrap"] if name in new["bootstrap"] and name != "of"]:
-            difference = np.array(new["bootstrap"][metric], float) - np.array(old["bootstrap"][metric], float)
+            after_, before_ = (np.array(row["bootstrap"][metric], float) for row in (new, old))
+            if after_.shape != before_.shape or not all(isinstance(row.get(metric), float) for row in (old, new)):
+                raise ValueError(f"the values of {metric} are damaged: evaluate again")
+            difference = after_ - before_
             low, high = interval(difference)
             verdict = "better" if low > 0 else "worse" if high < 0 else NOISE
             rows.append(

@@ -135,8 +135,10 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
     if bootstrap:
         order = np.argsort(np.asarray(ids))  # so that two evaluations draw the same queries
         values, blocks = _resampled(by_id(predictions, ids), by_query[order], block[order], bootstrap)
-        row |= as_row(values, ids, [])
-        row["block_intervals"] = {name: interval(blocks[name]) for name in row["block_mAP"]}
+        row |= as_row(values, ids, [], of=int(np.count_nonzero(block == "strong")))
+        row["block_intervals"] = {
+            name: interval(blocks[name], of=int(np.count_nonzero(block == name))) for name in row["block_mAP"]
+        }
     return row
 
 

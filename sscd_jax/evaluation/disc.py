@@ -39,6 +39,8 @@ def read_ground_truth(path: Path) -> list[tuple[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}; is a quotation mark missing?") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from error
     header = 1 if rows and rows[0][:2] == ["query_id", "reference_id"] else 0
@@ -143,7 +145,8 @@ def measure(
     values: dict[str, np.ndarray] = {}
     if bootstrap:
         values = resampled(by_id(found.predictions, query_ids), samples=bootstrap, precisions=precisions)
-        row |= as_row({name: values[name] for name in METRICS}, query_ids, ground_truth)
+        copies = int(np.count_nonzero(found.predictions.positives))
+        row |= as_row({name: values[name] for name in METRICS}, query_ids, ground_truth, of=copies)
     if precisions:
         row["at_precision"] = []
         for precision in precisions:
@@ -151,9 +154,8 @@ def measure(
             at: dict[str, Any] = {"precision": precision, "threshold": threshold, "recall": recall}
             at["similarity"] = 1 + threshold / 2 if row["unit"] and threshold is not None else threshold
             if bootstrap:
-                low, high = interval(values[f"threshold@{precision:g}"])
-                at["threshold_interval"] = None if np.isnan(low) else (low, high)
-                at["recall_interval"] = interval(values[f"recall@{precision:g}"])
+                at["threshold_interval"] = None if threshold is None else interval(values[f"threshold@{precision:g}"])
+                at["recall_interval"] = interval(values[f"recall@{precision:g}"], of=copies)
             row["at_precision"].append(at)
     return row
 
@@ -182,6 +184,9 @@ def predict(
         raise ValueError(f"score normalisation {needing} needs training descriptors as its background")
     background = {} if training is None else {"training": training}
     check_same_provenance(queries=queries, references=references, **background)
+    lengths = {one.vectors.shape[1] for one in (queries, references, *background.values())}
+    if len(lengths) > 1:
+        raise ValueError(f"descriptors are of {' and '.join(map(str, sorted(lengths)))} dimensions: embed all alike")
     truth = _pairs(queries.ids, references.ids, ground_truth)
     found = {}
     for codec in codecs:

@@ -8,8 +8,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Evaluation:
         ground_truth: pairs (query id, reference id), in the order of `Found.pair_scores`.
         edits: of the queries, where known.
         facts: name -> text, what a reader should know of how it was made.
-        sources: where the pictures were, as `open_source` takes them.
+        sources: pairs ("queries" or "references", where its pictures were, as `open_source` takes it).
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -45,7 +46,7 @@ class Evaluation:
     ground_truth: Sequence[tuple[str, str]]
     edits: Mapping[str, Edited] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    sources: Sequence[str] = ()
+    sources: Sequence[tuple[str, str]] = ()
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -58,10 +59,29 @@ def label(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def write(out: Path, evaluation: Evaluation) -> Path:
-    """Writes it, each file under a temporary name first, the rows last; returns the folder."""
+def check_free(out: Path) -> None:
+    """Raises ValueError where the folder of NAME.json holds something else than an earlier evaluation."""
     folder = out.with_suffix("")
-    folder.mkdir(exist_ok=True)
+    if folder.exists() and not (folder / PREDICTIONS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{out}: its charts would go to {folder}, which holds something else: take another name")
+
+
+def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None = None) -> Path:
+    """Writes all under temporary names, in the place of an earlier evaluation, the rows last; returns the folder.
+
+    Args:
+        out: NAME.json.
+        evaluation: what to write.
+        draw: puts charts into the folder that it is given.
+
+    Raises:
+        ValueError: see `check_free`.
+    """
+    check_free(out)
+    whole = out.with_suffix("")
+    folder = whole.with_name(f"{whole.name}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     settings = [{name: row[name] for name in SETTINGS if name in row and name != "unit"} for row in evaluation.rows]
     steps = [
         one | step
@@ -77,8 +97,12 @@ def write(out: Path, evaluation: Evaluation) -> Path:
     if groups:
         _write_csv(folder / "by_edit.csv", groups)
     _write_predictions(folder / PREDICTIONS, evaluation)
+    if draw:
+        draw(folder)
+    shutil.rmtree(whole, ignore_errors=True)
+    folder.rename(whole)
     _renamed(out, json.dumps(evaluation.rows, indent=2).encode())
-    return folder
+    return whole
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -89,7 +113,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and "codec" in row for row in rows):
+        if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and "codec" in r for r in rows):
             raise ValueError("it has no rows of an evaluation")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}; give a JSON file that `sscd-jax evaluate` wrote") from error
@@ -116,13 +140,16 @@ def read(path: Path) -> Evaluation:
             query, reference = (arrays[f"{part}_{number}"].astype(np.int64) for part in ("query", "reference"))
             is_match = np.isin(query * len(reference_ids) + reference, keys)
             predictions = Predictions(query, reference, arrays[f"score_{number}"], is_match, positives)
+            if len(row) < 4 or "unit" not in row:
+                raise ValueError(f"row {number} of {path.name} is damaged")
             found.append(Found({name: row.get(name) for name in SETTINGS}, predictions, arrays[f"pair_score_{number}"]))
         edits = {
             name: Edited(tuple(kind for kind in kinds.split(SEPARATOR) if kind), strength)
             for name, kinds, strength in arrays["edits"].tolist()
         }
         pairs = [(query_ids[q], reference_ids[r]) for q, r in truth.tolist()]
-        facts, sources = dict(arrays["facts"].tolist()), arrays["sources"].tolist()
+        facts = dict(arrays["facts"].tolist())
+        sources = [(part, source) for part, source in arrays["sources"].tolist()]
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: {error}; evaluate again, which writes it beside {path.name}") from error
     return Evaluation(rows, found, query_ids, reference_ids, pairs, edits, facts, sources)
@@ -142,7 +169,7 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
         "truth": truth,
         "edits": np.array(edits, str).reshape(-1, 3),
         "facts": np.array(list(evaluation.facts.items()), str).reshape(-1, 2),
-        "sources": np.array(evaluation.sources, str),
+        "sources": np.array(evaluation.sources, str).reshape(-1, 2),
     }
     for number, found in enumerate(evaluation.found):
         predictions = found.predictions

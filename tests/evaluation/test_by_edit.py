@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from predicted import predictions, triples, truths
+from scipy.stats import beta
 
-from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits, shares
+from sscd_jax.evaluation.bootstrap import interval, resampled, sample_of
+from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
     average_precision,
+    is_answered,
     precision_recall,
     recall_at_precision,
 )
@@ -25,7 +28,8 @@ def test_shares_sum_to_the_metrics(found, truth):
         "accuracy_at_1": accuracy_at_1(original),
         "recall_at_p90": recall_at_precision(curve)[0],
     }
-    sums = {name: one.sum() / original.positives.sum() for name, one in shares(original).items()}
+    shares = sample_of(original, np.ones(8, int)).shares(is_answered(original))
+    sums = {name: one.sum() / original.positives.sum() for name, one in shares.items()}
     assert sums == pytest.approx(expected)
 
 
@@ -73,6 +77,32 @@ def test_the_interval_is_that_of_a_binomial():
     assert row["intervals"]["accuracy_at_1"] == pytest.approx((right.mean() - half, right.mean() + half), abs=0.006)
 
 
+def test_the_interval_of_all_copies_is_that_of_the_metric():
+    """Each set has its own ranking, threshold and queries that copy nothing."""
+    rng = np.random.default_rng(0)
+    count, others = 120, 60
+    query = np.arange(count + others)
+    is_match = (rng.random(count + others) < 0.6) & (query < count)
+    positives = (query < count).astype(int)
+    found = Predictions(query, query, rng.random(count + others) + 0.3 * is_match, is_match, positives)
+    names = [f"{i:03d}" for i in query]
+    kinds = ("crop", "text")
+    rows = by_edit(found, names, {name: Edited((kinds[i % 2],)) for i, name in enumerate(names)}, bootstrap=300)
+    expected = {name: interval(one) for name, one in resampled(found, samples=300).items()}
+    for name, one in rows[0]["intervals"].items():
+        assert one == pytest.approx(expected[name])
+    half = next(row for row in rows if row["kind"] == "crop")
+    for name, (low, high) in half["intervals"].items():
+        assert high - low > expected[name][1] - expected[name][0], "of half as many copies"
+
+
+def test_all_of_a_few_are_not_all():
+    found = Predictions(np.arange(3), np.arange(3), np.array([0.9, 0.8, 0.7]), np.ones(3, bool), np.ones(3, int))
+    row = by_edit(found, [*"abc"], dict.fromkeys("abc", Edited(("crop",))), bootstrap=50)[0]
+    for low, high in row["intervals"].values():
+        assert (low, high) == (pytest.approx(beta.ppf(0.05, 3.5, 0.5), abs=0.01), 1.0), "Jeffreys' interval"
+
+
 def test_files_of_edits(tmp_path):
     path = tmp_path / "queries.csv"
     path.write_text("query_id,edits,strength\nq1,crop + invert channel,weak\nq2,,\n")
@@ -81,6 +111,11 @@ def test_files_of_edits(tmp_path):
     assert read_edits(path) == {"q1": Edited(("crop",))}
     path.write_text("query_id,reference_id\nq1,r1\n")
     with pytest.raises(ValueError, match=r"queries.csv has no column edits"):
+        read_edits(path)
+    path.write_text("query_id,edits\nq1\n")
+    assert read_edits(path) == {"q1": Edited(())}
+    path.write_bytes(b"query_id,edits\n\xff\xfe")
+    with pytest.raises(ValueError, match=r"queries.csv: not UTF-8"):
         read_edits(path)
     with pytest.raises(ValueError, match="no such file"):
         read_edits(tmp_path / "absent.csv")

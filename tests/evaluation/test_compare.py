@@ -63,5 +63,12 @@ def test_what_cannot_be_compared():
         compare(rows, evaluated(1.0, 1, bootstrap=10))
     with pytest.raises(ValueError, match="no codec and score normalisation in common"):
         compare(rows, [row | {"codec": "PCA8,Flat"} for row in rows])
+    for damage in ({"bootstrap": {}}, {"bootstrap": []}):
+        with pytest.raises(ValueError, match="no bootstrap to compare by"):
+            compare(rows, [rows[0] | damage])
+    short = rows[0]["bootstrap"] | {"uAP": [0.5]}
+    for damage in ({"bootstrap": short}, {"uAP": None}):
+        with pytest.raises(ValueError, match="values of uAP are damaged"):
+            compare(rows, [rows[0] | damage])
     with pytest.raises(ValueError, match="must be 0 for none"):
         evaluated(1.0, 1, bootstrap=-1)

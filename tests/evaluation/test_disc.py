@@ -76,6 +76,12 @@ def test_what_needs_training_descriptors_says_so():
         disc.evaluate(QUERIES, REFERENCES, TRAINING, TRUTH, score_norms=["1.0"])
 
 
+def test_other_dimensions_are_refused():
+    short = Descriptors(REFERENCES.ids, REFERENCES.vectors[:, :16], REFERENCES.provenance)
+    with pytest.raises(ValueError, match="descriptors are of 16 and 32 dimensions"):
+        disc.evaluate(QUERIES, short, None, TRUTH)
+
+
 def test_ids_without_descriptors_are_named():
     with pytest.raises(ValueError, match=r"1 ids .* Q99999"):
         disc.evaluate(QUERIES, REFERENCES, None, [*TRUTH, ("Q99999", "R000000")])
@@ -97,6 +103,9 @@ def test_read_ground_truth(tmp_path):
         disc.read_ground_truth(path)
     path.write_text("query_id,reference_id\nQ1\n")
     with pytest.raises(ValueError, match="line 2"):
+        disc.read_ground_truth(path)
+    path.write_text('query_id,reference_id\n"' + "x" * 140_000)
+    with pytest.raises(ValueError, match=r"truth.csv: .*quotation mark"):
         disc.read_ground_truth(path)
     with pytest.raises(ValueError, match="no such file"):
         disc.read_ground_truth(tmp_path / "absent.csv")

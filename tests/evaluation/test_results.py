@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,12 @@ def test_damaged_files_are_named(evaluation, tmp_path):
     path = tmp_path / "e.json"
     with pytest.raises(ValueError, match=r"e\.json.*that `sscd-jax evaluate` wrote"):
         read_rows(path)
+    for empty in ("[]", '[{"codec": "Flat"}]'):
+        write(path, evaluation)
+        path.write_text(empty)
+        with pytest.raises(ValueError, match=r"e\.json.* it has no rows|is damaged"):
+            read(path)
+    shutil.rmtree(tmp_path / "e")
     path.write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"e\.json: it has no rows"):
         read(path)
@@ -125,3 +132,21 @@ def test_damaged_files_are_named(evaluation, tmp_path):
     file.unlink()
     with pytest.raises(ValueError, match=r"predictions\.npz"):
         read(path)
+
+
+def test_a_folder_of_something_else_is_left_alone(evaluation, tmp_path):
+    (tmp_path / "e").mkdir()
+    write(tmp_path / "e.json", evaluation, lambda folder: (folder / "chart.svg").touch())
+    assert (tmp_path / "e" / "chart.svg").exists()
+    write(tmp_path / "e.json", evaluation)
+    assert not (tmp_path / "e" / "chart.svg").exists(), "of the earlier one"
+    for name, make in (
+        ("file", lambda p: p.write_text("x")),
+        ("pictures", lambda p: (p.mkdir(), (p / "1.jpg").touch())),
+    ):
+        make(tmp_path / name)
+        with pytest.raises(
+            ValueError, match=rf"{name}.json: its charts would go to .*{name}, which holds something else"
+        ):
+            write(tmp_path / f"{name}.json", evaluation)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["1.jpg"]

@@ -108,6 +108,9 @@ def evaluate_disc(
     if background and len(background.ids) < LEAST_BACKGROUND and not score_norm:
         print(f"no score normalisation: it needs {LEAST_BACKGROUND} training pictures", file=sys.stderr)
         score_norm = ("none",)
+    chosen = codecs or disc.default_codecs(background)
+    if background and not codecs and len(chosen) == 1:
+        print("no whitening: it needs training pictures that vary along all dimensions", file=sys.stderr)
     norms = [None if one == "none" else one for one in score_norm or (["1.0[0,2]"] if background else [])]
     rules: list[disc.Candidates] = [candidates] if candidates else ["per_query", "global"] if root else ["per_query"]
     found_by = disc.predict(
@@ -115,7 +118,7 @@ def evaluate_disc(
         searched,
         background,
         pairs,
-        codecs=codecs or disc.default_codecs(background),
+        codecs=chosen,
         score_norms=list(dict.fromkeys([None, *norms])),
         k=k,
         rules=rules,

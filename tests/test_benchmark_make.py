@@ -316,7 +316,7 @@ def test_the_command_and_what_it_refuses(pictures, tmp_path, capsys):
     assert "--workers is 0" in fails("--workers", "0")
     message = fails("--references", "30", "--training", "20")
     assert "has 40 pictures, of which 36 can be taken" in message
-    assert "too few for --references 30 --training 20" in message
+    assert "too few for --references 30 --training 20, as" in message
     assert not (tmp_path / "other.unfinished").exists()
     with pytest.raises(ValueError, match="lies in"):
         make(pictures, pictures / "set")

@@ -284,6 +284,6 @@ def _too_few(source: Source, options: Options, kept: int, left_out: int, errors:
     return (
         f"{source.name} has {len(source)} pictures, of which {kept} can be taken: {errors} cannot be read, {left_out} "
         f"show too little or are there twice. That is too few for {asked or 'a set'}, as what is not given gets an "
-        f"even share of the rest (the least is {least}): give more pictures, or say how many by --references, --non-copies "
-        "and --training"
+        f"even share of the rest (the least is {least}): give more pictures, or say how many by --references, "
+        "--non-copies and --training"
     )

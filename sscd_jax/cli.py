@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -26,20 +27,35 @@ def train(arguments: Sequence[str]) -> None:
     """Reads the recipe first: its values are the defaults of the options."""
     path, default = _recipe("train CONFIG.py --workdir DIR", arguments)
 
-    def command(workdir: Path, config: Annotated[Config, tyro.conf.arg(name="")] = default) -> None:
+    def command(
+        workdir: Path,
+        coordinator: str | None = None,
+        processes: int | None = None,
+        process: int | None = None,
+        config: Annotated[Config, tyro.conf.arg(name="")] = default,
+    ) -> None:
         """Train a network, or continue the run in WORKDIR.
 
         Usage: sscd-jax train CONFIG.py --workdir DIR [options]. CONFIG.py is a recipe, as configs/disc_blur.py; its
         values are the defaults of the options below.
 
         Args:
-            workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events.
+            workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events. Several processes
+                share it.
+            coordinator: HOST:PORT of the first of several processes. TPU pods, SLURM and Open MPI need none of these
+                three: JAX finds the others.
+            processes: How many there are.
+            process: Which this is, from 0.
         """
         if not config.data.source:
             raise ValueError("no training pictures given: --data.source DIR, or tfds:NAME, or sample")
+        from sscd_jax import mesh
         from sscd_jax.train import train as run
 
-        print(json.dumps(run(config, workdir), indent=2))
+        mesh.join_hosts_if_any(coordinator, processes, process)
+        metrics = run(config, workdir)
+        if mesh.is_first_host():
+            print(json.dumps(metrics, indent=2))
 
     tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax train {path or 'CONFIG.py'}")
 
@@ -157,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
-        sys.exit(1)
+        mesh.end(1)
     except Preempted as error:
         print(f"sscd-jax {name}: ended by SIGTERM, {error}; the same command goes on", file=sys.stderr)
         sys.exit(PREEMPTED)
@@ -165,4 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         resumed = ("train", "demo", "embed", "benchmark make", "weights fetch")
         more = "; the same command goes on" if name in resumed else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
-        sys.exit(130)
+        mesh.end(130)
+    except Exception:
+        if not mesh.has_other_hosts():
+            raise
+        traceback.print_exc()
+        mesh.end(1)

@@ -26,6 +26,18 @@ class Interruption:
     preempted: bool = False
     _asked: bool = False
 
+    def preempted_at(self, step: int) -> bool:
+        """Whether the run is to save at this step and end; of several processes all say so at the same step.
+
+        It must then be called at every step, by all of them.
+        """
+        import jax
+        from jax.experimental import multihost_utils
+
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self.preempted
+
     def stop_if_asked(self) -> None:
         """Raises KeyboardInterrupt where Ctrl-C was pressed."""
         if self._asked:
@@ -45,6 +57,10 @@ def deferred_interrupt() -> Iterator[Interruption]:
     asked = Interruption()
     # Only the main thread may handle signals; and where others handle them, or a shell has them ignored, it stays so.
     default: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    import jax
+
+    if jax.process_count() > 1:  # JAX handles SIGTERM, and tells the others
+        del default[signal.SIGTERM]
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return

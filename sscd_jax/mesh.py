@@ -1,16 +1,20 @@
 """Devices: start-up, the one-axis mesh, and how a batch lies on it."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jaxlib
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sscd_jax.cache import cache_folder
 
+# One that is done before the others waits for them at its end, however long: JAX would end them all.
+_SHUTDOWN = 30 * 24 * 3600
 # An unknown XLA flag aborts the process: only versions on which the flag was tried.
 _CPU_FLAGS = {"0.10.2": "--xla_cpu_experimental_ynn_fusion_type="}
 
@@ -40,10 +44,36 @@ def join_hosts() -> None:
         ValueError: JAX finds no such job.
     """
     try:
-        # One that is done before the others waits for them at its end, however long: JAX would end them all.
-        jax.distributed.initialize(shutdown_timeout_seconds=30 * 24 * 3600)
+        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"JAX finds no TPU pod, SLURM or Open MPI job that this process is of: {error}") from error
+
+
+def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """The same where there is such a job, or a coordinator is given; else this process is alone.
+
+    Args:
+        coordinator: HOST:PORT of process 0, for jobs that JAX does not know; then the others are needed too.
+        count, index: how many processes there are, and which this is.
+
+    Raises:
+        ValueError: the three do not go together, or the others do not answer.
+    """
+    if (coordinator, count, index) != (None, None, None):
+        if coordinator is None or count is None or index is None or not 0 <= index < count:
+            raise ValueError(
+                f"--coordinator {coordinator}, --processes {count}, --process {index}: give all three, as "
+                "--coordinator HOST:1234 --processes 2 --process 0, with each number below that of the processes once"
+            )
+        try:
+            jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
+        except RuntimeError as error:
+            raise ValueError(f"process {index} of {count} cannot join the others at {coordinator}: {error}") from error
+        return
+    try:
+        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
+    except ValueError:  # no pod, no SLURM, no Open MPI
+        return
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -65,6 +95,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_rows(mesh: Mesh) -> NamedSharding:
     """Split over the devices along the first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def has_other_hosts() -> bool:
+    """Whether this process is one of several; may be asked before the first computation."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first_host() -> bool:
+    """Whether this process writes what must be written once."""
+    return jax.process_index() == 0
+
+
+def end(status: int) -> NoReturn:
+    """Ends this process after an error.
+
+    One of several ends at once: to say goodbye to the others it would wait for them, and they for its part of the sum
+    that they compute. They notice that it is gone, and end too.
+    """
+    if has_other_hosts():
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def finish_together() -> None:
+    """Waits until all processes are here, so that what the first wrote is there."""
+    if has_other_hosts():
+        multihost_utils.sync_global_devices("finish_together")
 
 
 def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:

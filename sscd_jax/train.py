@@ -19,7 +19,7 @@ from sscd_jax.data.pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.interruption import Preempted, deferred_interrupt
 from sscd_jax.losses import sscd_loss
-from sscd_jax.mesh import check_divisible, create_mesh, replicated, to_devices
+from sscd_jax.mesh import check_divisible, create_mesh, finish_together, is_first_host, replicated, to_devices
 from sscd_jax.microbatch import gradients_in_pieces
 from sscd_jax.models import SSCD, build_from, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
@@ -166,7 +166,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             print(f"{workdir} has its {length.total} steps already", file=sys.stderr)
         elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
             print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
-        if start < length.total:
+        if start < length.total and is_first_host():
             (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
         log = TrainLog(
             workdir,
@@ -204,7 +204,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 
                     final = step == length.total
                     validating = validation if final or step % validate_every == 0 else None
-                    preempted = interruption.preempted and not final
+                    preempted = interruption.preempted_at(step) and not final
                     if final or validating or preempted or step % save_every == 0:
                         log.write()
                         validated = None
@@ -220,4 +220,5 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                 # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
                 checkpoint.remove_after(checkpoints, log.last_good)
                 raise
+    finish_together()
     return latest_metrics(workdir)

@@ -1,5 +1,6 @@
 """What a training run writes as it goes: JSON lines, TensorBoard events, the progress bar, unreadable pictures."""
 
+import io
 import json
 import math
 import sys
@@ -39,6 +40,7 @@ class TrainLog:
         warmup_steps: int = 0,
     ):
         start = max(saved, default=0)
+        self._host = jax.process_index()  # only the first writes, but for what only it can know
         self._workdir, self._batch_size, self._schedule = workdir, batch_size, schedule
         self._pending: tuple[int, Mapping[str, Any], float] | None = None
         self._saved = sorted(saved)
@@ -46,10 +48,15 @@ class TrainLog:
         self._reported: set[int] = set()
         self._alarm = CollapseAlarm(warmup_steps)
         self._time = time.perf_counter()
-        _drop_lines_after(workdir / "metrics.jsonl", start)
-        self._lines = (workdir / "metrics.jsonl").open("a")
-        self._events = tf.summary.create_file_writer(str(workdir))
-        self._bar = tqdm(initial=start, total=total, desc="train", unit="step", dynamic_ncols=True)
+        if self._host == 0:
+            _drop_lines_after(workdir / "metrics.jsonl", start)
+        self._lines = (workdir / "metrics.jsonl").open("a") if self._host == 0 else io.StringIO()
+        self._events = (
+            tf.summary.create_file_writer(str(workdir)) if self._host == 0 else tf.summary.create_noop_writer()
+        )
+        self._bar = tqdm(
+            initial=start, total=total, desc="train", unit="step", dynamic_ncols=True, disable=self._host > 0
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -96,12 +103,12 @@ class TrainLog:
             f"{values['data_wait_share']:.0%} of it waiting for data"
         )
         if "center_l2_norm" in values and (alarm := self._alarm.check(step, values)):
-            self._say(alarm)
+            self._say_once(alarm)
 
     def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of a validation under names that begin with val_."""
         self._record(step, {f"val_{name}": value for name, value in metrics.items()})
-        self._say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        self._say_once(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def saved(self, step: int) -> None:
         """Notes a checkpoint, and leaves the time since the last step out of the next one's rate."""
@@ -113,9 +120,14 @@ class TrainLog:
         for index in set(requested[requested != used].tolist()) - self._reported:
             self._reported.add(index)
             error = {"path": source.paths[index], "reason": why_unreadable(source, index)}
-            with (self._workdir / "errors.jsonl").open("a") as file:
+            name = f"errors-{self._host}.jsonl" if self._host else "errors.jsonl"
+            with (self._workdir / name).open("a") as file:
                 file.write(json.dumps(error) + "\n")
             self._say(f"cannot read {error['path']}, the next picture takes its place: {error['reason']}")
+
+    def _say_once(self, line: str) -> None:
+        if self._host == 0:
+            self._say(line)
 
     def _say(self, line: str) -> None:
         self._bar.write(line, file=sys.stderr)  # where the bar is; standard output is for the results

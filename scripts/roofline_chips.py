@@ -43,7 +43,8 @@ def _tpu(
 # Google gives interconnects in both directions together: half of it is what a chip takes in. Networks of v5e and v6e
 # are those of a pod over its 256 chips; v4's links are the paper's (6 of 50 GB/s each way), and one slice has all 4096
 # chips. NVIDIA gives the H100's tensor cores with sparsity, twice of what they do without, and NVLink in both
-# directions together. GPUs are SXM, in DGX systems of 8 with a network adapter for each: 200 Gb/s (A100), 400 Gb/s (H100).
+# directions together. GPUs are SXM, in DGX systems of 8 with a network adapter for each: 200 Gb/s for an A100, 400 Gb/s
+# for an H100.
 CHIPS = {
     "v4": _tpu(
         "TPU v4", 275e12, 32 * 2**30, 1200e9, 300e9, 4096, math.inf,

@@ -8,8 +8,8 @@ what its vendor publishes (scripts/roofline_chips.py). No step can take less tha
     matrix  operations of convolutions and products over the peak of the dtype; products of the loss are at
             Precision.HIGHEST, which has a peak of its own
     HBM     every convolution and product reads its operands and writes its result once, the optimizer reads parameters,
-            gradients and momentum and writes two of them; all else is taken for fused into these, and nothing for
-            staying on the chip from one to the next
+            gradients and momentum and writes two of them; all else is taken for fused into these. A result that stays
+            on the chip until its use saves some of it
     links   bytes that a chip must take in, from its slice or node and from others; delays are not counted
 
 MFU is the network's operations, forward and backward, over time and the dtype's peak. Memory is parameters, momentum,

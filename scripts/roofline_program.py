@@ -6,7 +6,7 @@ branch is counted, and the step is exported for TPUs before it is compiled for s
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
@@ -223,41 +223,61 @@ _ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
 
 def collectives(config: Config, devices: int, views: int) -> list[Collective]:
     """Those of a step of so many views a chip, from the program that XLA partitions for so many simulated devices."""
-    text = _partitioned(config, devices, views)
-    rows = devices * views
+    # CPUs have no sums in bfloat16: XLA makes them float32 there. TPUs sum gradients of convolutions as they are.
+    kernel_bits = 8 * jnp.dtype(config.model.dtype).itemsize
+    return collectives_of(_partitioned(config, devices, views), devices * views, kernel_bits)
+
+
+def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list[Collective]:
+    """Those of a chip's program as XLA prints it, of so many views over all chips.
+
+    Args:
+        kernel_bits: of a number in the gradient of a convolution; by default what the program says.
+    """
     found: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
+    seen = set()
     for line in text.splitlines():
         result = _RESULT.search(line)
-        if not result:
+        channel = re.findall(r"channel_id=\d+", line)
+        if not result or (*channel, result[2]) in seen:  # one that runs beside others is printed beside each
             continue
+        seen.add((*channel, result[2]))
         keys = set()
         for _, bits, shape in _ARRAY.findall(re.sub(r"\{.*?\}", "", result[1])):
             axes = [int(side) for side in shape.split(",") if side]
-            kind, purpose = result[2], _purpose(line, rows in axes)
+            kind, purpose = result[2], "loss" if result[2] == "all-gather" else _purpose(line, axes, rows)
             # Every chip needs the sum of its own rows only: XLA makes a reduce-scatter of it on accelerators.
             if (kind, purpose) == ("all-reduce", "loss"):
                 kind = "reduce-scatter"
             keys.add((kind, purpose))
-            sizes[kind, purpose] += prod(axes) * int(bits) // 8
+            sizes[kind, purpose] += prod(axes) * (kernel_bits or int(bits) if len(axes) == 4 else int(bits)) // 8
         found.update(keys)
     return [Collective(*key, found[key], sizes[key]) for key in found]
 
 
-def _purpose(line: str, has_rows: bool) -> str:
+def _purpose(line: str, axes: list[int], rows: int) -> str:
+    """Of an array; XLA puts several into one collective."""
     (name,) = re.findall(r'op_name="(.*?)"', line) or [""]
-    if re.search(r"/\(?(bn\d|downsample_bn)", name):
-        return "batch normalisation"
-    if "backbone" in name or "embeddings" in name:
-        return "gradients"
-    return "loss" if has_rows else "metrics"
+    if "backbone" not in name and "embeddings" not in name:
+        return "loss" if rows in axes else "metrics"
+    is_statistic = len(axes) == 1 and re.search(r"/\(?(bn\d|downsample_bn)", name)
+    return "batch normalisation" if is_statistic else "gradients"
 
 
 @cache
 def _partitioned(config: Config, devices: int, views: int) -> str:
-    """The program of one of the devices, as XLA prints it."""
-    step, state, images, ids = abstract_step(config, devices * views)
-    on = mesh.create_mesh(jax.devices("cpu")[:devices])
+    """The program of one of so many simulated devices, as XLA prints it."""
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # nothing of it is run
+    return compiled(config, jax.devices("cpu")[:devices], views, options).as_text() or ""
+
+
+def compiled(
+    config: Config, devices: Sequence[jax.Device], views: int, options: dict[str, str | bool] | None = None
+) -> Any:
+    """A step with so many views on each device, compiled for these devices as it would be for TPUs."""
+    step, state, images, ids = abstract_step(config, len(devices) * views)
+    on = mesh.create_mesh(devices)
     whole, rows = mesh.replicated(on), mesh.by_rows(on)
     leaves, tree = jax.tree.flatten(state)  # as an export takes no classes of ours
 
@@ -271,9 +291,8 @@ def _partitioned(config: Config, devices: int, views: int) -> str:
     arguments = [placed(leaf, whole) for leaf in leaves], placed(images, rows), placed(ids, rows)
     anywhere = [jax.export.DisabledSafetyCheck.platform()]
     exported = jax.export.export(jax.jit(flat, out_shardings=whole), platforms=["tpu"], disabled_checks=anywhere)
-    called = jax.jit(exported(*arguments).call, out_shardings=whole)
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # nothing of it is run
-    return called.lower(*arguments).compile(compiler_options=options).as_text() or ""
+    called = jax.jit(exported(*arguments).call, out_shardings=whole, donate_argnums=0)
+    return called.lower(*arguments).compile(compiler_options=options)
 
 
 def rows_of_the_loss(config: Config, devices: int, views: int) -> set[tuple[int, ...]]:

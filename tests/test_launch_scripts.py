@@ -244,6 +244,21 @@ def test_what_workers_do(fakes, tmp_path):
     assert told("status") == "missing"
 
 
+def test_the_commands_of_the_page(fakes):
+    """Each is understood, and tells the workers what it says."""
+    page = (ROOT / "docs/pods.md").read_text().replace("\\\n", " ")
+    commands = [shlex.split(line) for line in re.findall(r"^scripts/(?:tpu|slurm)/.*", page, re.MULTILINE)]
+    assert [Path(command[0]).name for command in commands] == ["pod.sh", "pod.sh", "pod.sh", "submit.sh"]
+    for command in commands:
+        at = command.index("--") if "--" in command else len(command)
+        done = run(ROOT / command[0], *command[1:at], "--dry-run", *command[at:])
+        assert done.returncode == 0, done.stderr
+        training = " ".join(command[at + 1 :])
+        assert training in done.stdout.replace("\\", "")
+        recipe = [argument for argument in command if argument.endswith(".py")]
+        assert all((ROOT / path).is_file() for path in recipe)
+
+
 def test_slurm_dry_run(fakes):
     done = run(SUBMIT, "--dry-run", "--follow", "--account", "lab", "--", *TRAINING)
     assert done.returncode == 0, done.stderr

@@ -2,17 +2,36 @@
 
 from dataclasses import replace
 
+import compile_for_tpu
 import jax
 import jax.numpy as jnp
 import pytest
 from roofline import bound, grown, link_seconds, loss_operations, main, mfu
 from roofline_chips import CHIPS
-from roofline_program import VIEWS, Collective, collectives, count, program, rows_of_the_loss, traced_forward
+from roofline_program import (
+    VIEWS,
+    Collective,
+    collectives,
+    collectives_of,
+    count,
+    program,
+    rows_of_the_loss,
+    traced_forward,
+)
 
 from sscd_jax.config import Config, Data, Model
 from sscd_jax.models.convolution import conv2d
 
 SMALL = Config(data=Data(image_size=32, batch_size=24), model=Model(backbone="resnet18", width=8, dims=20))
+
+RECIPE = """
+from sscd_jax.config import Config, Data, Model
+
+def get_config():
+    return Config(
+        data=Data(image_size=32, batch_size=24), model=Model(backbone="resnet18", width=8, dims=20)
+    )
+"""
 
 
 @pytest.mark.parametrize(("backbone", "gmac"), [("resnet50", 4.09), ("resnet18", 1.81)])
@@ -90,6 +109,19 @@ def test_collectives_of_2_and_8_devices():
     assert found[2]["reduce-scatter", "loss"].bytes == 2 * descriptors
 
 
+def test_collectives_as_they_are_printed():
+    """Sums of gradients of convolutions in the network's dtype, which CPUs do not have; what is printed twice, once."""
+    line = (
+        '%sum = (f32[3,3,8,8]{3,2,1,0}, f32[8]{0}) all-reduce(%a, %b), channel_id=1, op_name="/layer1_0/bn1/backbone"'
+    )
+    statistics, gradients = Collective("all-reduce", "batch normalisation", 1, 32), 3 * 3 * 8 * 8
+    for bits in (16, 32):
+        found = by_purpose(collectives_of(f"{line}\n{line}\n", 12, bits))
+        assert found["all-reduce", "gradients"].bytes == gradients * bits // 8
+        assert found["all-reduce", "batch normalisation"] == statistics
+    assert by_purpose(collectives_of(line, 12)) == by_purpose(collectives_of(line, 12, 32))
+
+
 def test_a_chip_has_its_own_rows_of_the_similarities():
     shapes = rows_of_the_loss(SMALL, 2, 6)
     assert (6, 12) in shapes
@@ -126,12 +158,7 @@ def test_a_bound_of_every_kind(kind):
 
 def test_what_it_prints(tmp_path, capsys):
     recipe = tmp_path / "small.py"
-    recipe.write_text(
-        "from sscd_jax.config import *\n"
-        "def get_config():\n"
-        "    return Config(data=Data(image_size=32, batch_size=24),"
-        " model=Model(backbone='resnet18', width=8, dims=20))\n"
-    )
+    recipe.write_text(RECIPE)
     arguments = ["--chips", "8", "--kind", "v6e", "--share", "0.5", "--price", "10", "--core-rate", "100"]
     main([str(recipe), *arguments, "--measured", "1000"])
     printed = capsys.readouterr().out
@@ -142,3 +169,17 @@ def test_what_it_prints(tmp_path, capsys):
     assert [line.split()[0] for line in together] == [str(2**i) for i in range(3, 13)]
     with pytest.raises(ValueError, match="does not divide over 5 devices"):
         main([str(recipe), "--chips", "5"])
+
+
+def test_the_compiler_of_tpus(tmp_path, capsys, monkeypatch):
+    """Where libtpu is installed: the same collectives as on simulated devices, from the program of a slice."""
+    pytest.importorskip("libtpu")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    recipe = tmp_path / "small.py"
+    recipe.write_text(RECIPE)
+    compile_for_tpu.main([str(recipe), "--topology", "v5e:2x4"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[4:]]
+    on_tpus = {(line[0], " ".join(line[1:-2])): float(line[-1]) for line in lines}
+    for key, found in by_purpose(collectives(SMALL, 8, 6)).items():
+        if key[1] in ("gradients", "loss"):
+            assert on_tpus[key] == pytest.approx(found.bytes / 1e6, abs=2e-3)

@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import Literal
 
 from sscd_jax import mesh
-from sscd_jax.config import Config
+from sscd_jax.config import Config, Data
 from sscd_jax.models import build_from, normalize
 from sscd_jax.optimizer import lars
 from sscd_jax.train import train_step
@@ -200,9 +200,18 @@ def traced_forward(config: Config) -> Any:
     return jax.make_jaxpr(forward)(state.variables, images).jaxpr
 
 
-@cache
+def essential(config: Config) -> Config:
+    """What the step's program depends on; all else as it is by default."""
+    return Config(data=Data(image_size=config.data.image_size), model=config.model, loss=config.loss)
+
+
 def program(config: Config) -> Program:
     """A recipe's step, from the programs that JAX traces of it."""
+    return _program(essential(config))
+
+
+@cache
+def _program(config: Config) -> Program:
     step, state, images, ids = abstract_step(config, VIEWS)
     whole, exact = count(jax.make_jaxpr(step)(state, images, ids).jaxpr)
     forward = traced_forward(config)
@@ -225,7 +234,7 @@ def collectives(config: Config, devices: int, views: int) -> list[Collective]:
     """Those of a step of so many views a chip, from the program that XLA partitions for so many simulated devices."""
     # CPUs have no sums in bfloat16: XLA makes them float32 there. TPUs sum gradients of convolutions as they are.
     kernel_bits = 8 * jnp.dtype(config.model.dtype).itemsize
-    return collectives_of(_partitioned(config, devices, views), devices * views, kernel_bits)
+    return collectives_of(_partitioned(essential(config), devices, views), devices * views, kernel_bits)
 
 
 def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list[Collective]:
@@ -297,6 +306,6 @@ def compiled(
 
 def rows_of_the_loss(config: Config, devices: int, views: int) -> set[tuple[int, ...]]:
     """Shapes of the arrays of a chip's program that have an axis as long as all the views."""
-    text = _partitioned(config, devices, views)
+    text = _partitioned(essential(config), devices, views)
     shapes = {tuple(int(side) for side in shape.split(",")) for _, _, shape in _ARRAY.findall(text) if shape}
     return {shape for shape in shapes if devices * views in shape}

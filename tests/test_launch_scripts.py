@@ -161,6 +161,14 @@ def test_a_request_that_fails_is_given_up(fakes):
     assert kinds(calls(fakes)).count("create") == 2
 
 
+def test_a_request_that_is_refused_is_given_up(fakes):
+    answer(fakes, describe=["ERROR NOT_FOUND"] * 9, create=["ERROR no quota"] * 9)
+    done = run(POD, "run", *SLICE, "--retries", "2", "--", *TRAINING)
+    assert done.returncode == 1
+    assert "no quota" in done.stderr
+    assert kinds(calls(fakes)) == ["describe", "create"] * 3
+
+
 def test_a_fault_of_the_service_deletes_nothing(fakes):
     answer(fakes, describe=["ERROR 503", "ACTIVE"], ask=["0"])
     done = run(POD, "run", *SLICE, "--keep", "--", *TRAINING)

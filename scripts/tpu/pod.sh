@@ -116,6 +116,8 @@ on_workers() { # WORKER COMMAND
 
 # ---- The slice.
 
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
 pretended=(NONE ACTIVE SUSPENDED ACTIVE ACTIVE) # what a dry run sees, one after the other
 state=''
 look() { # sets state
@@ -129,13 +131,13 @@ look() { # sets state
             state=ACTIVE
         fi
         say "supposed to be $state"
-    elif state=$("${ask[@]}" 2>&1); then
-        state=${state##*$'\n'}
-    elif [[ $state == *NOT_FOUND* ]]; then
-        state=NONE
-    else
-        echo "$state" >&2
-        state=UNKNOWN # a fault on the way to Google's service says nothing of the slice
+    elif ! state=$("${ask[@]}" 2>"$errors"); then
+        if grep -q NOT_FOUND "$errors"; then
+            state=NONE
+        else
+            cat "$errors" >&2
+            state=UNKNOWN # a fault on the way to Google's service says nothing of the slice
+        fi
     fi
 }
 
@@ -232,10 +234,13 @@ keep_running() {
                 if [[ $state == FAILED ]]; then failed "the request failed"; fi
                 if [[ $state != NONE ]]; then
                     say "the slice is $state: it is asked for again"
-                    delete
+                    delete || say "not deleted; tried again after the next look"
                 fi
-                create
-                if wait_for_slice; then begin; fi
+                if ! create; then
+                    failed "could not ask for the slice"
+                elif wait_for_slice; then
+                    begin
+                fi
                 ;;
             ACTIVE)
                 ask_run

@@ -202,7 +202,7 @@ def report(config: configs.Config, given: argparse.Namespace) -> None:
     usage = mfu(step, views, chip, dtype, at.seconds)
     rates = f"{2 * pictures / at.seconds:.0f} views/s, {pictures / at.seconds:.0f} pictures/s"
     print(f"at most {rates}, MFU {100 * usage:.1f} %")
-    room = "" if at.memory < chip.memory else ": more than it has, so that XLA must compute some of it again"
+    room = "" if at.memory < chip.memory else ": more than it has, so that XLA must do with less"
     print(f"{at.memory / 2**30:.2f} of a chip's {chip.memory / 2**30:.2f} GiB{room}")
     if given.measured:
         share = 1e3 * at.seconds / given.measured
@@ -225,13 +225,13 @@ def print_run(config: configs.Config, given: argparse.Namespace, seconds: float)
     expected = seconds / given.share
     hours = steps * expected / 3600
     rate = config.data.batch_size / expected
-    print(f"{steps} steps: {steps * seconds / 3600:.1f} hours at least")
+    print(f"{steps} steps: {steps * seconds / 3600:.2f} hours at least")
     prices = " or ".join(f"{hours * price:.0f}" for price in given.price)
     dollars = f", {prices} dollars" if prices else ""
     if given.core_rate:
         cores = math.ceil(rate / given.core_rate)
         dollars += f"; {cores} cores must prepare {given.core_rate:g} pictures/s each"
-    times = f"{1e3 * expected:.0f} ms a step, {rate:.0f} pictures/s, {hours:.1f} hours"
+    times = f"{1e3 * expected:.0f} ms a step, {rate:.0f} pictures/s, {hours:.2f} hours"
     print(f"at {given.share} of the bound {times}{dollars}")
 
 

@@ -12,9 +12,9 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import jax
 from roofline import table
 from roofline_program import collectives_of, compiled
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program = compiled(config, devices, 2 * pictures // len(devices))
     memory, costs = program.memory_analysis(), program.cost_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    print(f"{given.config.stem}, {dtype}, {pictures} pictures a step, on {given.topology} (jax {jax.__version__})")
+    versions = ", ".join(version(package) for package in ("jax", "libtpu"))
+    print(f"{given.config.stem}, {dtype}, {pictures} pictures a step, on {given.topology}, jax and libtpu {versions}")
     print(f"{held / 2**30:.2f} GiB of a chip, of it {memory.argument_size_in_bytes / 2**30:.2f} state and views")
     print(f"{costs['flops']:.3e} operations and {costs['bytes accessed']:.3e} bytes of a chip")
     found = collectives_of(program.as_text(), 2 * pictures)

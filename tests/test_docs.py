@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import roofline
 from networks import needs_torch, seeded
 from PIL import Image
 
@@ -259,3 +260,14 @@ def test_the_estimate_of_the_pipelines_page():
     ((command, said),) = re.findall(r"```bash\n(python scripts/.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
     done = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, cwd=DOCS.parent)
     assert done.stdout == said
+
+
+def test_the_estimates_of_the_pods_page(capsys, monkeypatch):
+    """What scripts/compile_for_tpu.py prints takes minutes and the package libtpu: it was copied."""
+    monkeypatch.chdir(DOCS.parent)
+    page = (DOCS / "pods.md").read_text()
+    blocks = re.findall(r"```bash\npython scripts/roofline.py (.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    for arguments, said in blocks:
+        roofline.main(shlex.split(arguments))
+        assert capsys.readouterr().out == said

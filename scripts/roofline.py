@@ -1,0 +1,239 @@
+"""How fast a training step can be at best, and what it takes: worked out on paper, nothing of it is measured.
+
+    python scripts/roofline.py configs/disc_blur.py --chips 32 --kind v5e
+
+Operations, bytes and collectives are read from the step's program (scripts/roofline_program.py); a chip's peaks are
+what its vendor publishes (scripts/roofline_chips.py). No step can take less than the longest of three times:
+
+    matrix  operations of convolutions and products over the peak of the dtype; products of the loss are at
+            Precision.HIGHEST, which has a peak of its own
+    HBM     every convolution and product reads its operands and writes its result once, the optimizer reads parameters,
+            gradients and momentum and writes two of them; all else is taken for fused into these. A result that stays
+            on the chip until its use saves some of it
+    links   bytes that a chip must take in, from its slice or node and from others; delays are not counted
+
+MFU is the network's operations, forward and backward, over time and the dtype's peak. Memory is parameters, momentum,
+gradients, the views, inputs and outputs of all convolutions, and for the loss the similarities, their gradient and
+the descriptors of all views: what is there if nothing is computed again.
+"""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from roofline_chips import CHIPS, Chip
+from roofline_program import Collective, Program, collectives, program
+
+from sscd_jax import config as configs
+from sscd_jax import mesh
+
+SIMULATED = 8
+GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """Seconds that a step takes at least, and the bytes that it holds on a chip."""
+
+    matrix_network: float
+    matrix_loss: float
+    hbm_network: float
+    hbm_loss: float
+    links: float
+    memory: float
+    memory_of_loss: float
+
+    @property
+    def limits(self) -> dict[str, float]:
+        return {
+            "matrix": self.matrix_network + self.matrix_loss,
+            "HBM": self.hbm_network + self.hbm_loss,
+            "links": self.links,
+        }
+
+    @property
+    def seconds(self) -> float:
+        return max(self.limits.values())
+
+
+def loss_operations(step: Program, chips: int, views: int) -> float:
+    """On a chip: each product is between its own views and all."""
+    return 2 * step.loss_products * views * (chips * views) * step.dims
+
+
+def loss_bytes(step: Program, chips: int, views: int) -> float:
+    return 4 * step.loss_products * (views * chips * views + (views + chips * views) * step.dims)
+
+
+def link_seconds(collective: Collective, chips: int, chip: Chip) -> float:
+    """First within slices or nodes, then between them, each chip with its part; the longer of the two."""
+    inside, groups = min(chips, chip.slice), math.ceil(chips / chip.slice)
+    passes = 2 if collective.kind == "all-reduce" else 1
+    within = passes * collective.bytes * (inside - 1) / inside / chip.link
+    between = passes * collective.bytes / inside * (groups - 1) / groups / chip.network
+    return max(within, between)
+
+
+def grown(found: Sequence[Collective], factor: float) -> list[Collective]:
+    """The collectives where the global batch has so many times the views."""
+    return [dataclasses.replace(c, bytes=c.bytes * factor) if c.purpose == "loss" else c for c in found]
+
+
+def bound(step: Program, found: Sequence[Collective], chips: int, views: int, chip: Chip, dtype: str) -> Bound:
+    """Of a step with so many views on each chip; `found` are the collectives of this global batch."""
+    network = step.step.bytes_of_views * views + step.step.bytes_of_weights
+    optimizer = 5 * step.parameters
+    held_by_loss = 4 * (2 * views * chips * views + chips * views * step.dims)
+    return Bound(
+        matrix_network=step.step.operations * views / chip.peak(dtype),
+        matrix_loss=loss_operations(step, chips, views) / chip.highest,
+        hbm_network=(network + optimizer) / chip.bandwidth,
+        hbm_loss=loss_bytes(step, chips, views) / chip.bandwidth,
+        links=sum(link_seconds(c, chips, chip) for c in found),
+        memory=3 * step.parameters + (step.pixels + step.kept) * views + held_by_loss,
+        memory_of_loss=held_by_loss,
+    )
+
+
+def mfu(step: Program, views: int, chip: Chip, dtype: str, seconds: float) -> float:
+    return step.step.operations * views / chip.peak(dtype) / seconds
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be; the first to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def growth(step: Program, found: dict[int, list[Collective]], sizes: dict[int, int], chip: Chip, dtype: str) -> str:
+    """A line for each number of chips; `sizes` gives the views on a chip."""
+    head = ["chips", "pictures", "matrix ms", "of it loss", "HBM ms", "of it loss", "links ms", "step ms", "limit"]
+    rows = [[*head, "views/s", "MFU %", "GiB", "of it loss"]]
+    for chips, views in sizes.items():
+        at = bound(step, found[chips * views], chips, views, chip, dtype)
+        limits = at.limits
+        times = [limits["matrix"], at.matrix_loss, limits["HBM"], at.hbm_loss, limits["links"], at.seconds]
+        rows.append(
+            [
+                *(str(chips), str(chips * views // 2)),
+                *(f"{1e3 * seconds:.2f}" for seconds in times),
+                max(limits, key=limits.__getitem__),
+                f"{chips * views / at.seconds:.0f}",
+                f"{100 * mfu(step, views, chip, dtype, at.seconds):.1f}",
+                *(f"{size / 2**30:.2f}" for size in (at.memory, at.memory_of_loss)),
+            ]
+        )
+    return table(rows)
+
+
+def print_step(step: Program, found: Sequence[Collective], at: Bound, chips: int, views: int, chip: Chip) -> None:
+    rows = [["a step, on a chip", "operations", "HBM bytes"]]
+    network = step.step.bytes_of_views * views + step.step.bytes_of_weights
+    rows.append(["network", f"{step.step.operations * views:.3e}", f"{network:.3e}"])
+    loss = loss_operations(step, chips, views), loss_bytes(step, chips, views)
+    rows.append(["loss, at Precision.HIGHEST", *(f"{value:.3e}" for value in loss)])
+    rows.append(["optimizer", "", f"{5 * step.parameters:.3e}"])
+    print(f"{table(rows)}\n")
+    if found:
+        rows = [["collectives of a step", "for", "count", "MB", "ms"]]
+        for c in found:
+            milliseconds = 1e3 * link_seconds(c, chips, chip)
+            rows.append([c.kind, c.purpose, str(c.count), f"{c.bytes / 1e6:.3f}", f"{milliseconds:.3f}"])
+        print(f"{table(rows)}\n")
+    limits = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in at.limits.items())
+    print(f"at least {1e3 * at.seconds:.2f} ms a step ({limits})")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="a recipe, as configs/disc_blur.py")
+    parser.add_argument("--chips", type=int, default=8, help="(default %(default)s)")
+    parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="of chip (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="pictures of a step (default: the recipe's)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
+    parser.add_argument("--pictures", type=float, default=1e6, help="of the data set (default %(default)g)")
+    parser.add_argument("--share", type=float, help="of the bound that is reached, for hours and price")
+    parser.add_argument(
+        "--price", type=float, nargs="+", default=[], help="dollars an hour of all chips, one or several"
+    )
+    parser.add_argument("--core-rate", type=float, help="pictures that a core of the hosts prepares in a second")
+    parser.add_argument("--brief", action="store_true", help="without the tables of 8 to 4096 chips")
+    parser.add_argument("--measured", type=float, help="milliseconds of a step, to compare")
+    given = parser.parse_args(arguments)
+    config = configs.load(given.config)
+    data, model = config.data, config.model
+    data = dataclasses.replace(data, batch_size=given.batch_size or data.batch_size)
+    model = dataclasses.replace(model, dtype=given.dtype or model.dtype)
+    config = dataclasses.replace(config, data=data, model=model)
+    mesh.check_divisible(data.batch_size, "--batch-size", given.chips)
+    mesh.start()
+    if jax.config.values["jax_num_cpu_devices"] != SIMULATED:
+        jax.config.update("jax_num_cpu_devices", SIMULATED)
+    report(config, given)
+
+
+def report(config: configs.Config, given: argparse.Namespace) -> None:
+    chip, chips, dtype = CHIPS[given.kind], given.chips, config.model.dtype
+    pictures = config.data.batch_size
+    views = 2 * pictures // chips
+    step = program(config)
+    simulated = [] if given.brief and chips == 1 else collectives(config, SIMULATED, views)
+
+    def found_for(all_views: int) -> list[Collective]:
+        return grown(simulated, all_views / (SIMULATED * views))
+
+    at = bound(step, found_for(2 * pictures), chips, views, chip, dtype)
+    recipe = f"{given.config.stem}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
+    print(f"{recipe}, {pictures} pictures a step")
+    print(f"{chips} x {chip.name}, {views} views a chip")
+    print(
+        f"forward {step.forward / 2e9:.3f} GMAC a view, a step {step.step.operations / step.forward:.3f} times that\n"
+    )
+    print_step(step, found_for(2 * pictures) if chips > 1 else [], at, chips, views, chip)
+    usage = mfu(step, views, chip, dtype, at.seconds)
+    rates = f"{2 * pictures / at.seconds:.0f} views/s, {pictures / at.seconds:.0f} pictures/s"
+    print(f"at most {rates}, MFU {100 * usage:.1f} %")
+    room = "" if at.memory < chip.memory else ": more than it has, so that XLA must do with less"
+    print(f"{at.memory / 2**30:.2f} of a chip's {chip.memory / 2**30:.2f} GiB{room}")
+    if given.measured:
+        share = 1e3 * at.seconds / given.measured
+        usage = mfu(step, views, chip, dtype, given.measured / 1e3)
+        print(f"measured {given.measured:.1f} ms: {share:.2f} of the bound, MFU {100 * usage:.1f} %")
+    if given.share:
+        print_run(config, given, at.seconds)
+    if not given.brief:
+        together = dict.fromkeys(GROWTH, views)
+        fixed = {n: 2 * pictures // n for n in GROWTH if pictures % n == 0}
+        all_found = {n * v: found_for(n * v) for sizes in (together, fixed) for n, v in sizes.items()}
+        print(f"\nthe batch grows with the chips, {views} views a chip")
+        print(growth(step, all_found, together, chip, dtype))
+        print(f"\nthe batch stays {pictures} pictures")
+        print(growth(step, all_found, fixed, chip, dtype))
+
+
+def print_run(config: configs.Config, given: argparse.Namespace, seconds: float) -> None:
+    steps = config.epochs * int(given.pictures // config.data.batch_size) if config.steps is None else config.steps
+    expected = seconds / given.share
+    hours = steps * expected / 3600
+    rate = config.data.batch_size / expected
+    print(f"{steps} steps: {steps * seconds / 3600:.2f} hours at least")
+    prices = " or ".join(f"{hours * price:.0f}" for price in given.price)
+    dollars = f", {prices} dollars" if prices else ""
+    if given.core_rate:
+        cores = math.ceil(rate / given.core_rate)
+        dollars += f"; {cores} cores must prepare {given.core_rate:g} pictures/s each"
+    times = f"{1e3 * expected:.0f} ms a step, {rate:.0f} pictures/s, {hours:.2f} hours"
+    print(f"at {given.share} of the bound {times}{dollars}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""What a training step computes, moves and keeps, read from its program: nothing is run, no data is needed.
+
+The program is that of accelerators: where a layer is written otherwise for CPUs (`lax.platform_dependent`), the other
+branch is counted, and the step is exported for TPUs before it is compiled for simulated devices.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Literal
+
+from sscd_jax import mesh
+from sscd_jax.config import Config, Data
+from sscd_jax.models import build_from, normalize
+from sscd_jax.optimizer import lars
+from sscd_jax.train import train_step
+from sscd_jax.train_state import TrainState
+
+VIEWS = 1009  # of the traced step: no other axis of an array is of this length
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of convolutions and matrix products: operations, and bytes of their operands and results."""
+
+    operations: float
+    bytes_of_views: float
+    bytes_of_weights: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """A step. Numbers are for one view where they grow with the views, and for one chip else."""
+
+    forward: float
+    """Operations of the network for a view, forward."""
+    step: Work
+    """Forward and backward, of the network; bytes of weights are for a chip."""
+    loss_products: int
+    """Products of the loss between all views and the chip's own, at Precision.HIGHEST."""
+    dims: int
+    parameters: float
+    """Bytes of the parameters; momentum and gradients have as many."""
+    kept: float
+    """Bytes of a view's activations that the backward pass needs: inputs and outputs of the convolutions."""
+    pixels: float
+    """Bytes of a view as it comes from the host."""
+
+
+@dataclass(frozen=True)
+class Collective:
+    """Collectives of a kind and a purpose: how many, and the bytes of the whole arrays.
+
+    Those of the loss grow with the views of the global batch, no others grow.
+    """
+
+    kind: str
+    purpose: str
+    count: int
+    bytes: float
+
+
+def equations(jaxpr: Any, names: dict[Any, object] | None = None) -> Iterator[tuple[Any, list[object], list[object]]]:
+    """All equations of a program for accelerators, those of calls in their place.
+
+    Beside each the names of its operands and results: one name for an array wherever it is used.
+    """
+    names = {} if names is None else names
+
+    def name(variable: Any) -> object:
+        return object() if isinstance(variable, Literal) else names.setdefault(variable, object())
+
+    for equation in jaxpr.eqns:
+        operands = [name(variable) for variable in equation.invars]
+        inner = _called(equation)
+        if inner is None:
+            results: list[object] = [object() for _ in equation.outvars]
+            yield equation, operands, results
+        else:
+            # The first operand of a choice of platforms is the index of the platform.
+            inside = dict(zip(inner.invars, operands[len(operands) - len(inner.invars) :], strict=True))
+            yield from equations(inner, inside)
+            results = [object() if isinstance(v, Literal) else inside[v] for v in inner.outvars]
+        names.update(zip(equation.outvars, results, strict=True))
+
+
+def needed(jaxpr: Any) -> list[tuple[Any, list[object], list[object]]]:
+    """The equations that a result depends on. XLA computes no others, and a traced gradient has many."""
+    names: dict[Any, object] = {}
+    found = list(equations(jaxpr, names))
+    wanted = {names[variable] for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    kept = []
+    for equation, operands, results in reversed(found):
+        if wanted.intersection(results):
+            wanted.update(operands)
+            kept.append((equation, operands, results))
+    return kept[::-1]
+
+
+def _called(equation: Any) -> Any:
+    """The program that an equation calls once, if any."""
+    params = equation.params
+    if equation.primitive.name == "cond":
+        platforms = params.get("branches_platforms")
+        if platforms is None:
+            return None
+        return params["branches"][platforms.index(None)].jaxpr
+    for key in ("jaxpr", "call_jaxpr"):
+        if key in params:
+            return getattr(params[key], "jaxpr", params[key])
+    return None
+
+
+def _operations(equation: Any) -> float | None:
+    """Operations of a convolution or a matrix product; zeros that stand between the pixels of a gradient are none."""
+    if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
+        return None
+    left, right = (variable.aval.shape for variable in equation.invars)
+    result = prod(equation.outvars[0].aval.shape)
+    if equation.primitive.name == "dot_general":
+        ((contracted, _), _) = equation.params["dimension_numbers"]
+        return 2 * result * prod(left[axis] for axis in contracted)
+    features = equation.params["dimension_numbers"].rhs_spec[0]
+    return 2 * result * prod(right) / right[features] / prod(equation.params["lhs_dilation"])
+
+
+def _bytes(aval: Any) -> float:
+    return prod(aval.shape) * aval.dtype.itemsize
+
+
+def _is_exact(equation: Any) -> bool:
+    return equation.params["precision"] == (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
+
+
+def count(jaxpr: Any) -> tuple[Work, list[Any]]:
+    """The work of a program of `VIEWS` views, for one of them, and the products at Precision.HIGHEST apart from it."""
+    operations = views = weights = 0.0
+    exact = []
+    for equation, _, _ in needed(jaxpr):
+        found = _operations(equation)
+        if found is None:
+            continue
+        if _is_exact(equation):
+            exact.append(equation)
+            continue
+        operations += found
+        for variable in (*equation.invars, *equation.outvars):
+            if VIEWS in variable.aval.shape:
+                views += _bytes(variable.aval)
+            else:
+                weights += _bytes(variable.aval)
+    return Work(operations / VIEWS, views / VIEWS, weights), exact
+
+
+def _kept(jaxpr: Any) -> float:
+    """Bytes of the distinct inputs and outputs of convolutions, but for the first one's input, which is the picture."""
+    seen: dict[object, float] = {}
+    first = True
+    for equation, operands, results in needed(jaxpr):
+        if equation.primitive.name == "conv_general_dilated":
+            if not first:
+                seen[operands[0]] = _bytes(equation.invars[0].aval)
+            seen[results[0]] = _bytes(equation.outvars[0].aval)
+            first = False
+    return sum(seen.values()) / VIEWS
+
+
+def abstract_step(config: Config, views: int) -> tuple[Any, TrainState, Any, Any]:
+    """The training step of a recipe, and the shapes of its state, images and ids; augmentations are the host's."""
+    model, optimizer = build_from(config.model), lars(0.1)
+
+    def initial() -> TrainState:
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+        params = variables["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((views, size, size, 3), jnp.uint8)
+    ids = jax.ShapeDtypeStruct((views, 2), jnp.int32)
+    step = partial(train_step, model=model, optimizer=optimizer, loss=config.loss)
+    return step, jax.eval_shape(initial), images, ids
+
+
+def traced_forward(config: Config) -> Any:
+    """The program of the network alone, in training, for `VIEWS` views."""
+    model = build_from(config.model)
+    _, state, images, _ = abstract_step(config, VIEWS)
+
+    def forward(variables: Any, images: Any) -> Any:
+        return model.apply(variables, normalize(images), train=True, mutable=["batch_stats"])[0]
+
+    return jax.make_jaxpr(forward)(state.variables, images).jaxpr
+
+
+def essential(config: Config) -> Config:
+    """What the step's program depends on; all else as it is by default."""
+    return Config(data=Data(image_size=config.data.image_size), model=config.model, loss=config.loss)
+
+
+def program(config: Config) -> Program:
+    """A recipe's step, from the programs that JAX traces of it."""
+    return _program(essential(config))
+
+
+@cache
+def _program(config: Config) -> Program:
+    step, state, images, ids = abstract_step(config, VIEWS)
+    whole, exact = count(jax.make_jaxpr(step)(state, images, ids).jaxpr)
+    forward = traced_forward(config)
+    return Program(
+        forward=count(forward)[0].operations,
+        step=whole,
+        loss_products=len(exact),
+        dims=config.model.dims,
+        parameters=sum(_bytes(leaf) for leaf in jax.tree.leaves(state.params)),
+        kept=_kept(forward),
+        pixels=_bytes(images) / VIEWS,
+    )
+
+
+_RESULT = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\(")
+_ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
+
+
+def collectives(config: Config, devices: int, views: int) -> list[Collective]:
+    """Those of a step of so many views a chip, from the program that XLA partitions for so many simulated devices."""
+    # CPUs have no sums in bfloat16: XLA makes them float32 there. TPUs sum gradients of convolutions as they are.
+    kernel_bits = 8 * jnp.dtype(config.model.dtype).itemsize
+    return collectives_of(_partitioned(essential(config), devices, views), devices * views, kernel_bits)
+
+
+def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list[Collective]:
+    """Those of a chip's program as XLA prints it, of so many views over all chips.
+
+    Args:
+        kernel_bits: of a number in the gradient of a convolution; by default what the program says.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
+    seen = set()
+    for line in text.splitlines():
+        result = _RESULT.search(line)
+        channel = re.findall(r"channel_id=\d+", line)
+        if not result or (*channel, result[2]) in seen:  # one that runs beside others is printed beside each
+            continue
+        seen.add((*channel, result[2]))
+        keys = set()
+        for _, bits, shape in _ARRAY.findall(re.sub(r"\{.*?\}", "", result[1])):
+            axes = [int(side) for side in shape.split(",") if side]
+            kind, purpose = result[2], "loss" if result[2] == "all-gather" else _purpose(line, axes, rows)
+            # Every chip needs the sum of its own rows only: XLA makes a reduce-scatter of it on accelerators.
+            if (kind, purpose) == ("all-reduce", "loss"):
+                kind = "reduce-scatter"
+            keys.add((kind, purpose))
+            sizes[kind, purpose] += prod(axes) * (kernel_bits or int(bits) if len(axes) == 4 else int(bits)) // 8
+        found.update(keys)
+    return [Collective(*key, found[key], sizes[key]) for key in found]
+
+
+def _purpose(line: str, axes: list[int], rows: int) -> str:
+    """Of an array; XLA puts several into one collective."""
+    (name,) = re.findall(r'op_name="(.*?)"', line) or [""]
+    if "backbone" not in name and "embeddings" not in name:
+        return "loss" if rows in axes else "metrics"
+    is_statistic = len(axes) == 1 and re.search(r"/\(?(bn\d|downsample_bn)", name)
+    return "batch normalisation" if is_statistic else "gradients"
+
+
+@cache
+def _partitioned(config: Config, devices: int, views: int) -> str:
+    """The program of one of so many simulated devices, as XLA prints it."""
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # nothing of it is run
+    return compiled(config, jax.devices("cpu")[:devices], views, options).as_text() or ""
+
+
+def compiled(
+    config: Config, devices: Sequence[jax.Device], views: int, options: dict[str, str | bool] | None = None
+) -> Any:
+    """A step with so many views on each device, compiled for these devices as it would be for TPUs."""
+    step, state, images, ids = abstract_step(config, len(devices) * views)
+    on = mesh.create_mesh(devices)
+    whole, rows = mesh.replicated(on), mesh.by_rows(on)
+    leaves, tree = jax.tree.flatten(state)  # as an export takes no classes of ours
+
+    def flat(leaves: Any, images: Any, ids: Any) -> Any:
+        state, metrics = step(jax.tree.unflatten(tree, leaves), images, ids)
+        return jax.tree.leaves(state), metrics
+
+    def placed(shape: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    arguments = [placed(leaf, whole) for leaf in leaves], placed(images, rows), placed(ids, rows)
+    anywhere = [jax.export.DisabledSafetyCheck.platform()]
+    exported = jax.export.export(jax.jit(flat, out_shardings=whole), platforms=["tpu"], disabled_checks=anywhere)
+    called = jax.jit(exported(*arguments).call, out_shardings=whole, donate_argnums=0)
+    return called.lower(*arguments).compile(compiler_options=options)
+
+
+def rows_of_the_loss(config: Config, devices: int, views: int) -> set[tuple[int, ...]]:
+    """Shapes of the arrays of a chip's program that have an axis as long as all the views."""
+    text = _partitioned(essential(config), devices, views)
+    shapes = {tuple(int(side) for side in shape.split(",")) for _, _, shape in _ARRAY.findall(text) if shape}
+    return {shape for shape in shapes if devices * views in shape}

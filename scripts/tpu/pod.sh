@@ -1,0 +1,287 @@
+#!/usr/bin/env bash
+# A TPU pod slice for a training run; `pod.sh --help` says how.
+set -euo pipefail
+
+usage() {
+    cat <<'HELP'
+usage: scripts/tpu/pod.sh COMMAND --name NAME --zone ZONE [options] [-- train CONFIG.py --workdir gs://BUCKET/RUN ...]
+
+A TPU pod slice as a queued resource of Google Cloud, and a training run on all of its workers.
+
+  create   ask for the slice and wait until it is there
+  install  copy this repository's latest commit to all workers and install it
+  start    start the command after `--` (of sscd-jax) on all workers
+  stop     end it on all workers
+  follow   show the log of worker 0 as it grows
+  status   print the state of the slice, and of the run
+  delete   delete the slice
+  run      all of it: create, install, start, wait for the end, delete; after a preemption delete, create, install
+           and start again, where the run goes on from its latest checkpoint. A slice that is there is taken, and a
+           run on it is waited for. Ctrl-C ends the waiting and leaves the slice: `delete` it.
+
+  --name NAME           of the queued resource and of its node
+  --zone ZONE           as us-west4-a
+  --project PROJECT     (default: gcloud's)
+  --type TYPE           of accelerator (default v5litepod-32)
+  --runtime VERSION     of software on the workers (default: the one for the type)
+  --on-demand           not a spot slice: dearer, and not preempted
+  --data-disk SOURCE    a disk with the pictures, attached read-only to all workers:
+                        projects/PROJECT/zones/ZONE/disks/DISK
+  --setup COMMAND       what `install` runs on every worker at its end, as to mount the disk
+  --interval SECONDS    between two looks at the state (default 60)
+  --retries N           failures in a row, of the run or of the request, after which `run` gives up (default 3)
+  --keep                `run` does not delete the slice at the end
+  --dry-run             print the commands, run none; for `run` with a preemption on the way
+HELP
+}
+
+die() {
+    echo "pod.sh: $*" >&2
+    exit 1
+}
+
+command=${1:-}
+case $command in
+    create | install | start | stop | follow | status | delete | run) shift ;;
+    -h | --help) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
+esac
+
+name='' zone='' project='' type=v5litepod-32 runtime='' data_disk='' setup=''
+interval=60 retries=3 spot=yes keep='' dry=''
+training=()
+while (($#)); do
+    case $1 in
+        --on-demand) spot='' ;;
+        --keep) keep=yes ;;
+        --dry-run) dry=yes ;;
+        -h | --help) usage && exit ;;
+        --name | --zone | --project | --type | --runtime | --data-disk | --setup | --interval | --retries)
+            (($# > 1)) || die "$1 needs a value"
+            variable=${1#--}
+            printf -v "${variable//-/_}" '%s' "$2"
+            shift
+            ;;
+        --)
+            shift
+            training=("$@")
+            break
+            ;;
+        *) die "unknown option $1; pod.sh --help lists them" ;;
+    esac
+    shift
+done
+[[ $name && $zone ]] || die "--name and --zone must be given"
+if [[ $command == start || $command == run ]] && ((${#training[@]} == 0)); then
+    die "what is to be run comes after --, as: -- train configs/disc_blur.py --workdir gs://BUCKET/RUN"
+fi
+if [[ ! $runtime ]]; then # https://docs.cloud.google.com/tpu/docs/runtimes
+    case $type in
+        v4-*) runtime=tpu-ubuntu2204-base ;;
+        v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+        v5p-*) runtime=v2-alpha-tpuv5 ;;
+        v6e-*) runtime=v2-alpha-tpuv6e ;;
+        *) die "no runtime known for $type: give --runtime" ;;
+    esac
+fi
+where=(--zone "$zone")
+if [[ $project ]]; then
+    where+=(--project "$project")
+fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+# ---- Every command that acts goes through `run` or `ask`.
+
+show() {
+    printf '%q' "$1"
+    printf ' %q' "${@:2}"
+    printf '\n'
+}
+
+run() {
+    if [[ $dry ]]; then show "$@"; else "$@"; fi
+}
+
+say() {
+    echo "# $*"
+}
+
+pause() {
+    if [[ ! $dry ]]; then sleep "$interval"; fi
+}
+
+on_workers() { # WORKER COMMAND
+    run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker="$1" --command="$2"
+}
+
+# ---- The slice.
+
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+pretended=(NONE ACTIVE SUSPENDED ACTIVE ACTIVE) # what a dry run sees, one after the other
+state=''
+look() { # sets state
+    local ask=(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)')
+    if [[ $dry ]]; then
+        show "${ask[@]}"
+        if [[ $command == run ]]; then
+            state=${pretended[0]}
+            pretended=("${pretended[@]:1}")
+        else
+            state=ACTIVE
+        fi
+        say "supposed to be $state"
+    elif ! state=$("${ask[@]}" 2>"$errors"); then
+        if grep -q NOT_FOUND "$errors"; then
+            state=NONE
+        else
+            cat "$errors" >&2
+            state=UNKNOWN # a fault on the way to Google's service says nothing of the slice
+        fi
+    fi
+}
+
+create() {
+    local options=(--node-id="$name" --accelerator-type="$type" --runtime-version="$runtime")
+    if [[ $spot ]]; then options+=(--spot); fi
+    if [[ $data_disk ]]; then options+=(--data-disk="source=$data_disk,mode=read-only"); fi
+    run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${options[@]}"
+}
+
+wait_for_slice() { # fails where there will be none
+    while true; do
+        look
+        case $state in
+            ACTIVE) return ;;
+            FAILED | SUSPENDED | SUSPENDING | NONE) return 1 ;;
+        esac
+        say "the slice is $state"
+        pause
+    done
+}
+
+delete() {
+    run gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
+}
+
+# ---- The run. Python comes by uv, as workers may have an older one than 3.11.
+
+# shellcheck disable=SC2016 # expanded on the workers
+INSTALL='set -e
+rm -rf ~/sscd_jax && mkdir ~/sscd_jax && tar -xf ~/sscd_jax.tar -C ~/sscd_jax && cd ~/sscd_jax
+python3 -m pip install --quiet --user uv
+~/.local/bin/uv venv --quiet --clear --python 3.11 ~/venv
+~/.local/bin/uv pip install --quiet --python ~/venv/bin/python -r requirements.txt -e ".[tpu,augly]"'
+# shellcheck disable=SC2016
+START='if [ ! -f ~/sscd_jax.status ] && kill -0 "$(cat ~/sscd_jax.pid 2>/dev/null)" 2>/dev/null; then
+echo "is running already"; else
+rm -f ~/sscd_jax.status; cd ~/sscd_jax
+setsid nohup bash -c COMMAND >>~/sscd_jax.log 2>&1 </dev/null & echo $! >~/sscd_jax.pid; fi'
+# shellcheck disable=SC2016
+STOP='if [ -f ~/sscd_jax.pid ]; then group=$(cat ~/sscd_jax.pid); kill -- "-$group" 2>/dev/null
+for second in $(seq 60); do kill -0 -- "-$group" 2>/dev/null || break; sleep 1; done
+kill -KILL -- "-$group" 2>/dev/null; rm -f ~/sscd_jax.pid; fi; true'
+# shellcheck disable=SC2016
+ASK='if [ -f ~/sscd_jax.status ]; then cat ~/sscd_jax.status
+elif kill -0 "$(cat ~/sscd_jax.pid 2>/dev/null)" 2>/dev/null; then echo running; else echo missing; fi'
+
+install() {
+    local archive=/tmp/sscd_jax.tar done=0
+    if [[ ! $dry ]]; then archive=$(mktemp); fi
+    run git -C "$root" archive --output="$archive" HEAD &&
+        run gcloud compute tpus tpu-vm scp "$archive" "$name:sscd_jax.tar" "${where[@]}" --worker=all &&
+        on_workers all "$INSTALL${setup:+$'\n'$setup}" || done=$?
+    if [[ ! $dry ]]; then rm -f "$archive"; fi
+    return "$done"
+}
+
+start() {
+    local line
+    printf -v line ' %q' "${training[@]}"
+    printf -v line '%q' "\$HOME/venv/bin/sscd-jax$line; echo \$? >\$HOME/sscd_jax.status"
+    on_workers all "${START/COMMAND/"$line"}"
+}
+
+answer=''
+ask_run() { # sets answer: running, missing, unreachable, or the status with which the run ended
+    if [[ $dry ]]; then
+        on_workers 0 "$ASK"
+        answer=0
+        say "supposed to have ended"
+    elif answer=$(on_workers 0 "$ASK"); then
+        answer=${answer##*$'\n'}
+    else
+        answer=unreachable # as while it is preempted
+    fi
+}
+
+failures=0
+failed() { # WHAT
+    failures=$((failures + 1))
+    say "$1"
+    ((failures <= retries)) || die "$failures failures in a row; see pod.sh follow, and delete the slice"
+}
+
+begin() {
+    { on_workers all "$STOP" && install && start; } || say "not started; the next look tells why"
+}
+
+keep_running() {
+    while true; do
+        look
+        case $state in
+            NONE | SUSPENDED | FAILED)
+                if [[ $state == FAILED ]]; then failed "the request failed"; fi
+                if [[ $state != NONE ]]; then
+                    say "the slice is $state: it is asked for again"
+                    delete || say "not deleted; tried again after the next look"
+                fi
+                if ! create; then
+                    failed "could not ask for the slice"
+                elif wait_for_slice; then
+                    begin
+                fi
+                ;;
+            ACTIVE)
+                ask_run
+                case $answer in
+                    0)
+                        say "the run has ended"
+                        return
+                        ;;
+                    running) failures=0 ;;
+                    unreachable) ;;
+                    *)
+                        failed "the run is not there, or ended with an error ($answer): it is started"
+                        begin
+                        ;;
+                esac
+                ;;
+        esac
+        pause
+    done
+}
+
+case $command in
+    create)
+        create
+        wait_for_slice || die "the slice is $state"
+        ;;
+    install) install ;;
+    start) start ;;
+    stop) on_workers all "$STOP" ;;
+    follow) on_workers 0 'tail -n 100 -F ~/sscd_jax.log' ;;
+    status)
+        look
+        echo "slice: $state"
+        if [[ $state == ACTIVE ]]; then
+            ask_run
+            echo "run: $answer"
+        fi
+        ;;
+    delete) delete ;;
+    run)
+        keep_running
+        if [[ ! $keep ]]; then delete; fi
+        ;;
+esac

@@ -24,7 +24,8 @@ def recipe(folder: Path, pictures: Path, steps: int) -> Path:
         "def get_config():\n"
         f"    return Config(steps={steps}, data=Data(source={str(pictures)!r}, batch_size=16, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
-        "        optimizer=Optimizer(warmup_steps=2, absolute_learning_rate=0.05), checkpoint=Checkpoint(every_steps=5000))\n"
+        "        optimizer=Optimizer(warmup_steps=2, absolute_learning_rate=0.05),\n"
+        "        checkpoint=Checkpoint(every_steps=5000))\n"
     )
     return path
 
@@ -37,21 +38,23 @@ def start(config: Path, workdir: Path, processes: int, devices: int) -> list[sub
     job = ["--workdir", str(workdir), "--coordinator", f"localhost:{port}", "--processes", str(processes)]
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     env |= {"JAX_NUM_CPU_DEVICES": str(devices)}
-    return [
-        subprocess.Popen(
-            [*command, *job, "--process", str(number)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-        )
-        for number in range(processes)
-    ]
+    started = []
+    for number in range(processes):
+        with log_of(config, number).open("w") as log:  # a pipe that nobody reads would fill
+            options = {"env": env, "stdout": log, "stderr": subprocess.STDOUT}
+            started.append(subprocess.Popen([*command, *job, "--process", str(number)], **options))
+    return started
 
 
-def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def log_of(config: Path, number: int) -> Path:
+    return config.with_name(f"process-{number}.log")
+
+
+def ended(config: Path, processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """Status and output of each."""
     try:
-        return [(process.wait(timeout=240), process.communicate()[0]) for process in processes]
+        statuses = [process.wait(timeout=600) for process in processes]
+        return [(status, log_of(config, number).read_text()) for number, status in enumerate(statuses)]
     finally:
         for process in processes:
             process.kill()
@@ -63,7 +66,7 @@ def test_any_hosts_give_the_same_losses_and_descriptors(pictures, tmp_path):
     losses, variables = [], []
     for processes, devices in ((1, 4), (2, 2), (4, 1)):
         workdir = tmp_path / f"{processes}x{devices}"
-        results = ended(start(config, workdir, processes, devices))
+        results = ended(config, start(config, workdir, processes, devices))
         assert [status for status, _ in results] == [0] * processes, results
         assert sum('"loss"' in output for _, output in results) == 1, "only the first prints"
         lines = read_metrics(workdir)
@@ -91,14 +94,15 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
         processes = start(config, tmp_path / "run", 2, 1)
         before = metrics.stat().st_size if metrics.exists() else 0
         while not metrics.exists() or metrics.stat().st_size <= before + 900:
-            assert all(process.poll() is None for process in processes), [p.communicate()[0] for p in processes]
+            if any(process.poll() is not None for process in processes):
+                pytest.fail(str(ended(config, processes)))
             time.sleep(0.05)
         return processes
 
     metrics = tmp_path / "run" / "metrics.jsonl"
     processes = running()
     processes[1].send_signal(signal.SIGTERM)
-    results = ended(processes)
+    results = ended(config, processes)
     assert [status for status, _ in results] == [75, 75], results
     steps = {re.findall(r"saved after step (\d+) of", output)[0] for _, output in results}
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [*steps]
@@ -106,7 +110,7 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
     # The same command goes on; then one is killed, and the other does not wait for it for ever.
     processes = running()
     processes[1].kill()
-    (status, output), _ = ended(processes)
+    (status, output), _ = ended(config, processes)
     assert status not in (0, 75), output
 
 

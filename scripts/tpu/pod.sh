@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: scripts/tpu/pod.sh COMMAND --name NAME --zone ZONE [options] [-- train CONFIG.py --workdir gs://BUCKET/RUN ...]
+usage: scripts/tpu/pod.sh COMMAND --name NAME --zone ZONE [options] [-- train CONFIG.py --workdir SHARED/RUN ...]
 
 A TPU pod slice as a queued resource of Google Cloud, and a training run on all of its workers.
 
@@ -73,7 +73,7 @@ while (($#)); do
 done
 [[ $name && $zone ]] || die "--name and --zone must be given"
 if [[ $command == start || $command == run ]] && ((${#training[@]} == 0)); then
-    die "what is to be run comes after --, as: -- train configs/disc_blur.py --workdir gs://BUCKET/RUN"
+    die "what is to be run comes after --, as: -- train configs/disc_blur.py --workdir SHARED/RUN"
 fi
 if [[ ! $runtime ]]; then # https://docs.cloud.google.com/tpu/docs/runtimes
     case $type in

@@ -93,8 +93,11 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
     def running() -> list[subprocess.Popen]:
         processes = start(config, tmp_path / "run", 2, 1)
         before = metrics.stat().st_size if metrics.exists() else 0
+        deadline = time.monotonic() + 600
         while not metrics.exists() or metrics.stat().st_size <= before + 900:
-            if any(process.poll() is not None for process in processes):
+            if any(process.poll() is not None for process in processes) or time.monotonic() > deadline:
+                for process in processes:
+                    process.kill()
                 pytest.fail(str(ended(config, processes)))
             time.sleep(0.05)
         return processes

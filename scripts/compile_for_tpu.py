@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = configs.load(given.config)
     pictures, dtype = given.batch_size or config.data.batch_size, given.dtype or config.model.dtype
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    # libtpu would ask Google's metadata service where it is, and JAX would look for chips.
+    # libtpu would ask Google's metadata service where it is and lock chips, and JAX would look for them.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from jax.experimental import topologies
 

@@ -118,6 +118,7 @@ def test_every_section_is_tested():
         "How sure",
         "A benchmark of your own pictures",
         "Calibrate",
+        "At DISC2021's size",
         "As TFDS data sets",
     ]
 

@@ -74,6 +74,10 @@ def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, 
         jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
     except ValueError:  # no pod, no SLURM, no Open MPI
         return
+    except RuntimeError as error:
+        if "before any JAX" not in str(error):
+            raise ValueError(f"this process cannot join the others of its job: {error}") from error
+        # A program that has computed before it trains: it is alone, or has joined the others itself.
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -16,6 +16,8 @@ from sscd_jax.evaluation.results import Evaluation, read_rows
 from sscd_jax.evaluation.thresholds import at_thresholds
 from sscd_jax.presets import PresetName, choose
 
+LEAST_BACKGROUND = 3  # training pictures, for 1.0[0,2]
+
 
 def evaluate_disc(
     queries: Path | None = None,
@@ -146,9 +148,6 @@ def evaluate_disc(
         sources_of(queries=asked, references=searched),
     )
     leave(out, evaluation, precision=precision[0] if precision else 0.9)
-
-
-LEAST_BACKGROUND = 3  # for 1.0[0,2]
 
 
 def _readable(

@@ -9,6 +9,8 @@ from typing import Any
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.results import Evaluation, check_free, label, write
 
+AT = ("precision", "threshold", "similarity", "recall")
+
 
 def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -> Path:
     """The path of a file that can be written, or will be once the folder `may_make` is there."""
@@ -77,9 +79,6 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
         draw = partial(write_charts, evaluation=evaluation, precision=precision)
     folder = write(out, evaluation, draw)
     print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
-
-
-AT = ("precision", "threshold", "similarity", "recall")
 
 
 def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:

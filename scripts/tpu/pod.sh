@@ -186,7 +186,7 @@ ASK='if [ -f ~/sscd_jax.status ]; then cat ~/sscd_jax.status
 elif kill -0 "$(cat ~/sscd_jax.pid 2>/dev/null)" 2>/dev/null; then echo running; else echo missing; fi'
 
 install() {
-    local archive=/tmp/sscd_jax.tar done=0
+    local archive=sscd_jax.tar done=0
     if [[ ! $dry ]]; then archive=$(mktemp); fi
     run git -C "$root" archive --output="$archive" HEAD &&
         run gcloud compute tpus tpu-vm scp "$archive" "$name:sscd_jax.tar" "${where[@]}" --worker=all &&

@@ -5,7 +5,7 @@ tfds build copydays --imports sscd_jax.data.tfds_copydays --manual_dir COPYDAYS 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -33,7 +33,7 @@ class Copydays(tfds.core.GeneratorBasedBuilder):
     """A split a block; fewer splits where blocks are missing, but originals and strong copies must be there."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012  # a dict, as TFDS asks
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     manual_dir is a folder with the folders original, strong, jpegqual/3 to jpegqual/75 and crops/10 to crops/80, in it
     or one level down, each with pictures as 200000.jpg; or a folder where INRIA's copydays_original.tar.gz,

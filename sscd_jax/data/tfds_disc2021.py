@@ -6,7 +6,7 @@ tfds build disc2021 --imports sscd_jax.data.tfds_disc2021 --manual_dir DISC --fi
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -36,7 +36,7 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
     """A split for each part that is on disk; references and training pictures are in it once for all queries."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012  # a dict, as TFDS asks
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Download DISC21 from https://ai.meta.com/datasets/disc21-downloads and unpack it. manual_dir is a folder with what
     you want of: references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and

@@ -2,7 +2,8 @@
 
 XLA:CPU has fast kernels for most convolutions, but runs 3x3 on a 2x2 map, and the gradient of a strided convolution
 with respect to its input, at a twentieth of the machine's speed: there a convolution is written as one matrix product
-for each tap. `scripts/benchmarks/layers.py` measures it.
+for each tap. For the gradient with respect to a 1x1 kernel it would transpose all maps; as a product it does not.
+`scripts/benchmarks/layers.py` measures it.
 """
 
 from functools import partial
@@ -35,8 +36,18 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
     def d_input(convolution, x: Array, kernel: Array, d_out: Array) -> Array:
         return jax.vjp(lambda x: convolution(x, kernel), x)[1](d_out)[0]
 
+    def d_kernel_native(x: Array, d_out: Array) -> Array:
+        return jax.vjp(lambda kernel: native(x, kernel), kernel)[1](d_out)[0]
+
+    def d_kernel_product(x: Array, d_out: Array) -> Array:
+        x = x[:, ::stride, ::stride]
+        return (x.reshape(-1, x.shape[-1]).T @ d_out.reshape(-1, d_out.shape[-1])).reshape(kernel.shape)
+
     native = partial(_native, stride=stride, groups=groups)
-    d_kernel = jax.vjp(lambda kernel: native(x, kernel), kernel)[1](d_out)[0]
+    if groups == 1 and kernel.shape[0] == 1:
+        d_kernel = lax.platform_dependent(x, d_out, cpu=d_kernel_product, default=d_kernel_native)
+    else:
+        d_kernel = d_kernel_native(x, d_out)
     if groups == 1 and (stride > 1 or (kernel.shape[0] > 1 and _is_small(x))):
         d_x = lax.platform_dependent(
             x,

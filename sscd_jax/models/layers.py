@@ -3,6 +3,8 @@
 What XLA:CPU would compile to slow loops is said in another way there; `scripts/benchmarks/layers.py` measures it.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -66,7 +68,7 @@ class BatchNorm(nn.Module):
         if not train:
             multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
             return (x * multiplier + (bias - running_mean.value * multiplier)).astype(self.dtype)
-        mean, mean_square = _channel_means(x.astype(jnp.float32)), _channel_means(jnp.square(x.astype(jnp.float32)))
+        mean, mean_square = _channel_means(x), _channel_means(x, x)
         var = jnp.maximum(mean_square - jnp.square(mean), 0.0)
         if not self.is_initializing():
             n = x.size // x.shape[-1]
@@ -92,25 +94,33 @@ def _standardize_backward(saved: Any, d_out: Array) -> tuple[Array, Array, Array
     x, scale, mean, inverse_std = saved
     n = x.size // x.shape[-1]
     mean_d = _channel_means(d_out)
-    mean_d_x = (_channel_means(d_out * x) - mean * mean_d) * inverse_std  # of d_out times the standardised x
+    mean_d_x = (_channel_means(d_out, x) - mean * mean_d) * inverse_std  # of d_out times the standardised x
     multiplier = scale * inverse_std
     slope = multiplier * inverse_std * mean_d_x
     d_x = multiplier * d_out - slope * x + (slope * mean - multiplier * mean_d)
+    d_x = compute_once(d_x, runtime_one(scale))  # both gradients of the convolution before take it
     return d_x.astype(x.dtype), n * mean_d_x, n * mean_d, None, None
 
 
 _standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
-def _channel_means(x: Array) -> Array:
-    """Means over all axes but the last: float32 [..., W, C] -> [C]."""
+def _channel_means(*factors: Array) -> Array:
+    """Means of the product over all axes but the last: [B, H, W, C] each -> float32 [C]."""
 
-    def by_rows(x: Array) -> Array:
-        # XLA:CPU sums long rows several times faster than short ones.
-        rows = x.reshape(-1, x.shape[-2] * x.shape[-1]).sum(0)
-        return rows.reshape(x.shape[-2:]).sum(0) * (x.shape[-1] / x.size)
+    def product(factors: Sequence[Array]) -> Array:
+        return math.prod(x.astype(jnp.float32) for x in factors)
 
-    return lax.platform_dependent(x, cpu=by_rows, default=lambda x: x.mean(tuple(range(x.ndim - 1))))
+    def by_rows(*factors: Array) -> Array:
+        # XLA:CPU writes a product to memory before it sums it. It makes a sum of a few slices in one pass instead, and
+        # what is left is a matrix product, which takes no such detour.
+        batch, height, width, channels = factors[0].shape
+        slices = next(n for n in range(8, 0, -1) if height % n == 0)
+        split = [x.reshape(batch, slices, height // slices, width * channels) for x in factors]
+        rows = sum(product([x[:, i] for x in split]) for i in range(slices)).reshape(-1, width * channels)
+        return (jnp.ones(len(rows)) @ rows).reshape(width, channels).sum(0) / (batch * height * width)
+
+    return lax.platform_dependent(*factors, cpu=by_rows, default=lambda *factors: product(factors).mean((0, 1, 2)))
 
 
 def max_pool_3x3_stride_2(x: Array) -> Array:
@@ -147,17 +157,21 @@ def zero_padding(x: Array, sizes: Array | None) -> Array:
 
 
 def runtime_one(x: Array) -> Array:
-    """1, which XLA cannot know to be 1, for `compute_once`."""
+    """1, float32, which XLA cannot know to be 1, for `compute_once`; x is any array that is not split over devices."""
     bits = lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.int32)
-    return ((bits | 1) != 0).astype(x.dtype)
+    return ((bits | 1) != 0).astype(jnp.float32)
 
 
+@jax.custom_vjp
 def compute_once(x: Array, one: Array) -> Array:
     """x itself. XLA:CPU would compute a sum again wherever it is used, and all sums that are part of it.
 
-    It does not do so with a division; scripts/benchmarks/layers.py measures it.
+    With the gradients of a ResNet-50 that takes half of a training step. It does not do so with a division; scripts/benchmarks/layers.py measures it.
     """
-    return lax.platform_dependent(x, one, cpu=lambda x, one: x / one, default=lambda x, _: x)
+    return lax.platform_dependent(x, one, cpu=lambda x, one: x / one.astype(x.dtype), default=lambda x, _: x)
+
+
+compute_once.defvjp(lambda x, one: (compute_once(x, one), None), lambda _, d_out: (d_out, None))
 
 
 def halve(sizes: Array | None) -> Array | None:

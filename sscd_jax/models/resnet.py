@@ -98,8 +98,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, sizes: Array | None = None) -> Array:
-        one = runtime_one(x)
         x = Conv(self.width, 7, 2, dtype=self.dtype, inference=self.folded, name="conv1")(zero_padding(x, sizes))
+        one = runtime_one(self.variables["params"]["conv1"]["kernel"])
         x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
         sizes = halve(sizes)
         x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU zero is as good a padding as -inf
@@ -118,8 +118,7 @@ class ResNet(nn.Module):
                     name=f"layer{stage + 1}_{i}",
                 )(x, train, sizes)
                 sizes = halve(sizes) if stride == 2 else sizes
-                if self.folded:
-                    x = compute_once(x, one.astype(x.dtype))
+                x = compute_once(x, one)
         return x
 
 

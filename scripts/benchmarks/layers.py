@@ -3,8 +3,8 @@
 python scripts/benchmarks/layers.py
 
 Forward and both gradients of each, best of several runs, the two in turn; then a ResNet-50 with and without the XLA
-flag that `sscd_jax.mesh.start` sets, each in a process of its own, and its forward pass with and without what keeps XLA
-from computing sums again.
+flag that `sscd_jax.mesh.start` sets, each in a process of its own; its forward pass and its gradients with and without
+what keeps XLA from computing sums again.
 """
 
 import subprocess
@@ -107,18 +107,40 @@ def layers() -> None:
         report(f"batch normalisation, {list(x.shape)}", *milliseconds(*pair, arguments=(x,)))
 
 
-def network() -> float:
-    """Milliseconds of a ResNet-50's forward pass and gradients at 224 px, batch 8."""
+def gradients() -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Those of a ResNet-50 at 224 px, batch 8, and their arguments."""
     model = build_model("resnet50")
     images = jax.random.normal(jax.random.key(0), (8, 224, 224, 3))
-    variables = model.init(jax.random.key(0), images[:1])
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
 
-    def loss(params: Any) -> Array:
+    def loss(params: Any, images: Array) -> Array:
         state = {"params": params, "batch_stats": variables["batch_stats"]}
-        embeddings, _ = model.apply(state, images, train=True, mutable=["batch_stats"])
-        return embeddings[:, 0].sum()
+        return model.apply(state, images, train=True, mutable=["batch_stats"])[0][:, 0].sum()
 
-    return milliseconds(jax.grad(loss), arguments=(variables["params"],))[0]
+    return jax.grad(loss), (variables["params"], images)
+
+
+def network() -> float:
+    """Milliseconds of a ResNet-50's forward pass and gradients."""
+    function, arguments = gradients()
+    return milliseconds(function, arguments=arguments)[0]
+
+
+def training() -> None:
+    """The same as it is and with `compute_once` doing nothing."""
+    function, arguments = gradients()
+
+    def again(*arguments: Any) -> Any:
+        with (
+            mock.patch("sscd_jax.models.resnet.compute_once", lambda x, one: x),
+            mock.patch("sscd_jax.models.layers.compute_once", lambda x, one: x),
+        ):
+            return function(*arguments)
+
+    report(
+        "ResNet-50's gradients: sums computed once",
+        *milliseconds(again, function, arguments=arguments),
+    )
 
 
 def inference() -> None:
@@ -147,6 +169,7 @@ if __name__ == "__main__":
         mesh.start()
         layers()
         inference()
+        training()
         here = [sys.executable, __file__]
         times = [
             float(subprocess.run([*here, which], check=True, capture_output=True, text=True).stdout.split()[-1])

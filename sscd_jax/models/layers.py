@@ -3,8 +3,8 @@
 What XLA:CPU would compile to slow loops is said in another way there; `scripts/benchmarks/layers.py` measures it.
 """
 
-import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import flax.linen as nn
@@ -109,7 +109,7 @@ def _channel_means(*factors: Array) -> Array:
     """Means of the product over all axes but the last: [B, H, W, C] each -> float32 [C]."""
 
     def product(factors: Sequence[Array]) -> Array:
-        return math.prod(x.astype(jnp.float32) for x in factors)
+        return reduce(jnp.multiply, [x.astype(jnp.float32) for x in factors])
 
     def by_rows(*factors: Array) -> Array:
         # XLA:CPU writes a product to memory before it sums it. It makes a sum of a few slices in one pass instead, and
@@ -117,7 +117,8 @@ def _channel_means(*factors: Array) -> Array:
         batch, height, width, channels = factors[0].shape
         slices = next(n for n in range(8, 0, -1) if height % n == 0)
         split = [x.reshape(batch, slices, height // slices, width * channels) for x in factors]
-        rows = sum(product([x[:, i] for x in split]) for i in range(slices)).reshape(-1, width * channels)
+        rows = reduce(jnp.add, [product([x[:, i] for x in split]) for i in range(slices)])
+        rows = rows.reshape(-1, width * channels)
         return (jnp.ones(len(rows)) @ rows).reshape(width, channels).sum(0) / (batch * height * width)
 
     return lax.platform_dependent(*factors, cpu=by_rows, default=lambda *factors: product(factors).mean((0, 1, 2)))
@@ -166,7 +167,7 @@ def runtime_one(x: Array) -> Array:
 def compute_once(x: Array, one: Array) -> Array:
     """x itself. XLA:CPU would compute a sum again wherever it is used, and all sums that are part of it.
 
-    With the gradients of a ResNet-50 that takes half of a training step. It does not do so with a division; scripts/benchmarks/layers.py measures it.
+    It does not do so with a division; scripts/benchmarks/layers.py measures it, at inference and in training.
     """
     return lax.platform_dependent(x, one, cpu=lambda x, one: x / one.astype(x.dtype), default=lambda x, _: x)
 

@@ -1,0 +1,194 @@
+"""A training step on this machine's CPU beside the same in PyTorch: views a second, and the ratio.
+
+    pip install -r requirements.txt -e '.[torch]'
+    python scripts/benchmarks/train_step.py [--rounds 7]
+
+ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures: torchvision's network with GeM and a projection,
+the paper's loss, the same parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD with
+momentum, which computes less. PyTorch runs twice, with its own order of axes and with channels last. Each in a process of
+its own that is warm, one step each in turn, on all cores; the median counts. The ratios are ours to both.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+THREADS = os.cpu_count() or 1
+# Backbone: side of a view in pixels, pictures of a batch.
+SETTINGS = {"resnet18": (64, 128), "resnet50": (224, 16)}
+WAYS = ("PyTorch", "PyTorch, channels last", "ours")
+DIMS, TEMPERATURE, ENTROPY_WEIGHT, RATE = 512, 0.05, 30.0, 1e-3
+
+Step = Callable[[], float]
+
+
+def prepare(folder: Path, backbone: str) -> None:
+    """Writes the parameters and a batch of views; in a process of its own."""
+    import jax
+
+    from sscd_jax.models import build_model
+    from sscd_jax.photographs import photograph_paths
+    from sscd_jax.weights.files import write_safetensors
+    from sscd_jax.weights.official import to_state_dict
+    from sscd_jax.weights.torch_files import write_state_dict
+
+    model = build_model(backbone, DIMS)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    write_safetensors(folder / "weights.safetensors", model, variables, {})
+    write_state_dict(folder / "weights.pt", to_state_dict(model, variables))
+    size, pictures = SETTINGS[backbone]
+    rng = np.random.default_rng(0)
+    photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
+    views = np.empty((2, pictures, size, size, 3), np.uint8)
+    for picture in range(pictures):
+        photograph = photographs[picture % len(photographs)]
+        for view in views:
+            side = float(rng.uniform(0.2, 0.6)) * min(photograph.size)
+            left, top = (float(rng.uniform(0, whole - side)) for whole in photograph.size)
+            view[picture] = photograph.resize((size, size), box=(left, top, left + side, top + side))
+    np.savez(folder / "batch.npz", images=views.reshape(-1, size, size, 3), ids=np.tile(np.arange(pictures), 2))
+
+
+def pytorch(folder: Path, backbone: str, *, channels_last: bool) -> Step:
+    import torch
+
+    from sscd_jax.presets import IMAGENET_MEAN, IMAGENET_STD
+    from sscd_jax.weights.torch_model import build_torch
+
+    torch.set_num_threads(THREADS)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    model = build_torch({"backbone": backbone, "dims": DIMS, "pool_param": 3.0}).train()
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    model.to(memory_format=form)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=1e-6)
+    batch = np.load(folder / "batch.npz")
+    views = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2)
+    match = torch.from_numpy(batch["ids"][:, None] == batch["ids"][None])
+    positive = match & ~torch.eye(len(match), dtype=torch.bool)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def step() -> float:
+        z = model((views.float().div(255).sub(mean) / std).contiguous(memory_format=form))
+        similarity = z @ z.T
+        logits = similarity / TEMPERATURE
+        negatives = logits.masked_fill(match, -1e9).logsumexp(1, keepdim=True)
+        info_nce = (torch.nn.functional.softplus(negatives - logits) * positive).sum() / positive.sum()
+        nearest = similarity.masked_fill(match, -1).argmax(1)
+        koleo = -(z - z[nearest]).square().sum(1).clamp(min=1e-6).log().mean() / 2
+        loss = info_nce + ENTROPY_WEIGHT * koleo
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def ours(folder: Path, backbone: str) -> Step:
+    from sscd_jax import mesh
+
+    mesh.start()
+    import jax
+    import jax.numpy as jnp
+
+    from sscd_jax.config import Loss
+    from sscd_jax.optimizer import lars
+    from sscd_jax.train import train_step
+    from sscd_jax.train_state import TrainState
+    from sscd_jax.weights import load
+
+    model, variables = load(folder / "weights.safetensors")
+    optimizer = lars(RATE)
+    state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
+    loss = Loss(temperature=TEMPERATURE, entropy_weight=ENTROPY_WEIGHT)
+    compiled = jax.jit(partial(train_step, model=model, optimizer=optimizer, loss=loss), donate_argnums=0)
+    batch = np.load(folder / "batch.npz")
+    images, ids = batch["images"], batch["ids"].astype(np.int32)
+
+    def step() -> float:
+        nonlocal state
+        state, metrics = compiled(state, images, ids)
+        jax.block_until_ready(state)
+        return float(metrics["loss"])
+
+    return step
+
+
+def work(way: str, folder: Path, backbone: str) -> None:
+    """Warms up; for each line of stdin, does a step and answers with its seconds. The first answer is the loss."""
+    answers = os.fdopen(os.dup(1), "w")  # libraries print to stdout too
+    os.dup2(2, 1)
+    step = ours(folder, backbone) if way == "ours" else pytorch(folder, backbone, channels_last=way != "PyTorch")
+    first = step()
+    step()
+    print(first, file=answers, flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, file=answers, flush=True)
+
+
+def answer(worker: Any) -> float:
+    line = worker.stdout.readline()
+    if not line:
+        sys.exit("a process has ended, see above")
+    return float(line)
+
+
+def compare(backbone: str, rounds: int) -> None:
+    """Prints the rows of a network."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        subprocess.run([sys.executable, __file__, "--prepare", folder, backbone], check=True)
+        workers, losses = {}, {}
+        for way in WAYS:
+            command = [sys.executable, __file__, "--work", way, folder, backbone]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            workers[way] = stack.enter_context(subprocess.Popen(command, **pipes))
+            losses[way] = answer(workers[way])
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(rounds):
+            for way, worker in workers.items():
+                print(file=worker.stdin, flush=True)
+                seconds[way].append(answer(worker))
+    median = {way: statistics.median(times) for way, times in seconds.items()}
+    size, pictures = SETTINGS[backbone]
+    for way in WAYS:
+        spread = f"{min(seconds[way]):.3f} to {max(seconds[way]):.3f}"
+        print(
+            f"{f'{backbone}, {size} px, {way}':42}{2 * pictures / median[way]:9.1f}{median[way]:9.3f}"
+            f"  {spread:18}{median[way] / median['ours']:6.2f}x{losses[way]:12.5f}",
+            flush=True,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each that are timed (default %(default)s)")
+    given = parser.parse_args(arguments)
+    if absent := [name for name in ("torch", "torchvision") if not find_spec(name)]:
+        sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch]'")
+    print(f"{THREADS} threads\n{'':42}{'views/s':>9}{'seconds':>9}  {'':18}{'ours':>7}{'first loss':>12}")
+    for backbone in SETTINGS:
+        compare(backbone, given.rounds)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--prepare"]:
+        prepare(Path(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1:2] == ["--work"]:
+        work(sys.argv[2], Path(sys.argv[3]), sys.argv[4])
+    else:
+        main()

@@ -3,10 +3,10 @@
     pip install -r requirements.txt -e '.[torch]'
     python scripts/benchmarks/train_step.py [--rounds 7]
 
-ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures: torchvision's network with GeM and a projection,
-the paper's loss, the same parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD with
-momentum, which computes less. PyTorch runs twice, with its own order of axes and with channels last. Each in a process of
-its own that is warm, one step each in turn, on all cores; the median counts. The ratios are ours to both.
+ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures: torchvision's network with GeM and a
+projection, the paper's loss, the same parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD
+with momentum, which computes less. PyTorch runs twice, with its own order of axes and with channels last. Each in a
+process of its own that is warm, one step each in turn, on all cores; the median counts. The ratios are ours to both.
 """
 
 import argparse

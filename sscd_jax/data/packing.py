@@ -92,23 +92,25 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
     path = posixpath.join(out, MADE_BY)
     made_by = {"format": 1, "shard_bytes": shard_bytes, "pictures": len(source), "sha256": _fingerprint(source)}
     if not stores.exists(path):
-        if stores.exists(out) and any(".unfinished-" not in name for name in stores.names(out)):
+        there = [name.rstrip("/") for name in stores.names(out)] if stores.exists(out) else []
+        if any(name != PARTS and ".unfinished-" not in name for name in there):  # these one that was killed has left
             raise ValueError(f"{out} is there already and was not written by sscd-jax pack: name another folder")
         stores.make_folder(posixpath.join(out, PARTS))
         text = json.dumps(made_by, indent=2)
         stores.write_whole(path, lambda file: file.write(text.encode()))
     try:
-        there = json.loads(stores.read_bytes(path))
-        if there.keys() != made_by.keys():
+        before = json.loads(stores.read_bytes(path))
+        if before.keys() != made_by.keys():
             raise ValueError("it lacks what sscd-jax pack writes")
-    except (ValueError, AttributeError) as error:
+        mib = before["shard_bytes"] / 2**20
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}; name another folder") from error
-    if there["shard_bytes"] != shard_bytes:
+    if before["shard_bytes"] != shard_bytes:
         raise ValueError(
-            f"{out} is a pack with shards of {there['shard_bytes'] / 2**20} MiB, not {shard_bytes / 2**20}: "
-            f"name another folder, or give --shard-mib {there['shard_bytes'] / 2**20}"
+            f"{out} is a pack with shards of {mib} MiB, not {shard_bytes / 2**20}: name another folder, or give "
+            f"--shard-mib {mib}"
         )
-    if there != made_by:
+    if before != made_by:
         raise ValueError(
             f"{out} is a pack of other pictures than {source.name} has now (names, sizes or times differ): "
             "name another folder"
@@ -122,10 +124,12 @@ def _absolute(path: str) -> str:
 def _fingerprint(source: Source) -> str:
     """Of the ids, and of the size and time of each file; hexadecimal."""
     found = hashlib.sha256("\0".join([*source.ids, "" if source.files else source.name]).encode("utf-8", "replace"))
-    with ThreadPoolExecutor(THREADS) as pool:
-        of_files = pool.map(_status, source.files, chunksize=64)
-        for size, time in tqdm(of_files, "looking", len(source.files), unit="file", dynamic_ncols=True):
-            found.update(b"%d %d\n" % (size, time))
+    bar = tqdm(total=len(source.files), desc="looking", unit="file", dynamic_ncols=True)
+    with bar, ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(source.files), 4096):  # a pool takes all that it is given at once
+            for size, time in pool.map(_status, source.files[start : start + 4096]):
+                found.update(b"%d %d\n" % (size, time))
+                bar.update()
     return found.hexdigest()
 
 

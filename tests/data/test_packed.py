@@ -175,6 +175,7 @@ packing.pack(open_source(sys.argv[1]), sys.argv[2], shard_bytes=20 << 10)
 
 def test_goes_on_where_it_was_killed(photos, tmp_path, monkeypatch):
     out = tmp_path / "pack"
+    (out / "parts").mkdir(parents=True)  # as one leaves it that was killed at its start
     done = subprocess.run([sys.executable, "-c", KILLED, photos, out], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in sorted(out.glob("*.tar"))] == ["00000.tar", "00001.tar", "00002.tar"]

@@ -16,6 +16,7 @@ from sscd_jax.cli_calibrate import calibrate
 from sscd_jax.cli_copydays import evaluate_copydays
 from sscd_jax.cli_descriptors import descriptors_export, embed
 from sscd_jax.cli_evaluate import evaluate_compare, evaluate_disc
+from sscd_jax.cli_pack import pack
 from sscd_jax.cli_report import report
 from sscd_jax.cli_results import table
 from sscd_jax.cli_weights import weights_convert, weights_export, weights_fetch
@@ -111,6 +112,7 @@ def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
+    "pack": pack,
     "embed": embed,
     "descriptors export": descriptors_export,
     "evaluate disc": evaluate_disc,
@@ -131,6 +133,7 @@ SSCD, the descriptor for image copy detection, in JAX.
   demo            train on bundled photographs, search, evaluate: the whole of it in minutes
   train           train a network from a recipe, or continue a run
   preview         show what training sees, as a contact sheet
+  pack            put pictures into a few large files, for object stores
   embed           write the descriptors of pictures
   descriptors export
                   write descriptors for numpy, faiss, Arrow, ISC2021
@@ -178,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: ended by SIGTERM, {error}; the same command goes on", file=sys.stderr)
         sys.exit(PREEMPTED)
     except KeyboardInterrupt:
-        resumed = ("train", "demo", "embed", "benchmark make", "weights fetch")
+        resumed = ("train", "demo", "pack", "embed", "benchmark make", "weights fetch")
         more = "; the same command goes on" if name in resumed else ""
         print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
         mesh.end(130)

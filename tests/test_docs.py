@@ -272,3 +272,13 @@ def test_the_estimates_of_the_pods_page(capsys, monkeypatch):
     for arguments, said in blocks:
         roofline.main(shlex.split(arguments))
         assert capsys.readouterr().out == said
+
+
+def test_the_pods_page_packs(folder, pictures):
+    """To a store in memory in the bucket's place."""
+    shutil.copytree(pictures, "photos")
+    (command,) = re.findall(r"^sscd-jax pack .*", (DOCS / "pods.md").read_text(), re.MULTILINE)
+    main(shlex.split(command.replace("gs://BUCKET", "ram://docs"))[1:])
+    packed, there = open_source("ram://docs/photos"), open_source("photos")
+    assert packed.ids == there.ids
+    assert [packed.load(k) for k in range(40)] == [there.load(k) for k in range(40)]

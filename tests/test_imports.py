@@ -78,6 +78,7 @@ LEVELS = [
         "cli_calibrate",
         "cli_report",
         "cli_benchmark",
+        "cli_pack",
     },
 ]
 ONLY_IN = {"faiss": {"search.py"}, "apache_beam": {"beam.py"}, "orbax": {"checkpoint.py"}}

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 from tqdm import tqdm
 
+from sscd_jax.data import stores
 from sscd_jax.data.archives import MAX_BYTES, PICTURES, Archive, open_archive
+from sscd_jax.data.packed import MADE_BY, Pack, is_pack
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,12 +36,14 @@ class Source:
         ids: one for each picture; training does not need them to be unique, see `check_unique_ids`.
         paths: where each picture is: its file, or for messages its place in the data set.
         record: from an index to the encoded bytes; None where `paths` are files.
+        files: that are read; none of TFDS.
     """
 
     name: str
     ids: Sequence[str]
     paths: Sequence[str]
     record: Callable[[int], bytes] | None = None
+    files: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,12 +75,13 @@ class Source:
 
 
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
-    """A folder (searched recursively), a text file of paths, an archive, "tfds:NAME" (prepared before), or "sample".
+    """A folder (searched recursively), a text file of paths, an archive, a pack, "tfds:NAME", or "sample".
 
     Archives are tar files in webdataset's layout and Parquet files with a column of encoded pictures; folders and lists
-    can hold them too. Ids are paths without the ending, relative to the folder or to the text file, as if a tar file
-    were a folder; of Parquet files "FILE/ROW", of TFDS examples their text image_id where they have one that is unique,
-    else "SPLIT/INDEX".
+    can hold them too. All these may be in a store, as gs://BUCKET/NAME. TFDS data sets were prepared before. Ids are
+    paths without the ending, relative to the folder or to the text file, as if a tar file were a folder; of Parquet
+    files "FILE/ROW", of packs those of what was packed, of TFDS examples their text image_id where they have one that
+    is unique, else "SPLIT/INDEX".
 
     Args:
         source: what to open.
@@ -86,6 +90,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
 
     Raises:
         ValueError: there is no such source, or no picture in it; says what to do.
+        OSError: a store cannot be asked.
         ImportError: it is a Parquet file, and the extra parquet is not installed.
     """
     if source.startswith("tfds:"):
@@ -96,7 +101,11 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         from sscd_jax.photographs import photograph_paths
 
         photographs = photograph_paths()
-        return Source(source, list(photographs), [str(path) for path in photographs.values()])
+        files = [str(path) for path in photographs.values()]
+        return Source(source, list(photographs), files, files=files)
+    if is_pack(source):
+        pack = Pack(source)
+        return Source(source, pack.ids, [f"{source}/{one}" for one in pack.ids], pack.read, pack.shards)
     names, paths = list_files(source)
     if paths == [source] and source.lower().endswith(".parquet"):
         open_archive(source)  # that it has no pictures is an error here, and one line among others in a folder
@@ -110,11 +119,12 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
     """Names and paths of the pictures and archives of a folder, a list or an archive; `open_files` opens them.
 
     Raises:
-        ValueError: there is no such file or folder, or no picture in it.
+        ValueError: there is no such file or folder, or no picture in it; or it is a pack, or holds one.
+        OSError: a store cannot be asked.
     """
-    if epath.Path(source).is_dir():
+    if stores.is_folder(source):
         return _folder(source)
-    if not epath.Path(source).exists():
+    if not stores.exists(source):
         raise ValueError(
             f"{source}: no such folder or file; give a folder, a text file of paths, a .tar or .parquet file, "
             "tfds:NAME, or sample"
@@ -127,28 +137,44 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
 
 
 def _folder(folder: str) -> tuple[list[str], list[str]]:
-    paths = sorted(
-        os.path.join(parent, name)
-        for parent, names in _walk(folder)
-        for name in names
-        if name.lower().endswith(PICTURES + ARCHIVES)
-    )
+    folder = folder.rstrip("/") if stores.in_store(folder) else str(Path(folder))  # photos for ./photos
+    paths = []
+    for parent, names in _walk(folder):
+        if MADE_BY in names:
+            raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: give it by itself")
+        paths += [os.path.join(parent, name) for name in names if name.lower().endswith(PICTURES + ARCHIVES)]
+    paths.sort()
     if not paths:
         endings = ", ".join(PICTURES + ARCHIVES)
         raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
-    prefix = os.path.join(str(epath.Path(folder)), "")  # as the paths have it: photos/ for ./photos
+    prefix = os.path.join(folder, "")
     return [path.removeprefix(prefix) for path in paths], paths
 
 
 def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
     """Folders and the names of their files; links to folders are followed, but not to one that they are in."""
-    if "://" in folder:
-        yield from ((str(parent), names) for parent, _, names in epath.Path(folder).walk(on_error=_report))
+    if stores.in_store(folder):
+        yield from _walk_store(folder)
         return
-    for parent, folders, names in os.walk(str(epath.Path(folder)), followlinks=True, onerror=_report):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_report):
         here = os.path.join(os.path.realpath(parent), "")
         folders[:] = [one for one in folders if not here.startswith(_target(os.path.join(parent, one)))]
         yield parent, names
+
+
+def _walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The same in a store. tf.io.gfile.walk asks for each name whether it is a folder's, a request for each picture."""
+    try:
+        listed = stores.names(folder)
+        files = {one for one in listed if one.lower().endswith((*PICTURES, *ARCHIVES, MADE_BY))}
+        others = [one for one in listed if one not in files]
+        folders = [one for one in others if one.endswith("/") or stores.is_folder(os.path.join(folder, one))]
+    except OSError as error:
+        _report(OSError(error.errno, error.strerror or str(error), folder))
+        return
+    yield folder, sorted(files)
+    for one in folders:
+        yield from _walk_store(os.path.join(folder, one.rstrip("/")))
 
 
 def _target(folder: str) -> str:
@@ -161,7 +187,7 @@ def _report(error: OSError) -> None:
 
 def _list(file: str) -> tuple[list[str], list[str]]:
     try:
-        lines = epath.Path(file).read_text(encoding="utf-8-sig").split("\n")
+        lines = stores.read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -177,7 +203,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         ImportError: one is a Parquet file, and the extra parquet is not installed.
     """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
-        return Source(source, [os.path.splitext(name)[0] for name in names], paths)
+        return Source(source, [os.path.splitext(name)[0] for name in names], paths, files=paths)
     ids: list[str] = []
     places: list[str] = []
     firsts: list[int] = []  # index of the first picture of each file
@@ -202,7 +228,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         file = bisect.bisect_right(firsts, index) - 1
         return readers[file](index - firsts[file])
 
-    return Source(source, ids, places, record)
+    return Source(source, ids, places, record, paths)
 
 
 def _unreadable(reason: str) -> Archive:
@@ -218,19 +244,12 @@ def read_file(path: str, _: int = 0) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    if "://" not in path:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is no regular file")
-        if status.st_size > MAX_BYTES:
-            raise OSError(f"it has {status.st_size} bytes, more than {MAX_BYTES}")
-        return Path(path).read_bytes()
-    try:
-        return epath.Path(path).read_bytes()
-    except OSError:
-        raise
-    except Exception as error:  # of stores, and of names of stores that there are not
-        raise OSError(f"{type(error).__name__}: {error}") from error
+    if not stores.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file")
+    size, _ = stores.status(path)
+    if size > MAX_BYTES:
+        raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
+    return stores.read_bytes(path)
 
 
 def check_unique_ids(source: Source) -> None:

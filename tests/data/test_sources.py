@@ -4,8 +4,11 @@ import errno
 import io
 import os
 import shutil
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -211,3 +214,38 @@ def test_tfds_errors(tmp_path, image_folder):
         open_source("tfds:ImageFolder", split="test", data_dir=str(image_folder))
     with pytest.raises(ValueError, match=r"needs --data-dir \(train: --data\.data-dir\)"):
         open_source("tfds:ImageFolder")
+
+
+@pytest.mark.parametrize("scheme", ["ram://{0.name}", "file://{0}"])
+def test_stores_that_tensorflow_knows(pictures, tmp_path, scheme):
+    """Folders, lists, tar files and Parquet files at paths with a scheme, as gs:// has one."""
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for number, path in enumerate(files(pictures)):
+        shutil.copy(path, tmp_path / ("b/c" if number % 2 else "b"))
+    (tmp_path / "b" / "notes").write_text("not a picture")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(pictures, "p")
+    pq.write_table(pa.table({"image": [path.read_bytes() for path in files(pictures)]}), tmp_path / "y.parquet")
+    store = scheme.format(tmp_path)
+    if not tf.io.gfile.exists(store):
+        for parent, _, names in os.walk(tmp_path):
+            there = os.path.join(store, os.path.relpath(parent, tmp_path)).removesuffix("/.")
+            tf.io.gfile.makedirs(there)
+            for name in names:
+                tf.io.gfile.copy(os.path.join(parent, name), f"{there}/{name}")
+    with tf.io.gfile.GFile(f"{store}/list.txt", "w") as listing:
+        listing.write(f"b/000.jpg\r\n{store}/x.tar\nlost.jpg\ny.parquet\n")
+    listed = open_source(f"{store}/list.txt")
+    assert (listed.ids[0], listed.ids[1], listed.ids[41], len(listed)) == ("b/000", f"{store}/x/p/000", "lost", 82)
+    assert listed.load(1) == files(pictures)[0].read_bytes()
+    with pytest.raises(OSError, match=r"."):
+        listed.load(41)
+    for name in ("b", "b/", "x.tar", "y.parquet", ""):
+        there, here = open_source(f"{store}/{name}"), open_source(str(tmp_path / name))
+        assert there.ids == here.ids
+        assert [there.load(k) for k in range(len(there))] == contents(there) == contents(here)
+    (ours,), (theirs,) = (batches(open_source(f"{root}/b"), 3, 1) for root in (store, tmp_path))
+    for key in ours:
+        np.testing.assert_array_equal(ours[key], theirs[key])
+    with pytest.raises(ValueError, match="no such folder or file"):
+        open_source(f"{store}/absent")

@@ -58,7 +58,8 @@ def prepare(folder: Path, backbone: str) -> None:
         for view in views:
             side = float(rng.uniform(0.2, 0.6)) * min(photograph.size)
             left, top = (float(rng.uniform(0, whole - side)) for whole in photograph.size)
-            view[picture] = photograph.resize((size, size), box=(left, top, left + side, top + side))
+            cut = photograph.resize((size, size), box=(left, top, left + side, top + side))
+            view[picture] = np.asarray(cut)
     np.savez(folder / "batch.npz", images=views.reshape(-1, size, size, 3), ids=np.tile(np.arange(pictures), 2))
 
 

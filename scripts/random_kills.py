@@ -1,4 +1,4 @@
-"""Kills a training run at random moments and compares how it ends with one that was not killed: minutes on 2 cores.
+"""Kills a training run at random moments and compares how it ends with one that was not killed: half an hour on 2 cores.
 
     python scripts/random_kills.py [--kills 50] [--steps 300]
 
@@ -56,7 +56,7 @@ class Kill:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="of the run; six for each kill (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="of the run; take six for each kill (default: %(default)s)")
     parser.add_argument("--every", type=int, default=3, help="steps between two checkpoints (default: %(default)s)")
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="in turn (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
@@ -83,14 +83,21 @@ def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], r
     wait_until(lambda: last_step(whole) > 0, process)
     start_up = time.monotonic() - begun
     finish(process, whole)
-    # So long among the steps that the run comes to some two thirds of its steps.
-    window = 4 / 3 * (time.monotonic() - begun - start_up) / kills
-    print(f"{steps} steps without a kill; {start_up:.1f} s until the first, {window:.1f} s among them until a kill")
+    second_a_step = (time.monotonic() - begun - start_up) / (steps - 1)
+    print(f"{steps} steps without a kill; {start_up:.1f} s until the first, then {second_a_step:.2f} s a step")
 
     done = []
     for number in tqdm(range(kills), desc="killed", unit="life"):
-        moment = moments[number % len(moments)] if last_step(killed) < 0.8 * steps else "start-up"
-        done.append(kill(start(config, killed), killed, moment, start_up, window, rng))
+        ahead = steps - last_good(killed)
+        moment = moments[number % len(moments)] if ahead > steps / 5 else "start-up"
+        process = start(config, killed)
+        if moment == "start-up":
+            done.append(kill(process, killed, moment, 0, rng.uniform(0, start_up)))
+        elif moment == "steps":
+            count = int(rng.integers(1, 1 + max(1, min(steps // kills, ahead // 2))))
+            done.append(kill(process, killed, moment, count, rng.uniform(0, every * second_a_step)))
+        else:
+            done.append(kill(process, killed, moment, 1, rng.uniform(0, SAVE)))
     finish(start(config, killed), killed)
     rows = []
     for name in (*MOMENTS, "all"):
@@ -139,33 +146,26 @@ def finish(process: subprocess.Popen[bytes], workdir: Path) -> None:
         raise RuntimeError(f"the run ended by itself with status {process.returncode}: {log}")
 
 
-def kill(
-    process: subprocess.Popen[bytes],
-    workdir: Path,
-    moment: str,
-    start_up: float,
-    window: float,
-    rng: np.random.Generator,
-) -> Kill:
-    """Kills a life of the run at a random moment of a kind."""
+def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: int, delay: float) -> Kill:
+    """Kills a life of the run some seconds after so many steps; for a save, after it has begun then."""
     before, left, good = inode(workdir / "metrics.jsonl"), unfinished(workdir), last_good(workdir)
 
-    def has_made_steps() -> bool:  # a life first writes the file anew, without the lines of steps to do again
-        return inode(workdir / "metrics.jsonl") != before and last_step(workdir) > good
+    def has_made(steps: int) -> bool:  # a life first writes the file anew, without the lines of steps to do again
+        return inode(workdir / "metrics.jsonl") != before and last_step(workdir) >= good + steps
 
     def is_saving() -> bool:
         return bool(unfinished(workdir) - left)
 
-    if moment != "start-up":
-        wait_until(has_made_steps, process)
+    if steps:
+        wait_until(lambda: has_made(steps), process)
     if moment == "save":
         wait_until(is_saving, process)
-    time.sleep(rng.uniform(0, {"start-up": start_up, "steps": window, "save": SAVE}[moment]))
+    time.sleep(delay)
     process.kill()
     if process.wait() != -signal.SIGKILL:
         finish(process, workdir)
         raise RuntimeError(f"the run of {workdir} came to its end before it was killed: more --steps, or fewer --kills")
-    lost = last_step(workdir) - last_good(workdir) if has_made_steps() else 0
+    lost = last_step(workdir) - last_good(workdir) if has_made(1) else 0
     if last_good(workdir):
         checkpoint.load_state(workdir)  # it can be read
     return Kill(moment, is_saving(), lost, last_good(workdir))

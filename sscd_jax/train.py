@@ -167,7 +167,9 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
             print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
         if start < length.total and is_first_host():
-            (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
+            unfinished = workdir / "config.json.unfinished"  # what was there stays whole until it is written
+            unfinished.write_text(json.dumps(configs.to_dict(config), indent=2))
+            unfinished.replace(workdir / "config.json")
         log = TrainLog(
             workdir,
             saved=checkpoint.saved_steps(checkpoints),

@@ -1,5 +1,6 @@
 """A full disk: one line, good checkpoints, and a run that goes on once there is room."""
 
+import dataclasses
 import errno
 import re
 import shlex
@@ -14,8 +15,10 @@ from hosts import TRAIN, recipe
 from small_disk import on_small_disk
 
 from sscd_jax import checkpoint, full_disk
+from sscd_jax import config as configs
 from sscd_jax.checkpoint import load_state, open_checkpoints, saved_on_disk
 from sscd_jax.full_disk import FullDiskError, explained
+from sscd_jax.train import train
 from sscd_jax.train_log import TrainLog, read_metrics
 
 FULL = "No space left on device"
@@ -27,18 +30,18 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     """A checkpoint has 1.4 MB: the first fits, the second neither where it is tried nor where it is refused before."""
     config = recipe(tmp_path / "config.py", pictures, 10, every=3)
 
-    def train(code: str, log: str, workdir: str = '"$DISK/run"') -> str:
+    def life(code: str, log: str, workdir: str = '"$DISK/run"') -> str:
         command = shlex.join([sys.executable, "-c", code, "train", str(config), "--workdir"])
         return f"status=0; {command} {workdir} >{tmp_path / log} 2>&1 || status=$?; echo $status"
 
     script = [
-        train(UNCHECKED, "tried"),
+        life(UNCHECKED, "tried"),
         f'cp -r "$DISK/run" {tmp_path}/tried.run',
-        train(TRAIN, "refused"),
+        life(TRAIN, "refused"),
         'rm "$DISK/ballast"',
-        train(TRAIN, "goes_on"),
+        life(TRAIN, "goes_on"),
         f'cp -r "$DISK/run" {tmp_path}/killed',
-        train(TRAIN, "whole.log", str(tmp_path / "whole")),
+        life(TRAIN, "whole.log", str(tmp_path / "whole")),
     ]
     done = on_small_disk("\n".join(script), tmp_path, left=2_200_000)
     outputs = {name: (tmp_path / name).read_text() for name in ("tried", "refused", "goes_on")}
@@ -96,6 +99,21 @@ def test_metrics_that_cannot_be_written(tmp_path):
         write()
 
 
+def test_the_config_of_a_run_stays_whole(pictures, tmp_path, monkeypatch):
+    def write_half(path: Path, text: str) -> None:
+        path.write_bytes(text.encode()[:20])
+        raise OSError(errno.ENOSPC, FULL)
+
+    recipe(tmp_path / "config.py", pictures, 2)
+    config = dataclasses.replace(configs.load(tmp_path / "config.py"), optimizer=configs.Optimizer(warmup_steps=1))
+    train(config, tmp_path / "run")
+    written = (tmp_path / "run" / "config.json").read_text()
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(FullDiskError, match="goes on after step 2,"):
+        train(dataclasses.replace(config, steps=4), tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == written
+
+
 def test_the_error_before_is_the_one_that_is_raised(tmp_path, monkeypatch, capsys):
     def stop() -> None:
         with open_checkpoints(tmp_path, keep=1) as checkpoints, log_in(tmp_path) as log:
@@ -108,8 +126,7 @@ def test_the_error_before_is_the_one_that_is_raised(tmp_path, monkeypatch, capsy
     def fail() -> None:
         raise ValueError(f"RESOURCE_EXHAUSTED: {FULL}")
 
-    full = Path("/dev/full").open("a")
-    with pytest.raises(FloatingPointError):
+    with Path("/dev/full").open("a") as full, pytest.raises(FloatingPointError):
         stop()
     assert full.closed
     assert f"the last checkpoint could not be written: RESOURCE_EXHAUSTED: {FULL}" in capsys.readouterr().err

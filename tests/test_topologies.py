@@ -73,16 +73,20 @@ def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, pict
         with ocp.training.Checkpointer(workdir / "checkpoints") as checkpoints:
             assert {c.step: c.metrics["uAP"] for c in checkpoints.checkpoints if c.metrics} == uap
             assert [c.step for c in sorted(checkpoints.checkpoints, key=lambda c: c.step)] == [4, 5, 8, 10]
-        runs.append((list(values(workdir, "loss").values()), uap, descriptors(workdir, pictures)))
-    losses, uap, vectors = runs[0]
+        params = load_run(workdir)[1]["params"]["backbone"]
+        some = [params[name] for name in ("conv1", "layer4_1")]
+        runs.append((list(values(workdir, "loss").values()), uap, descriptors(workdir, pictures), some))
+    losses, uap, vectors, params = runs[0]
     print(runs[0][0], [r[1] for r in runs], [np.abs(r[2] - vectors).max() for r in runs])
-    for other_losses, other_uap, other_vectors in runs[1:]:
+    for other_losses, other_uap, other_vectors, other_params in runs[1:]:
         assert other_losses[0] == pytest.approx(losses[0], rel=1e-5)
         assert other_losses == pytest.approx(losses, rel=1e-3)
         assert other_uap == pytest.approx(uap, abs=1e-3)
-        np.testing.assert_allclose(other_vectors, vectors, atol=1e-3)
+        # 6e-5 was found; the losses themselves may differ by 1e-3 by then.
+        np.testing.assert_allclose(other_vectors, vectors, atol=5e-4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), other_params, params)
     assert len({round(loss, 3) for loss in losses}) == 10, "the network did not change"
-    assert np.std(vectors, axis=0).max() > 0.01, "descriptors of different pictures differ by more than the tolerance"
+    assert np.std(vectors, axis=0).min() > 0.005, "descriptors of different pictures differ by more than the tolerance"
 
 
 def test_a_checkpoint_of_eight_devices_goes_on_on_one_and_on_two_times_two(config, tmp_path):

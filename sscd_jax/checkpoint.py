@@ -1,6 +1,9 @@
 """Checkpoints of a training run by Orbax: WORKDIR/checkpoints/STEP, each with the run's config."""
 
+import contextlib
 import dataclasses
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from sscd_jax import config as configs
+from sscd_jax import full_disk
 from sscd_jax.config import Config
 from sscd_jax.train_state import TrainState
 
@@ -16,31 +20,59 @@ FOLDER = "checkpoints"
 BEST_METRIC = "uAP"
 
 
-def open_checkpoints(workdir: Path, *, keep: int) -> ocp.training.Checkpointer:
-    """The checkpoints of a run, as a context manager that on leaving waits for the one being written.
+@contextlib.contextmanager
+def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpoints of a run; on leaving waits for the one being written.
 
     Keeps the last `keep` and the one of the best validation uAP. Orbax writes to a temporary folder and renames it, so
     that a checkpoint is whole or absent; what a killed process left is removed.
+
+    Raises:
+        FullDiskError: there is no room on the disk, for them or for what else is written within.
     """
     policies = ocp.training.preservation_policies
     best = policies.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
-    return ocp.training.Checkpointer(
-        workdir.absolute() / FOLDER,
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-        cleanup_tmp_directories=True,
-    )
+    with full_disk.explained(workdir, lambda: _remedy(workdir)):
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoints = ocp.training.Checkpointer(
+            workdir.absolute() / FOLDER,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=True,
+        )
+        try:
+            yield checkpoints
+        except BaseException as error:
+            try:
+                checkpoints.close()
+            except Exception as other:  # must not take the place of the error; often it is the same
+                if not (full_disk.is_full(other) and full_disk.is_full(error)):
+                    print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
+            raise
+        checkpoints.close()
 
 
 def save(
     checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config, metrics: dict[str, float] | None
-) -> None:
-    """Starts to write the state under its step and returns; `metrics` are those of a validation at this step."""
-    checkpoints.save_async(
+) -> Any:
+    """Starts to write the state under its step and returns what `check` takes; `metrics` are of a validation there.
+
+    Raises:
+        FullDiskError: there is no room for it. Other errors may be those of the checkpoint before.
+    """
+    checkpoints.wait()  # it would, and what is free is known only then
+    full_disk.check_room(Path(checkpoints.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    return checkpoints.save_async(
         int(state.step), dataclasses.asdict(state), metrics=metrics, custom_metadata=configs.to_dict(config)
     )
+
+
+def check(saving: Any) -> None:
+    """Raises what has gone wrong with a `save`, if it has by now; the next one may be hours away."""
+    with contextlib.suppress(TimeoutError):  # it is still being written
+        saving.result(timeout=0)
 
 
 def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config) -> TrainState:
@@ -87,7 +119,18 @@ def is_run(path: Path) -> bool:
 
 def has_step(workdir: Path) -> bool:
     """Whether a run has a complete checkpoint to continue from."""
-    return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
+    return bool(saved_on_disk(workdir))
+
+
+def saved_on_disk(workdir: Path) -> list[int]:
+    """The steps of all complete checkpoints of a run that may be going on, in order."""
+    return sorted(int(path.name) for path in (workdir / FOLDER).glob("*") if path.name.isdigit())
+
+
+def _remedy(workdir: Path) -> str:
+    steps = saved_on_disk(workdir)
+    goes_on = f"goes on after step {steps[-1]}, that of the latest checkpoint" if steps else "begins anew"
+    return f"free some, and the same command {goes_on}"
 
 
 def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
@@ -98,6 +141,12 @@ def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
     Raises:
         FileNotFoundError: there is no complete checkpoint.
     """
+    config, state = load_state(path)
+    return config, {k: state[k] for k in ("params", "batch_stats")}
+
+
+def load_state(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The same with all of the state: what `train_state.TrainState` has."""
     path = path.absolute()
     folder = path.parent if path.parent.name == FOLDER else path / FOLDER
     step = None
@@ -113,7 +162,7 @@ def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), checkpoints.metadata(step).metadata
         )
         config, state = _config(checkpoints, step), checkpoints.load(step, abstract)
-    return config, {k: state[k] for k in ("params", "batch_stats")}
+    return config, state
 
 
 def _config(checkpoints: ocp.training.Checkpointer, step: int) -> Config:

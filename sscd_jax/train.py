@@ -99,6 +99,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     Raises:
         ValueError: the config cannot be run on these devices or this data; says what to change.
         FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
+        FullDiskError: there is no room on the disk of `workdir`; says after which step the same call goes on.
         Preempted: SIGTERM came; the state is saved, and the same call goes on.
     """
     # ---- Devices and data: what cannot work is refused here, before any picture is read.
@@ -158,7 +159,6 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         state = start_from(config.init_from, state, model, views, projection=config.init_projection)
 
     # ---- Where the run stands.
-    workdir.mkdir(parents=True, exist_ok=True)
     with checkpoint.open_checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state = checkpoint.restore(checkpoints, state, config)
         start = int(state.step)
@@ -167,7 +167,9 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
             print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
         if start < length.total and is_first_host():
-            (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=2))
+            unfinished = workdir / "config.json.unfinished"  # what was there stays whole until it is written
+            unfinished.write_text(json.dumps(configs.to_dict(config), indent=2))
+            unfinished.replace(workdir / "config.json")
         log = TrainLog(
             workdir,
             saved=checkpoint.saved_steps(checkpoints),
@@ -184,7 +186,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             host_index=jax.process_index(),
             host_count=jax.process_count(),
         )
-        batches = numpy_batches(dataset)
+        batches, saving = numpy_batches(dataset), None
 
         # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch
@@ -194,6 +196,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             try:
                 for step in range(start + 1, length.total + 1):
                     profile.at(step)
+                    if saving:
+                        checkpoint.check(saving)
                     asked = time.perf_counter()
                     batch = next(batches)
                     waited = time.perf_counter() - asked
@@ -211,7 +215,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                         if validating:
                             validated = validate(validating, model, state.variables)
                             log.write_validation(step, validated)
-                        checkpoint.save(checkpoints, state, config, validated)
+                        saving = checkpoint.save(checkpoints, state, config, validated)
                         log.saved(step)
                     interruption.stop_if_asked()
                     if preempted:

@@ -63,8 +63,12 @@ class TrainLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.close()
-        self._lines.close()
-        self._events.close()
+        for file in (self._lines, self._events):
+            try:
+                file.close()
+            except Exception:  # as of a full disk; it must not take the place of the error before
+                if error is None:
+                    raise
 
     def later(self, step: int, metrics: Mapping[str, Any], waited: float) -> None:
         """Takes the metrics of a dispatched step and the seconds it waited for its data."""

@@ -1,94 +1,19 @@
-"""Training in several processes on this machine, each with its devices."""
+"""Several processes end together: where one is told to, where one dies, where one or all fail."""
 
-import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
+from hosts import ended, recipe, start
 
 from sscd_jax import mesh
-from sscd_jax.checkpoint import load_run
-from sscd_jax.train_log import read_metrics
-
-
-def recipe(folder: Path, pictures: Path, steps: int) -> Path:
-    path = folder / "config.py"
-    path.write_text(
-        "from sscd_jax.config import *\n"
-        "def get_config():\n"
-        f"    return Config(steps={steps}, data=Data(source={str(pictures)!r}, batch_size=16, image_size=32),\n"
-        "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
-        "        optimizer=Optimizer(warmup_steps=2, absolute_learning_rate=0.05),\n"
-        "        checkpoint=Checkpoint(every_steps=5000))\n"
-    )
-    return path
-
-
-def start(config: Path, workdir: Path, processes: int, devices: int) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from sscd_jax.cli import main; main()", "train", str(config)]
-    job = ["--workdir", str(workdir), "--coordinator", f"localhost:{port}", "--processes", str(processes)]
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    env |= {"JAX_NUM_CPU_DEVICES": str(devices)}
-    started = []
-    for number in range(processes):
-        with log_of(config, number).open("w") as log:  # a pipe that nobody reads would fill
-            options = {"env": env, "stdout": log, "stderr": subprocess.STDOUT}
-            started.append(subprocess.Popen([*command, *job, "--process", str(number)], **options))
-    return started
-
-
-def log_of(config: Path, number: int) -> Path:
-    return config.with_name(f"process-{number}.log")
-
-
-def ended(config: Path, processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-    """Status and output of each."""
-    try:
-        statuses = [process.wait(timeout=600) for process in processes]
-        return [(status, log_of(config, number).read_text()) for number, status in enumerate(statuses)]
-    finally:
-        for process in processes:
-            process.kill()
-
-
-def test_any_hosts_give_the_same_losses_and_descriptors(pictures, tmp_path):
-    """Processes x devices: 1 x 4, 2 x 2, 4 x 1."""
-    config = recipe(tmp_path, pictures, 10)
-    losses, variables = [], []
-    for processes, devices in ((1, 4), (2, 2), (4, 1)):
-        workdir = tmp_path / f"{processes}x{devices}"
-        results = ended(config, start(config, workdir, processes, devices))
-        assert [status for status, _ in results] == [0] * processes, results
-        assert sum('"loss"' in output for _, output in results) == 1, "only the first prints"
-        lines = read_metrics(workdir)
-        assert [line["step"] for line in lines] == list(range(1, 11))
-        losses.append([line["loss"] for line in lines])
-        variables.append(load_run(workdir)[1])
-    for other in losses[1:]:
-        assert other[0] == pytest.approx(losses[0][0], rel=1e-5)
-        assert other == pytest.approx(losses[0], rel=1e-3)
-    assert len({round(loss, 3) for loss in losses[0]}) == 10, "the network did not change"
-    for one in variables[1:]:
-        for name in ("conv1", "layer4_1"):
-            for a, b in zip(*(leaves(v["params"]["backbone"][name]) for v in (variables[0], one)), strict=True):
-                np.testing.assert_allclose(a, b, atol=1e-3)
-
-
-def leaves(tree) -> list[np.ndarray]:
-    return [x for one in tree.values() for x in (leaves(one) if isinstance(one, dict) else [np.asarray(one)])]
+from sscd_jax.checkpoint import saved_on_disk
 
 
 def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictures, tmp_path):
-    config = recipe(tmp_path, pictures, 100_000)
+    config = recipe(tmp_path / "config.py", pictures, 100_000)
 
     def running() -> list[subprocess.Popen]:
         processes = start(config, tmp_path / "run", 2, 1)
@@ -98,14 +23,14 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
             if any(process.poll() is not None for process in processes) or time.monotonic() > deadline:
                 for process in processes:
                     process.kill()
-                pytest.fail(str(ended(config, processes)))
+                pytest.fail(str(ended(tmp_path / "run", processes)))
             time.sleep(0.05)
         return processes
 
     metrics = tmp_path / "run" / "metrics.jsonl"
     processes = running()
     processes[1].send_signal(signal.SIGTERM)
-    results = ended(config, processes)
+    results = ended(tmp_path / "run", processes)
     assert [status for status, _ in results] == [75, 75], results
     steps = {re.findall(r"saved after step (\d+) of", output)[0] for _, output in results}
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [*steps]
@@ -113,8 +38,32 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
     # The same command goes on; then one is killed, and the other does not wait for it for ever.
     processes = running()
     processes[1].kill()
-    (status, output), _ = ended(config, processes)
+    (status, output), _ = ended(tmp_path / "run", processes)
     assert status not in (0, 75), output
+
+
+def test_a_loss_that_is_not_finite_ends_all_and_leaves_the_last_good_checkpoint(pictures, tmp_path):
+    config = recipe(tmp_path / "config.py", pictures, 12, every=1, rate=1e30)
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1))
+    assert [status for status, _ in results] == [1, 1], results
+    (good,) = {
+        re.findall(r"train: the loss of step \d+ is .* checkpoint is of step (\d+)", out)[0] for _, out in results
+    }
+    assert saved_on_disk(tmp_path / "run")[-1] == int(good)
+    assert not any("Traceback" in output for _, output in results)
+
+
+def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
+    """Nobody waits for it for ever; the others may be in the middle of what they do together."""
+    good = recipe(tmp_path / "good.py", pictures, 100_000)
+    other = recipe(tmp_path / "other.py", tmp_path / "absent", 100_000)
+    for number, configs in enumerate(([good, other], [other, good])):
+        workdir = tmp_path / f"run{number}"
+        results = ended(workdir, start(configs, workdir, 2, 1))
+        (status, output), (alive, _) = reversed(results) if number == 0 else results
+        assert status == 1, output
+        assert re.search(r"sscd-jax train: .*absent", output), output
+        assert alive not in (0, 75)
 
 
 def test_what_does_not_go_together_is_refused():

@@ -43,6 +43,7 @@ LEVELS = [
         "calibration",
         "calibrate",
         "perceptual_hash",
+        "full_disk",
         "interruption",
         "evaluation",
     },

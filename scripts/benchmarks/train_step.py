@@ -5,8 +5,9 @@
 
 ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures: torchvision's network with GeM and a
 projection, the paper's loss, the same parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD
-with momentum, which computes less. PyTorch runs twice, with its own order of axes and with channels last. Each in a
-process of its own that is warm, one step each in turn, on all cores; the median counts. The ratios are ours to both.
+with momentum, which computes less. PyTorch runs with its own order of axes and with channels last, each beside ours:
+two processes that are warm, one step each in turn, on all cores; the median counts. A third process that waits would
+make the steps of the others slower, by the memory that it holds.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from PIL import Image
 THREADS = os.cpu_count() or 1
 # Backbone: side of a view in pixels, pictures of a batch.
 SETTINGS = {"resnet18": (64, 128), "resnet50": (224, 16)}
-WAYS = ("PyTorch", "PyTorch, channels last", "ours")
+PEERS = ("PyTorch", "PyTorch, channels last")
 DIMS, TEMPERATURE, ENTROPY_WEIGHT, RATE = 512, 0.05, 30.0, 1e-3
 
 Step = Callable[[], float]
@@ -149,24 +150,25 @@ def answer(worker: Any) -> float:
     return float(line)
 
 
-def compare(backbone: str, rounds: int) -> None:
-    """Prints the rows of a network."""
+def compare(backbone: str, peer: str, rounds: int) -> None:
+    """Prints the rows of a network, of a peer and ours."""
+    ways = (peer, "ours")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         subprocess.run([sys.executable, __file__, "--prepare", folder, backbone], check=True)
         workers, losses = {}, {}
-        for way in WAYS:
+        for way in ways:
             command = [sys.executable, __file__, "--work", way, folder, backbone]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             workers[way] = stack.enter_context(subprocess.Popen(command, **pipes))
             losses[way] = answer(workers[way])
-        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, worker in workers.items():
                 print(file=worker.stdin, flush=True)
                 seconds[way].append(answer(worker))
     median = {way: statistics.median(times) for way, times in seconds.items()}
     size, pictures = SETTINGS[backbone]
-    for way in WAYS:
+    for way in ways:
         spread = f"{min(seconds[way]):.3f} to {max(seconds[way]):.3f}"
         print(
             f"{f'{backbone}, {size} px, {way}':42}{2 * pictures / median[way]:9.1f}{median[way]:9.3f}"
@@ -183,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch]'")
     print(f"{THREADS} threads\n{'':42}{'views/s':>9}{'seconds':>9}  {'':18}{'ours':>7}{'first loss':>12}")
     for backbone in SETTINGS:
-        compare(backbone, given.rounds)
+        for peer in PEERS:
+            compare(backbone, peer, given.rounds)
 
 
 if __name__ == "__main__":

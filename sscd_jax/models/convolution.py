@@ -2,7 +2,8 @@
 
 XLA:CPU has fast kernels for most convolutions, but runs 3x3 on a 2x2 map, and the gradient of a strided convolution
 with respect to its input, at a twentieth of the machine's speed: there a convolution is written as one matrix product
-for each tap. For the gradient with respect to a 1x1 kernel it would transpose all maps; as a product it does not.
+for each tap. A 3x3 on a map of at most 2x2 is one product: four pixels times four, where nine taps times four pixels
+meet mostly padding. For the gradient with respect to a 1x1 kernel XLA:CPU would transpose all maps; a product does not.
 `scripts/benchmarks/layers.py` measures it.
 """
 
@@ -20,7 +21,7 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
         return lax.platform_dependent(
             x,
             kernel,
-            cpu=partial(_by_taps, stride=stride),
+            cpu=partial(_on_small, stride=stride),
             default=partial(_native, stride=stride, groups=groups),
         )
     return _native(x, kernel, stride=stride, groups=groups)
@@ -36,16 +37,19 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
     def d_input(convolution, x: Array, kernel: Array, d_out: Array) -> Array:
         return jax.vjp(lambda x: convolution(x, kernel), x)[1](d_out)[0]
 
-    def d_kernel_native(x: Array, d_out: Array) -> Array:
-        return jax.vjp(lambda kernel: native(x, kernel), kernel)[1](d_out)[0]
+    def d_kernel_of(convolution, x: Array, d_out: Array) -> Array:
+        return jax.vjp(lambda kernel: convolution(x, kernel), kernel)[1](d_out)[0]
 
     def d_kernel_product(x: Array, d_out: Array) -> Array:
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]).T @ d_out.reshape(-1, d_out.shape[-1])).reshape(kernel.shape)
 
     native = partial(_native, stride=stride, groups=groups)
+    d_kernel_native = partial(d_kernel_of, native)
     if groups == 1 and kernel.shape[0] == 1:
         d_kernel = lax.platform_dependent(x, d_out, cpu=d_kernel_product, default=d_kernel_native)
+    elif groups == 1 and _is_dense(x, kernel, stride):
+        d_kernel = lax.platform_dependent(x, d_out, cpu=partial(d_kernel_of, _dense), default=d_kernel_native)
     else:
         d_kernel = d_kernel_native(x, d_out)
     if groups == 1 and (stride > 1 or (kernel.shape[0] > 1 and _is_small(x))):
@@ -53,7 +57,7 @@ def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array
             x,
             kernel,
             d_out,
-            cpu=partial(d_input, partial(_by_taps, stride=stride)),
+            cpu=partial(d_input, partial(_on_small, stride=stride)),
             default=partial(d_input, native),
         )
     else:
@@ -87,6 +91,23 @@ def _by_cells(x: Array, kernel: Array) -> Array:
 def _is_small(x: Array) -> bool:
     """Whether a map is at most 2 high or wide; a size left open by `jax.export` is taken for larger."""
     return any(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
+
+
+def _is_dense(x: Array, kernel: Array, stride: int) -> bool:
+    """Whether each pixel of the output takes from all of the input: 3x3 on a map of at most 2x2."""
+    return kernel.shape[0] == 3 and stride == 1 and all(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
+
+
+def _on_small(x: Array, kernel: Array, *, stride: int) -> Array:
+    return _dense(x, kernel) if _is_dense(x, kernel, stride) else _by_taps(x, kernel, stride=stride)
+
+
+def _dense(x: Array, kernel: Array) -> Array:
+    """One product with the matrix of all pixels of the input times all of the output."""
+    batch, height, width, channels = x.shape
+    reach = [kernel[1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in range(height) for j in range(width)]
+    matrix = jnp.stack(reach, -2).reshape(height * width * channels, -1)
+    return (x.reshape(batch, -1) @ matrix).reshape(batch, height, width, -1)
 
 
 def _native(x: Array, kernel: Array, *, stride: int, groups: int) -> Array:

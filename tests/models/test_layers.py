@@ -28,7 +28,7 @@ def assert_same_with_gradients(ours, theirs, *arguments, tolerance=1e-5):
 
 
 # Maps of 1 and 2 pixels, and strides, take a path of their own on CPUs.
-@pytest.mark.parametrize("shape", [(2, 2), (1, 7), (9, 8)])
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2), (1, 7), (9, 8)])
 @pytest.mark.parametrize(("k", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (7, 2, 1), (3, 2, 4)])
 def test_convolution(shape, k, stride, groups):
     x, kernel = normal(3, *shape, 8), normal(k, k, 8 // groups, 12, seed=1)

@@ -1,13 +1,14 @@
-"""A training step on this machine's CPU beside the same in PyTorch: views a second, and the ratio.
+"""A training step on this machine beside the same in PyTorch: views a second, and the ratio.
 
     pip install -r requirements.txt -e '.[torch]'
-    python scripts/benchmarks/train_step.py [--rounds 7]
+    python scripts/benchmarks/train_step.py [--device cpu] [--rounds 7]
 
-ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures: torchvision's network with GeM and a
-projection, the paper's loss, the same parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD
-with momentum, which computes less. PyTorch runs with its own order of axes and with channels last, each beside ours:
-two processes that are warm, one step each in turn, on all cores; the median counts. A third process that waits would
-make the steps of the others slower, by the memory that it holds.
+On the CPU ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures, in float32; PyTorch with its own
+order of axes and with channels last. On a GPU ResNet-50 at 224 px, 128 pictures, in bfloat16; PyTorch with autocast and
+channels last, eager and compiled. It is torchvision's network with GeM and a projection, the paper's loss, the same
+parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD with momentum, which computes less.
+Each of the two ways of PyTorch runs beside ours: two processes that are warm, one step each in turn; the median counts.
+On the CPU a third process that waits would make the steps of the others slower, by the memory that it holds.
 """
 
 import argparse
@@ -28,15 +29,15 @@ import numpy as np
 from PIL import Image
 
 THREADS = os.cpu_count() or 1
-# Backbone: side of a view in pixels, pictures of a batch.
-SETTINGS = {"resnet18": (64, 128), "resnet50": (224, 16)}
-PEERS = ("PyTorch", "PyTorch, channels last")
+# Device: backbone, side of a view in pixels, pictures of a batch.
+SETTINGS = {"cpu": [("resnet18", 64, 128), ("resnet50", 224, 16)], "gpu": [("resnet50", 224, 128)]}
+PEERS = {"cpu": ("PyTorch", "PyTorch, channels last"), "gpu": ("PyTorch, channels last", "PyTorch, compiled")}
 DIMS, TEMPERATURE, ENTROPY_WEIGHT, RATE = 512, 0.05, 30.0, 1e-3
 
 Step = Callable[[], float]
 
 
-def prepare(folder: Path, backbone: str) -> None:
+def prepare(folder: Path, backbone: str, size: int, pictures: int) -> None:
     """Writes the parameters and a batch of views; in a process of its own."""
     import jax
 
@@ -50,7 +51,6 @@ def prepare(folder: Path, backbone: str) -> None:
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     write_safetensors(folder / "weights.safetensors", model, variables, {})
     write_state_dict(folder / "weights.pt", to_state_dict(model, variables))
-    size, pictures = SETTINGS[backbone]
     rng = np.random.default_rng(0)
     photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
     views = np.empty((2, pictures, size, size, 3), np.uint8)
@@ -64,26 +64,30 @@ def prepare(folder: Path, backbone: str) -> None:
     np.savez(folder / "batch.npz", images=views.reshape(-1, size, size, 3), ids=np.tile(np.arange(pictures), 2))
 
 
-def pytorch(folder: Path, backbone: str, *, channels_last: bool) -> Step:
+def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
     import torch
 
     from sscd_jax.presets import IMAGENET_MEAN, IMAGENET_STD
     from sscd_jax.weights.torch_model import build_torch
 
     torch.set_num_threads(THREADS)
-    form = torch.channels_last if channels_last else torch.contiguous_format
+    form = torch.contiguous_format if way == "PyTorch" else torch.channels_last
+    where = torch.device("cuda" if device == "gpu" else "cpu")
     model = build_torch({"backbone": backbone, "dims": DIMS, "pool_param": 3.0}).train()
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    model.to(memory_format=form)
+    model.to(where, memory_format=form)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=1e-6)
     batch = np.load(folder / "batch.npz")
-    views = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2)
-    match = torch.from_numpy(batch["ids"][:, None] == batch["ids"][None])
-    positive = match & ~torch.eye(len(match), dtype=torch.bool)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    views = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2).to(where)
+    match = torch.from_numpy(batch["ids"][:, None] == batch["ids"][None]).to(where)
+    positive = match & ~torch.eye(len(match), dtype=torch.bool, device=where)
+    mean, std = (torch.tensor(values, device=where)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    network = torch.compile(model) if way == "PyTorch, compiled" else model
 
     def step() -> float:
-        z = model((views.float().div(255).sub(mean) / std).contiguous(memory_format=form))
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "gpu"):
+            z = network((views.float().div(255).sub(mean) / std).contiguous(memory_format=form))
+        z = z.float()
         similarity = z @ z.T
         logits = similarity / TEMPERATURE
         negatives = logits.masked_fill(match, -1e9).logsumexp(1, keepdim=True)
@@ -99,7 +103,8 @@ def pytorch(folder: Path, backbone: str, *, channels_last: bool) -> Step:
     return step
 
 
-def ours(folder: Path, backbone: str) -> Step:
+def ours(folder: Path, device: str) -> Step:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has the same GPU
     from sscd_jax import mesh
 
     mesh.start()
@@ -113,12 +118,13 @@ def ours(folder: Path, backbone: str) -> Step:
     from sscd_jax.weights import load
 
     model, variables = load(folder / "weights.safetensors")
+    model = model.clone(dtype=jnp.bfloat16 if device == "gpu" else jnp.float32)
     optimizer = lars(RATE)
     state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
     loss = Loss(temperature=TEMPERATURE, entropy_weight=ENTROPY_WEIGHT)
     compiled = jax.jit(partial(train_step, model=model, optimizer=optimizer, loss=loss), donate_argnums=0)
     batch = np.load(folder / "batch.npz")
-    images, ids = batch["images"], batch["ids"].astype(np.int32)
+    images, ids = jax.device_put(batch["images"]), jax.device_put(batch["ids"].astype(np.int32))
 
     def step() -> float:
         nonlocal state
@@ -129,11 +135,11 @@ def ours(folder: Path, backbone: str) -> Step:
     return step
 
 
-def work(way: str, folder: Path, backbone: str) -> None:
+def work(way: str, folder: Path, backbone: str, device: str) -> None:
     """Warms up; for each line of stdin, does a step and answers with its seconds. The first answer is the loss."""
     answers = os.fdopen(os.dup(1), "w")  # libraries print to stdout too
     os.dup2(2, 1)
-    step = ours(folder, backbone) if way == "ours" else pytorch(folder, backbone, channels_last=way != "PyTorch")
+    step = ours(folder, device) if way == "ours" else pytorch(folder, backbone, device, way)
     first = step()
     step()
     print(first, file=answers, flush=True)
@@ -150,14 +156,15 @@ def answer(worker: Any) -> float:
     return float(line)
 
 
-def compare(backbone: str, peer: str, rounds: int) -> None:
+def compare(backbone: str, size: int, pictures: int, device: str, peer: str, rounds: int) -> None:
     """Prints the rows of a network, of a peer and ours."""
     ways = (peer, "ours")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        subprocess.run([sys.executable, __file__, "--prepare", folder, backbone], check=True)
+        prepared = [folder, backbone, str(size), str(pictures)]
+        subprocess.run([sys.executable, __file__, "--prepare", *prepared], check=True)
         workers, losses = {}, {}
         for way in ways:
-            command = [sys.executable, __file__, "--work", way, folder, backbone]
+            command = [sys.executable, __file__, "--work", way, folder, backbone, device]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             workers[way] = stack.enter_context(subprocess.Popen(command, **pipes))
             losses[way] = answer(workers[way])
@@ -167,7 +174,6 @@ def compare(backbone: str, peer: str, rounds: int) -> None:
                 print(file=worker.stdin, flush=True)
                 seconds[way].append(answer(worker))
     median = {way: statistics.median(times) for way, times in seconds.items()}
-    size, pictures = SETTINGS[backbone]
     for way in ways:
         spread = f"{min(seconds[way]):.3f} to {max(seconds[way]):.3f}"
         print(
@@ -179,20 +185,21 @@ def compare(backbone: str, peer: str, rounds: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=SETTINGS, default="cpu", help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each that are timed (default %(default)s)")
     given = parser.parse_args(arguments)
     if absent := [name for name in ("torch", "torchvision") if not find_spec(name)]:
         sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch]'")
-    print(f"{THREADS} threads\n{'':42}{'views/s':>9}{'seconds':>9}  {'':18}{'ours':>7}{'first loss':>12}")
-    for backbone in SETTINGS:
-        for peer in PEERS:
-            compare(backbone, peer, given.rounds)
+    print(f"{THREADS} cores\n{'':42}{'views/s':>9}{'seconds':>9}  {'':18}{'ours':>7}{'first loss':>12}")
+    for setting in SETTINGS[given.device]:
+        for peer in PEERS[given.device]:
+            compare(*setting, given.device, peer, given.rounds)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--prepare"]:
-        prepare(Path(sys.argv[2]), sys.argv[3])
+        prepare(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     elif sys.argv[1:2] == ["--work"]:
-        work(sys.argv[2], Path(sys.argv[3]), sys.argv[4])
+        work(sys.argv[2], Path(sys.argv[3]), sys.argv[4], sys.argv[5])
     else:
         main()

@@ -3,7 +3,8 @@
 XLA:CPU has fast kernels for most convolutions, but runs 3x3 on a 2x2 map, and the gradient of a strided convolution
 with respect to its input, at a twentieth of the machine's speed: there a convolution is written as one matrix product
 for each tap. A 3x3 on a map of at most 2x2 is one product: four pixels times four, where nine taps times four pixels
-meet mostly padding. For the gradient with respect to a 1x1 kernel XLA:CPU would transpose all maps; a product does not.
+meet mostly padding. Gradients are written out: autodiff's form of them, inside a loop as when a batch is computed in
+pieces, is one that XLA:CPU has no fast kernel for.
 `scripts/benchmarks/layers.py` measures it.
 """
 
@@ -12,6 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+_ORDER = ("NHWC", "HWIO", "NHWC")  # any other is slow on the CPU, where XLA does not reorder it: inside loops
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -34,35 +37,32 @@ def _forward(x: Array, kernel: Array, stride: int, groups: int) -> tuple[Array, 
 def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, kernel = saved
 
-    def d_input(convolution, x: Array, kernel: Array, d_out: Array) -> Array:
-        return jax.vjp(lambda x: convolution(x, kernel), x)[1](d_out)[0]
+    def native(d_out: Array) -> tuple[Array, Array]:
+        return jax.vjp(partial(_native, stride=stride, groups=groups), x, kernel)[1](d_out)
 
-    def d_kernel_of(convolution, x: Array, d_out: Array) -> Array:
-        return jax.vjp(lambda kernel: convolution(x, kernel), kernel)[1](d_out)[0]
+    def on_cpu(d_out: Array) -> tuple[Array, Array]:
+        return _d_input(x, kernel, d_out, stride), _d_kernel(x, kernel, d_out, stride)
 
-    def d_kernel_product(x: Array, d_out: Array) -> Array:
+    return native(d_out) if groups > 1 else lax.platform_dependent(d_out, cpu=on_cpu, default=native)
+
+
+def _d_input(x: Array, kernel: Array, d_out: Array, stride: int) -> Array:
+    if stride > 1 or (kernel.shape[0] > 1 and _is_small(x)):
+        return jax.vjp(lambda x: _on_small(x, kernel, stride=stride), x)[1](d_out)[0]
+    return _native(d_out, kernel[::-1, ::-1].swapaxes(2, 3), stride=1, groups=1)
+
+
+def _d_kernel(x: Array, kernel: Array, d_out: Array, stride: int) -> Array:
+    k = kernel.shape[0]
+    if k == 1:  # as a convolution it would transpose all maps
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]).T @ d_out.reshape(-1, d_out.shape[-1])).reshape(kernel.shape)
-
-    native = partial(_native, stride=stride, groups=groups)
-    d_kernel_native = partial(d_kernel_of, native)
-    if groups == 1 and kernel.shape[0] == 1:
-        d_kernel = lax.platform_dependent(x, d_out, cpu=d_kernel_product, default=d_kernel_native)
-    elif groups == 1 and _is_dense(x, kernel, stride):
-        d_kernel = lax.platform_dependent(x, d_out, cpu=partial(d_kernel_of, _dense), default=d_kernel_native)
-    else:
-        d_kernel = d_kernel_native(x, d_out)
-    if groups == 1 and (stride > 1 or (kernel.shape[0] > 1 and _is_small(x))):
-        d_x = lax.platform_dependent(
-            x,
-            kernel,
-            d_out,
-            cpu=partial(d_input, partial(_on_small, stride=stride)),
-            default=partial(d_input, native),
-        )
-    else:
-        d_x = d_input(native, x, kernel, d_out)
-    return d_x, d_kernel
+    if _is_dense(x, kernel, stride):
+        return jax.vjp(lambda kernel: _dense(x, kernel), kernel)[1](d_out)[0]
+    x, d_out = x.transpose(3, 1, 2, 0), d_out.transpose(1, 2, 0, 3)
+    padding = [(k // 2, k // 2 - (side - 1) % stride) for side in x.shape[1:3]]
+    out = lax.conv_general_dilated(x, d_out, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=_ORDER)
+    return out.transpose(1, 2, 0, 3)
 
 
 conv2d.defvjp(_forward, _backward)
@@ -85,7 +85,7 @@ def _by_cells(x: Array, kernel: Array) -> Array:
     x = x.reshape(batch, rows + 3, columns + 3, 4 * channels)
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     kernel = kernel.reshape(4, 2, 4, 2, channels, -1).swapaxes(1, 2).reshape(4, 4, 4 * channels, -1)
-    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_ORDER)
 
 
 def _is_small(x: Array) -> bool:
@@ -117,7 +117,7 @@ def _native(x: Array, kernel: Array, *, stride: int, groups: int) -> Array:
         kernel,
         (stride, stride),
         [(pad, pad), (pad, pad)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=_ORDER,
         feature_group_count=groups,
     )
 

@@ -103,7 +103,7 @@ def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
     return step
 
 
-def ours(folder: Path, device: str) -> Step:
+def ours(folder: Path, backbone: str, device: str) -> Step:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has the same GPU
     from sscd_jax import mesh
 
@@ -112,13 +112,14 @@ def ours(folder: Path, device: str) -> Step:
     import jax.numpy as jnp
 
     from sscd_jax.config import Loss
+    from sscd_jax.models import build_model
     from sscd_jax.optimizer import lars
     from sscd_jax.train import train_step
     from sscd_jax.train_state import TrainState
     from sscd_jax.weights import load
 
-    model, variables = load(folder / "weights.safetensors")
-    model = model.clone(dtype=jnp.bfloat16 if device == "gpu" else jnp.float32)
+    _, variables = load(folder / "weights.safetensors")
+    model = build_model(backbone, DIMS, dtype=jnp.bfloat16 if device == "gpu" else jnp.float32)
     optimizer = lars(RATE)
     state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
     loss = Loss(temperature=TEMPERATURE, entropy_weight=ENTROPY_WEIGHT)
@@ -139,7 +140,7 @@ def work(way: str, folder: Path, backbone: str, device: str) -> None:
     """Warms up; for each line of stdin, does a step and answers with its seconds. The first answer is the loss."""
     answers = os.fdopen(os.dup(1), "w")  # libraries print to stdout too
     os.dup2(2, 1)
-    step = ours(folder, device) if way == "ours" else pytorch(folder, backbone, device, way)
+    step = ours(folder, backbone, device) if way == "ours" else pytorch(folder, backbone, device, way)
     first = step()
     step()
     print(first, file=answers, flush=True)

@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from sscd_jax import config as configs
 from sscd_jax import full_disk
 from sscd_jax.config import Config
+from sscd_jax.mesh import has_other_hosts
 from sscd_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -46,12 +50,12 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
             yield checkpoints
         except BaseException as error:
             try:
-                checkpoints.close()
+                _waits(checkpoints.close)
             except Exception as other:  # must not take the place of the error; often it is the same
                 if not (full_disk.is_full(other) and full_disk.is_full(error)):
                     print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
             raise
-        checkpoints.close()
+        _waits(checkpoints.close)
 
 
 def save(
@@ -62,7 +66,7 @@ def save(
     Raises:
         FullDiskError: there is no room for it. Other errors may be those of the checkpoint before.
     """
-    checkpoints.wait()  # it would, and what is free is known only then
+    _waits(checkpoints.wait)  # it would, and what is free is known only then
     full_disk.check_room(Path(checkpoints.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
     return checkpoints.save_async(
         int(state.step), dataclasses.asdict(state), metrics=metrics, custom_metadata=configs.to_dict(config)
@@ -71,8 +75,32 @@ def save(
 
 def check(saving: Any) -> None:
     """Raises what has gone wrong with a `save`, if it has by now; the next one may be hours away."""
+    full_disk.raise_noticed()
     with contextlib.suppress(TimeoutError):  # it is still being written
         saving.result(timeout=0)
+
+
+def _waits(for_threads: Callable[[], None]) -> None:
+    """Calls what waits for the threads of Orbax; of several processes, until one of them finds the disk full.
+
+    Orbax would wait for the others then, and they for this one's part of the checkpoint: twenty minutes.
+    """
+    if not has_other_hosts():
+        for_threads()
+        return
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            for_threads()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not futures.wait([done], timeout=0.1).done:
+        full_disk.raise_noticed()
+    done.result()
 
 
 def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config) -> TrainState:

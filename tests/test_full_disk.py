@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import json
+import os
 import re
 import shlex
 import sys
@@ -58,6 +60,26 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     losses = [[(line["step"], line["loss"]) for line in read_metrics(tmp_path / name)] for name in ("whole", "killed")]
     assert losses[0] == losses[1]
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
+
+
+def test_of_several_processes_none_waits_for_one_that_finds_the_disk_full(pictures, tmp_path):
+    """One that cannot write its part of a checkpoint, and others that wait for it."""
+    config = recipe(tmp_path / "config.py", pictures, 100_000, every=3)
+    code = (
+        "import json, os; from pathlib import Path; from hosts import ended, start\n"
+        "workdir = Path(os.environ['DISK']) / 'run'\n"
+        f"processes = start(Path({str(config)!r}), workdir, 2, 1, {UNCHECKED!r})\n"
+        "results = ended(workdir, processes)\n"
+        "print(json.dumps([results, [path.name for path in (workdir / 'checkpoints').iterdir()]]))\n"
+    )
+    path = f"PYTHONPATH={shlex.quote(os.pathsep.join([str(Path(__file__).parent), *sys.path]))}"
+    done = on_small_disk(f"{path} {shlex.join([sys.executable, '-c', code])}", tmp_path, left=2_200_000)
+    assert done.returncode == 0, done.stderr
+    results, saved = json.loads(done.stdout)
+    assert all(status not in (0, 75) for status, _ in results), results
+    said = "no space left on the disk of .*: free some, and the same command goes on after step 3, that of the latest"
+    assert any(status == 1 and re.search(said, output) for status, output in results), results
+    assert "3" in saved
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ LEVELS = [
         "perceptual_hash",
         "full_disk",
         "interruption",
+        "full_disk",
         "evaluation",
     },
     {"train_state", "checkpoint", "weights"},

@@ -2,24 +2,26 @@
 
 import dataclasses
 import errno
-import json
-import os
+import logging
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from hosts import TRAIN, recipe
+from hosts import TRAIN, ended, recipe, start
+from orbax.checkpoint import v1 as ocp
 from small_disk import on_small_disk
 
 from sscd_jax import checkpoint, full_disk
 from sscd_jax import config as configs
 from sscd_jax.checkpoint import load_state, open_checkpoints, saved_on_disk
 from sscd_jax.full_disk import FullDiskError, explained
+from sscd_jax.interruption import Interruption
 from sscd_jax.train import train
 from sscd_jax.train_log import TrainLog, read_metrics
 
@@ -62,24 +64,24 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
 
 
-def test_of_several_processes_none_waits_for_one_that_finds_the_disk_full(pictures, tmp_path):
-    """One that cannot write its part of a checkpoint, and others that wait for it."""
-    config = recipe(tmp_path / "config.py", pictures, 100_000, every=3)
+def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(pictures, tmp_path):
+    """In the middle of the last checkpoint, while the other one has written its part of it."""
+    config = recipe(tmp_path / "config.py", pictures, 6, every=3)
     code = (
-        "import json, os; from pathlib import Path; from hosts import ended, start\n"
-        "workdir = Path(os.environ['DISK']) / 'run'\n"
-        f"processes = start(Path({str(config)!r}), workdir, 2, 1, {UNCHECKED!r})\n"
-        "results = ended(workdir, processes)\n"
-        "print(json.dumps([results, [path.name for path in (workdir / 'checkpoints').iterdir()]]))\n"
+        "import builtins, errno, sys\n"
+        "def full(path, mode='r', *rest, **more):\n"
+        "    if sys.argv[-1] == '0' and 'w' in mode and '/checkpoints/6.' in str(path):\n"
+        f"        raise OSError(errno.ENOSPC, {FULL!r})\n"
+        "    return opened(path, mode, *rest, **more)\n"
+        "opened, builtins.open = open, full\n" + TRAIN
     )
-    path = f"PYTHONPATH={shlex.quote(os.pathsep.join([str(Path(__file__).parent), *sys.path]))}"
-    done = on_small_disk(f"{path} {shlex.join([sys.executable, '-c', code])}", tmp_path, left=2_200_000)
-    assert done.returncode == 0, done.stderr
-    results, saved = json.loads(done.stdout)
-    assert all(status not in (0, 75) for status, _ in results), results
-    said = "no space left on the disk of .*: free some, and the same command goes on after step 3, that of the latest"
-    assert any(status == 1 and re.search(said, output) for status, output in results), results
-    assert "3" in saved
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, code))
+    (status, output), (other, _) = results
+    said = f"no space left on the disk of {tmp_path}/run: free some, and the same command goes on after step 3, that"
+    assert output.splitlines()[-1] == f"sscd-jax train: {said} of the latest checkpoint", results
+    assert status == 1
+    assert other not in (0, 75), results
+    assert saved_on_disk(tmp_path / "run") == [3]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,63 @@ def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
     checkpoint.check(Saving(TimeoutError()))
     with pytest.raises(ValueError, match="failed"):
         checkpoint.check(Saving(ValueError("failed")))
+
+
+def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_full(tmp_path, monkeypatch):
+    """Orbax waits for the other processes then, and they for this one."""
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    others = threading.Event()
+
+    def wait() -> None:
+        try:
+            raise OSError(errno.ENOSPC, FULL)
+        except OSError:
+            logging.getLogger("absl").exception("as the threads of Orbax say it")
+        others.wait()
+
+    def save() -> None:
+        with open_checkpoints(tmp_path, keep=1) as checkpoints:
+            monkeypatch.setattr(checkpoints, "wait", wait)
+            monkeypatch.setattr(checkpoints, "close", others.wait)
+            checkpoint.finish(checkpoints)
+
+    with pytest.raises(FullDiskError, match="begins anew"):
+        save()
+    others.set()
+
+
+def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    waited = []
+
+    def fail() -> None:
+        waited.append(threading.current_thread())
+        raise ValueError("failed")
+
+    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoint.finish(checkpoints)
+        monkeypatch.setattr(checkpoints, "wait", fail)
+        with pytest.raises(ValueError, match="failed"):
+            checkpoint.finish(checkpoints)
+    assert waited
+    assert waited[0].daemon
+
+
+def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_path, monkeypatch):
+    def save(*arguments: object) -> object:
+        saving = written(*arguments)
+        monkeypatch.setattr(ocp.training.Checkpointer, "wait", fail)
+        return saving
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, FULL)
+
+    written = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(Interruption, "preempted_at", lambda self, step: step == 2)
+    recipe(tmp_path / "config.py", pictures, 3)
+    with pytest.raises(FullDiskError):
+        train(configs.load(tmp_path / "config.py"), tmp_path / "run")
 
 
 def test_room_is_asked_of_the_disk(tmp_path):

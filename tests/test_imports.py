@@ -45,7 +45,6 @@ LEVELS = [
         "perceptual_hash",
         "full_disk",
         "interruption",
-        "full_disk",
         "evaluation",
     },
     {"train_state", "checkpoint", "weights"},

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,12 +51,27 @@ def raise_noticed() -> None:
 
 
 @contextlib.contextmanager
+def _only_first_of_a_save() -> Iterator[None]:
+    """Leaves out the tracebacks of all arrays of a save but the first that fails: Orbax is deaf to the others then."""
+    before = sys.unraisablehook
+
+    def hook(other: "sys.UnraisableHookArgs") -> None:
+        if str(other.exc_value) != "Event loop is closed":
+            before(other)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before  # but after an error it stays: threads may be late
+
+
+@contextlib.contextmanager
 def explained(folder: Path, remedy: Callable[[], str]) -> Iterator[None]:
     """Within it a full disk is a FullDiskError that names the folder and the remedy, whatever it was before."""
     _NOTICED.error = None
     logging.getLogger("absl").addFilter(_NOTICED)  # and stays: threads may be late
     try:
-        yield
+        with _only_first_of_a_save():
+            yield
     except Exception as error:
         if not is_full(error) and not isinstance(error, FullDiskError):
             raise

@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -79,6 +80,7 @@ def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(pi
     (status, output), (other, _) = results
     said = f"no space left on the disk of {tmp_path}/run: free some, and the same command goes on after step 3, that"
     assert output.splitlines()[-1] == f"sscd-jax train: {said} of the latest checkpoint", results
+    assert "Traceback" not in output
     assert status == 1
     assert other not in (0, 75), results
     assert saved_on_disk(tmp_path / "run") == [3]
@@ -98,6 +100,17 @@ def test_whoever_notices_it(error, tmp_path):
     with pytest.raises(FullDiskError, match=said) as found, explained(Path("/run"), lambda: "free some"):
         raise error
     assert found.value.__cause__ is error
+
+
+def test_of_a_save_only_the_first_error_is_shown(monkeypatch):
+    """As TensorStore tells those of the other arrays to an event loop that Orbax has closed."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda other: shown.append(str(other.exc_value)))
+    with explained(Path("/run"), lambda: "free some"):
+        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
+            sys.unraisablehook(SimpleNamespace(exc_value=error))
+    sys.unraisablehook(SimpleNamespace(exc_value="later"))
+    assert shown == ["another", "later"]
 
 
 def test_other_errors_stay_what_they_are():

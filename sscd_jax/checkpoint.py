@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from sscd_jax import config as configs
 from sscd_jax import full_disk
 from sscd_jax.config import Config
+from sscd_jax.mesh import has_other_hosts
 from sscd_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -46,12 +50,12 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
             yield checkpoints
         except BaseException as error:
             try:
-                checkpoints.close()
+                _wait(checkpoints.close)
             except Exception as other:  # must not take the place of the error; often it is the same
                 if not (full_disk.is_full(other) and full_disk.is_full(error)):
                     print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
             raise
-        checkpoints.close()
+        _wait(checkpoints.close)
 
 
 def save(
@@ -62,7 +66,7 @@ def save(
     Raises:
         FullDiskError: there is no room for it. Other errors may be those of the checkpoint before.
     """
-    checkpoints.wait()  # it would, and what is free is known only then
+    finish(checkpoints)  # it would, and what is free is known only then
     full_disk.check_room(Path(checkpoints.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
     return checkpoints.save_async(
         int(state.step), dataclasses.asdict(state), metrics=metrics, custom_metadata=configs.to_dict(config)
@@ -71,8 +75,37 @@ def save(
 
 def check(saving: Any) -> None:
     """Raises what has gone wrong with a `save`, if it has by now; the next one may be hours away."""
+    full_disk.raise_noticed()
     with contextlib.suppress(TimeoutError):  # it is still being written
         saving.result(timeout=0)
+
+
+def finish(checkpoints: ocp.training.Checkpointer) -> None:
+    """Waits until the latest `save` is whole on the disk; raises what has gone wrong with it."""
+    _wait(checkpoints.wait)
+
+
+def _wait(for_threads: Callable[[], None]) -> None:
+    """Calls what waits for the threads of Orbax; in one of several processes only until they find the disk full.
+
+    Orbax itself raises that twenty minutes later: its threads wait for the other processes, and they for its part.
+    """
+    if not has_other_hosts():
+        for_threads()
+        return
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            for_threads()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # nobody waits for a daemon when the process ends
+    while not futures.wait([done], timeout=0.1).done:
+        full_disk.raise_noticed()
+    done.result()
 
 
 def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config) -> TrainState:
@@ -107,7 +140,7 @@ def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
 
 def remove_after(checkpoints: ocp.training.Checkpointer, step: int) -> None:
     """Removes the checkpoints of later steps, so that the run continues before them."""
-    checkpoints.wait()
+    finish(checkpoints)
     for later in [s for s in saved_steps(checkpoints) if s > step]:
         checkpoints.delete(later)
 

@@ -219,6 +219,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                         log.saved(step)
                     interruption.stop_if_asked()
                     if preempted:
+                        checkpoint.finish(checkpoints)
                         raise Preempted(f"saved after step {step} of {length.total}")
             except FloatingPointError:
                 # A checkpoint from which no finite loss was computed must not be the one that the run continues from.

@@ -23,7 +23,9 @@ def recipe(path: Path, pictures: Path, steps: int, *, every: int = 5000, rate: f
     return path
 
 
-def start(configs: Path | Sequence[Path], workdir: Path, processes: int, devices: int) -> list[subprocess.Popen]:
+def start(
+    configs: Path | Sequence[Path], workdir: Path, processes: int, devices: int, code: str = TRAIN
+) -> list[subprocess.Popen]:
     """One config for all, or one for each."""
     configs = [configs] * processes if isinstance(configs, Path) else configs
     with socket.socket() as free:
@@ -35,7 +37,7 @@ def start(configs: Path | Sequence[Path], workdir: Path, processes: int, devices
     started = []
     for number, config in enumerate(configs):
         with log_of(workdir, number).open("w") as log:  # a pipe that nobody reads would fill
-            command = [sys.executable, "-c", TRAIN, "train", str(config), *job, "--process", str(number)]
+            command = [sys.executable, "-c", code, "train", str(config), *job, "--process", str(number)]
             started.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
     return started
 

@@ -2,22 +2,27 @@
 
 import dataclasses
 import errno
+import logging
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from hosts import TRAIN, recipe
+from hosts import TRAIN, ended, recipe, start
+from orbax.checkpoint import v1 as ocp
 from small_disk import on_small_disk
 
 from sscd_jax import checkpoint, full_disk
 from sscd_jax import config as configs
 from sscd_jax.checkpoint import load_state, open_checkpoints, saved_on_disk
 from sscd_jax.full_disk import FullDiskError, explained
+from sscd_jax.interruption import Interruption
 from sscd_jax.train import train
 from sscd_jax.train_log import TrainLog, read_metrics
 
@@ -60,6 +65,27 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
 
 
+def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(pictures, tmp_path):
+    """In the middle of the last checkpoint, while the other one has written its part of it."""
+    config = recipe(tmp_path / "config.py", pictures, 6, every=3)
+    code = (
+        "import builtins, errno, sys\n"
+        "def full(path, mode='r', *rest, **more):\n"
+        "    if sys.argv[-1] == '0' and 'w' in mode and '/checkpoints/6.' in str(path):\n"
+        f"        raise OSError(errno.ENOSPC, {FULL!r})\n"
+        "    return opened(path, mode, *rest, **more)\n"
+        "opened, builtins.open = open, full\n" + TRAIN
+    )
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, code))
+    (status, output), (other, _) = results
+    said = f"no space left on the disk of {tmp_path}/run: free some, and the same command goes on after step 3, that"
+    assert output.splitlines()[-1] == f"sscd-jax train: {said} of the latest checkpoint", results
+    assert "Traceback" not in output
+    assert status == 1
+    assert other not in (0, 75), results
+    assert saved_on_disk(tmp_path / "run") == [3]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -74,6 +100,17 @@ def test_whoever_notices_it(error, tmp_path):
     with pytest.raises(FullDiskError, match=said) as found, explained(Path("/run"), lambda: "free some"):
         raise error
     assert found.value.__cause__ is error
+
+
+def test_of_a_save_only_the_first_error_is_shown(monkeypatch):
+    """As TensorStore tells those of the other arrays to an event loop that Orbax has closed."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda other: shown.append(str(other.exc_value)))
+    with explained(Path("/run"), lambda: "free some"):
+        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
+            sys.unraisablehook(SimpleNamespace(exc_value=error))
+    sys.unraisablehook(SimpleNamespace(exc_value="later"))
+    assert shown == ["another", "later"]
 
 
 def test_other_errors_stay_what_they_are():
@@ -146,6 +183,63 @@ def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
     checkpoint.check(Saving(TimeoutError()))
     with pytest.raises(ValueError, match="failed"):
         checkpoint.check(Saving(ValueError("failed")))
+
+
+def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_full(tmp_path, monkeypatch):
+    """Orbax waits for the other processes then, and they for this one."""
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    others = threading.Event()
+
+    def wait() -> None:
+        try:
+            raise OSError(errno.ENOSPC, FULL)
+        except OSError:
+            logging.getLogger("absl").exception("as the threads of Orbax say it")
+        others.wait()
+
+    def save() -> None:
+        with open_checkpoints(tmp_path, keep=1) as checkpoints:
+            monkeypatch.setattr(checkpoints, "wait", wait)
+            monkeypatch.setattr(checkpoints, "close", others.wait)
+            checkpoint.finish(checkpoints)
+
+    with pytest.raises(FullDiskError, match="begins anew"):
+        save()
+    others.set()
+
+
+def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    waited = []
+
+    def fail() -> None:
+        waited.append(threading.current_thread())
+        raise ValueError("failed")
+
+    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoint.finish(checkpoints)
+        monkeypatch.setattr(checkpoints, "wait", fail)
+        with pytest.raises(ValueError, match="failed"):
+            checkpoint.finish(checkpoints)
+    assert waited
+    assert waited[0].daemon
+
+
+def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_path, monkeypatch):
+    def save(*arguments: object) -> object:
+        saving = written(*arguments)
+        monkeypatch.setattr(ocp.training.Checkpointer, "wait", fail)
+        return saving
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, FULL)
+
+    written = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(Interruption, "preempted_at", lambda self, step: step == 2)
+    recipe(tmp_path / "config.py", pictures, 3)
+    with pytest.raises(FullDiskError):
+        train(configs.load(tmp_path / "config.py"), tmp_path / "run")
 
 
 def test_room_is_asked_of_the_disk(tmp_path):

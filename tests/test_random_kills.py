@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 import random_kills
@@ -27,7 +26,7 @@ def test_kills_among_steps_and_in_the_middle_of_a_save(tmp_path, capsys):
     wrong = random_kills.differences(out / "whole", out / "killed")
     assert [line[:7] for line in wrong] == ["the ste", "metrics"]
     step = min(checkpoint.saved_on_disk(out / "killed"))
-    shutil.rmtree(out / "killed" / "checkpoints" / str(step) / "state" / "ocdbt.process_0")
+    (out / "killed" / "checkpoints" / str(step) / "state" / "_METADATA").unlink()
     assert any(f"checkpoint {step} of" in line for line in random_kills.differences(out / "whole", out / "killed"))
 
 

@@ -8,9 +8,8 @@
   0.3 here. SimCLR (arXiv 2002.05709, appendix B.1) found the square root better at small batches and few epochs; the
   demo's network showed no difference (docs/training.md).
 * The entropy weight is 10, with which the authors advise to begin where the batch, among others, differs from theirs
-  (docs/Training.md of the official code): if it is too large, descriptors of copies do not come together. InfoNCE pulls
-  them together by as much as all negatives weigh, and there are sixteen times fewer; the entropy term sees the nearest
-  one only, which is about as near. Raise it while positive_sim stays high.
+  (docs/Training.md of the official code): if it is too large, descriptors of copies do not come together, as in the
+  demo's network (docs/training.md). Raise it while positive_sim stays high.
 """
 
 from sscd_jax.config import Config, Data, Loss, Optimizer

@@ -44,7 +44,7 @@ def main() -> None:
             run = given.out / f"{dtype}-{seed}"
             found = train(config, run)
             losses = [line["loss"] for line in read_metrics(run) if "loss" in line]
-            row = {"loss": mean(losses[-max(given.steps // 10, 1) :]), "uAP": found["uAP"]}
+            row = {"loss": mean(losses[-max(given.steps // 10, 1) :]), "uAP": found["val_uAP"]}
             for name, value in row.items():
                 results[dtype][name].append(value)
             rows.append({"dtype": dtype, "seed": seed, **row})

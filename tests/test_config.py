@@ -1,15 +1,18 @@
 """Configurations: the recipes, and what is refused before any data is read."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from sscd_jax import config as configs
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation, run_length
+from sscd_jax.optimizer import warmup_cosine
 from sscd_jax.presets import Preset
 
-RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -20,7 +23,7 @@ def test_recipes_load_and_survive_json(path):
 
 
 def test_disc_blur_is_the_recipe_of_the_paper():
-    config = configs.load(Path(__file__).parents[1] / "configs" / "disc_blur.py")
+    config = configs.load(ROOT / "configs" / "disc_blur.py")
     assert (config.model.backbone, config.model.dims, config.data.augmentation) == ("resnet50", 512, "STRONG_BLUR")
     assert (config.data.batch_size, config.data.image_size, config.epochs) == (4096, 224, 100)
     assert (config.loss.temperature, config.loss.entropy_weight) == (0.05, 30)
@@ -39,9 +42,44 @@ def test_disc_blur_is_the_recipe_of_the_paper():
     ],
 )
 def test_the_other_recipes_differ_in_what_they_are_named_for(name, augmentation, mixup, backbone, dims, source):
-    config = configs.load(Path(__file__).parents[1] / "configs" / f"{name}.py")
+    config = configs.load(ROOT / "configs" / f"{name}.py")
     data = Data(source=source, augmentation=augmentation, mixup=mixup)
     assert config == Config(data=data, model=Model(backbone=backbone, dims=dims))
+
+
+@pytest.mark.parametrize("name", ["disc_batch_256", "disc_batch_1024", "disc_blur", "disc_batch_16384"])
+def test_recipes_of_other_batches(name):
+    """Rates by the square root of the batch, and the numbers of the page and of the docstrings."""
+    path = ROOT / "configs" / f"{name}.py"
+    config, text = configs.load(path), path.read_text()
+    batch, rate, length = config.data.batch_size, configs.learning_rate(config), run_length(config, 1_000_000)
+    assert rate == pytest.approx(0.075 * math.sqrt(batch))
+    assert rate == pytest.approx(0.3 * batch / 256) or batch != 4096
+    warming = config.loss.entropy_warmup_steps
+    row = [f"`{name}`", f"{batch}", f"{rate:.1f}", f"{length.warmup:,}", f"{length.total:,}"]
+    row += [f"{config.loss.entropy_weight:.0f}", f"{warming}"]
+    assert f"| {' | '.join(row)} |" in (ROOT / "docs" / "training.md").read_text()
+    assert warming in (0, length.warmup)
+    changed = {difference.split()[0] for difference in configs.differences(Config(), config)}
+    assert changed <= {
+        *("data.batch_size", "optimizer.base_learning_rate", "optimizer.warmup_epochs"),
+        *("loss.entropy_weight", "loss.entropy_warmup_steps"),
+    }
+    if name != "disc_blur":
+        assert all(number in text for number in (f"{length.total:,} steps", f"{rate} = 0.075 x sqrt(batch)"))
+        assert f"{0.3 * batch / 256:.1f}" in text, "the official rule's rate"
+
+
+def test_the_second_rate_of_the_large_batch():
+    """Of which the docstring of disc_batch_16384 speaks."""
+    found = []
+    for name in ("disc_blur", "disc_batch_16384"):
+        config = configs.load(ROOT / "configs" / f"{name}.py")
+        length = run_length(config, 1_000_000)
+        schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
+        found.append(float(schedule(1)))
+    assert found[1] == pytest.approx(0.0158, abs=5e-5)
+    assert found[1] / found[0] == pytest.approx(4, abs=0.1)
 
 
 def test_absolute_learning_rate_takes_the_place_of_the_base_rate():

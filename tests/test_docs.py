@@ -1,4 +1,4 @@
-"""The blocks of docs/serving.md, embedding.md and evaluation.md do what they say, without packages they do not name.
+"""The blocks of the pages in docs/ do what they say, without packages they do not name.
 
 A block of text is what the Python before it prints. Pictures have 64 pixels a side here, not 320: it takes seconds.
 """
@@ -12,14 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import batch_sizes
 import numpy as np
 import pytest
 import roofline
 from networks import needs_torch, seeded
 from PIL import Image
 
+from sscd_jax import config as configs
 from sscd_jax.cache import cache_folder
 from sscd_jax.cli import main
+from sscd_jax.config import Config, Data, Loss, Model, Optimizer, Validation
 from sscd_jax.data.pictures import apply_preset, open_picture
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
@@ -28,7 +31,7 @@ from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.files import write_safetensors
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation")}
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation", "training")}
 SECTIONS = {
     title: text
     for page in PAGES.values()
@@ -120,6 +123,15 @@ def test_every_section_is_tested():
         "Calibrate",
         "At DISC2021's size",
         "As TFDS data sets",
+        "A recipe for each batch",
+        "What fits where",
+        "A batch larger than memory",
+        "Precision",
+        "Input",
+        "Stability",
+        "Fine-tuning",
+        "Interruptions",
+        "Beside PyTorch",
     ]
 
 
@@ -256,6 +268,76 @@ def test_search_with_faiss(folder, pictures):
     assert [line.split() for line in printed.splitlines()] == [[f"Q{name}", name, "1.00"] for name in names]
 
 
+# Of the page of training, with the reason: what they print was copied.
+NOT_RUN = {
+    "scripts/batch_sizes.py": "many trainings; in small below",
+    "scripts/benchmarks/microbatch.py": "minutes of compiling",
+    "scripts/benchmarks/train_step.py": "minutes, and the time of this machine",
+    "scripts/precision.py": "many trainings",
+    "scripts/random_kills.py": "half an hour; in small in test_random_kills.py",
+}
+
+
+def test_training(folder, pictures, monkeypatch):
+    """The page's runs, two steps of a narrow network on a few small pictures."""
+    page = PAGES["training"]
+    (folder / "configs").symlink_to(DOCS.parent / "configs")
+    for name in ("DISC2021/training", "photos"):
+        shutil.copytree(pictures, name)
+    narrow = "--model.backbone resnet18 --model.width 8 --model.dims 24 --data.image-size 32 --data.batch-size 16"
+    write_safetensors(cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet18", 24, width=8), {})
+    commands = [
+        shlex.split(line) for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    ]
+    runs = [command for command in commands if command[0] == "sscd-jax"]
+    assert [command[1] for command in runs] == ["train"] * 3
+    for command in runs:
+        pieces = ["--microbatch", "8"] if "--microbatch" in command else []
+        main([*command[1:], *narrow.split(), "--steps", "2", "--optimizer.warmup-steps", "1", *pieces])
+        assert (Path(command[command.index("--workdir") + 1]) / "checkpoints" / "2").is_dir()
+    scripts = set(re.findall(r"python (scripts/\S+\.py)", page))
+    assert scripts == NOT_RUN.keys() | {"scripts/roofline.py"}
+    assert all((DOCS.parent / script).is_file() for script in scripts)
+
+
+def test_the_tables_of_the_training_page_are_of_the_commands_above_them():
+    found = re.findall(r"python scripts/batch_sizes.py (.*?)\n```\n\n```text\n(.*?)```", PAGES["training"], re.DOTALL)
+    assert len(found) == 2
+    for command, said in found:
+        settings = [setting.split(",") for setting in command.split(" --")[0].split()]
+        assert [line.split()[:4] for line in said.splitlines()[1:]] == settings
+
+
+def test_batch_sizes(pictures, tmp_path, monkeypatch, capsys):
+    """A setting, two seeds, four steps of a narrow network."""
+    truth = tmp_path / "truth.csv"
+    truth.write_text("query_id,reference_id\n" + "".join(f"{path.stem},{path.stem}\n" for path in pictures.iterdir()))
+    (tmp_path / "pictures").mkdir()
+
+    def small(_: Path, *, seed: int, steps: int) -> Config:
+        return Config(
+            seed=seed,
+            steps=steps,
+            data=Data(source=str(pictures), image_size=32),
+            model=Model(backbone="resnet18", dims=16, width=8),
+            optimizer=Optimizer(warmup_steps=0),
+            validation=Validation(str(pictures), str(pictures), str(truth), custom=Preset("skew", 32)),
+        )
+
+    monkeypatch.setattr(batch_sizes, "demo_config", small)
+    monkeypatch.setattr(
+        "sys.argv", ["batch_sizes.py", "8,0.5,2,3", "--seeds", "0", "1", "--pictures", "32", "--out", str(tmp_path)]
+    )
+    batch_sizes.main()
+    header, row = capsys.readouterr().out.splitlines()
+    names = ["batch", "rate", "entropy weight", "its warm-up", "steps", "uAP", "standard error", "positive_sim"]
+    assert re.split("  +", header) == [*names, "nearest_negative_sim"]
+    assert row.split()[:7] == ["8", "0.5", "2", "3", "4", "1.000", "0.000"], "a picture is its own copy"
+    run = configs.from_dict(json.loads((tmp_path / "8,0.5,2,3,1" / "config.json").read_text()))
+    assert (run.seed, run.data.batch_size, run.loss) == (1, 8, Loss(entropy_weight=2, entropy_warmup_steps=3))
+    assert configs.learning_rate(run) == 0.5
+
+
 def test_the_estimate_of_the_pipelines_page():
     page = (DOCS / "beam.md").read_text()
     ((command, said),) = re.findall(r"```bash\n(python scripts/.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
@@ -263,12 +345,13 @@ def test_the_estimate_of_the_pipelines_page():
     assert done.stdout == said
 
 
-def test_the_estimates_of_the_pods_page(capsys, monkeypatch):
+@pytest.mark.parametrize(("name", "count"), [("pods", 5), ("training", 1)])
+def test_the_estimates_of_a_step(name, count, capsys, monkeypatch):
     """What scripts/compile_for_tpu.py prints takes minutes and the package libtpu: it was copied."""
     monkeypatch.chdir(DOCS.parent)
-    page = (DOCS / "pods.md").read_text()
+    page = (DOCS / f"{name}.md").read_text()
     blocks = re.findall(r"```bash\npython scripts/roofline.py (.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == count
     for arguments, said in blocks:
         roofline.main(shlex.split(arguments))
         assert capsys.readouterr().out == said

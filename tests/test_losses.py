@@ -120,6 +120,16 @@ def test_one_id_and_the_same_id_twice_are_the_same():
     np.testing.assert_array_equal(match_matrix(ids), ids[:, None] == ids)
 
 
+@pytest.mark.parametrize(("batch", "nearest"), [(256, 1.32), (16384, 1.28)])
+def test_nearest_distance_at_random(batch, nearest):
+    """Of 512 points on the sphere to all views of a batch, as docs/training.md has it."""
+    points = np.random.default_rng(0).normal(size=(2 * batch, 512)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    similarity = points[:512] @ points.T
+    np.fill_diagonal(similarity, -1)
+    assert np.sqrt(2 - 2 * similarity.max(1)).mean() == pytest.approx(nearest, abs=0.005)
+
+
 def test_low_temperature_does_not_overflow():
     z = np.eye(4, dtype=np.float32)
     loss, _ = sscd_loss(z, np.array([0, 0, 1, 1]), temperature=0.001, entropy_weight=0.0)

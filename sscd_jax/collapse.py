@@ -6,6 +6,9 @@ from collections.abc import Mapping
 WINDOW = 50  # steps, over which metrics are averaged
 # Before training a network gives nearly the same descriptor for everything: norms of the mean near 1.
 CENTER_NORM, NEAREST_SIMILARITY = 0.95, 0.995
+LOWER_RATE = (
+    "a lower learning rate (--optimizer.base-learning-rate, or --optimizer.absolute-learning-rate where it is set)"
+)
 
 
 class CollapseAlarm:
@@ -30,8 +33,8 @@ class CollapseAlarm:
         if center > CENTER_NORM:
             message = (
                 f"the norm of the mean descriptor is {center:.3f} over the last {WINDOW} steps: all descriptors are "
-                "nearly the same. Go back to an earlier checkpoint, with a lower --optimizer.base-learning-rate, a "
-                "longer warm-up, or --loss.entropy-warmup-steps"
+                f"nearly the same. Go back to an earlier checkpoint, with {LOWER_RATE}, more "
+                "--optimizer.warmup-steps or --loss.entropy-warmup-steps"
             )
         elif nearest > NEAREST_SIMILARITY:
             message = (

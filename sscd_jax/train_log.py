@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from sscd_jax.collapse import CollapseAlarm
+from sscd_jax.collapse import LOWER_RATE, CollapseAlarm
 from sscd_jax.data.pipeline import why_unreadable
 from sscd_jax.data.sources import Source
 
@@ -91,7 +91,7 @@ class TrainLog:
             )
             raise FloatingPointError(
                 f"the loss of step {step} is {values['loss']}; {kept}. "
-                "A lower --optimizer.base-learning-rate, a longer warm-up or a lower --loss.entropy-weight may help"
+                f"What may help: {LOWER_RATE}, more --optimizer.warmup-steps or a lower --loss.entropy-weight"
             )
         self.last_good = max((s for s in self._saved if s < step), default=0)
         now = time.perf_counter()

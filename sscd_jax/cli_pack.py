@@ -11,6 +11,7 @@ def pack(
     shard_mib: float = 1024,
     split: str | None = None,
     data_dir: str | None = None,
+    retry: bool = False,
 ) -> None:
     """Put pictures into a few large files: an object store is slow with many small ones.
 
@@ -26,6 +27,7 @@ def pack(
         shard_mib: Size of a file, in MiB; the last is smaller, and one with a single picture may be larger.
         split: Split of a TFDS data set; by default train.
         data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
+        retry: Read again the pictures that could not be read before, and write their files anew.
     """
     from sscd_jax.data import packing
     from sscd_jax.data.sources import open_source
@@ -33,4 +35,4 @@ def pack(
     if (split or data_dir) and not source.startswith("tfds:"):
         raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {source}")
     opened = open_source(source, split=split or "train", data_dir=data_dir)
-    print(json.dumps(packing.pack(opened, out, shard_bytes=int(shard_mib * 2**20)), indent=2))
+    print(json.dumps(packing.pack(opened, out, shard_bytes=int(shard_mib * 2**20), retry=retry), indent=2))

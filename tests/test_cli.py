@@ -103,6 +103,15 @@ def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
     assert len(descriptors.provenance.weights) == 64
     assert descriptors.provenance.details["preset"]["size"] == 288
 
+    main(["pack", str(folder), "--out", str(tmp_path / "pack")])
+    main(["embed", str(tmp_path / "pack"), "--weights", str(run), "--out", str(tmp_path / "of_pack")])
+    packed = Descriptors.read(tmp_path / "of_pack")
+    assert (list(packed.ids), len((tmp_path / "of_pack" / "errors.jsonl").read_text().splitlines())) == (
+        list(descriptors.ids),
+        2,
+    )
+    np.testing.assert_array_equal(packed.vectors, descriptors.vectors)
+
 
 def test_descriptors_do_not_depend_on_the_batch(run, pictures, tmp_path):
     for size in (8, 32):

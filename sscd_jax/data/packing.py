@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import posixpath
+import sys
 import tarfile
 import zlib
 from collections import deque
@@ -29,7 +30,7 @@ from sscd_jax.data.sources import Source
 _AHEAD = 2 * THREADS  # pictures that are read before they are written
 
 
-def pack(source: Source, out: str, *, shard_bytes: int) -> dict[str, Any]:
+def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> dict[str, Any]:
     """Writes the pictures of a source, bytes unchanged and in its order, or goes on with that.
 
     A picture that cannot be read keeps its place, empty and with the reason, so that what reads the pack passes over it
@@ -39,6 +40,7 @@ def pack(source: Source, out: str, *, shard_bytes: int) -> dict[str, Any]:
         source: the pictures.
         out: folder of the pack, on disk or in a store.
         shard_bytes: a shard is closed before it has more, unless a single picture has.
+        retry: shards with pictures that could not be read before are written again.
 
     Returns:
         Summary: pictures, shards, bytes, unreadable, out.
@@ -50,23 +52,29 @@ def pack(source: Source, out: str, *, shard_bytes: int) -> dict[str, Any]:
     if shard_bytes < 1:
         raise ValueError(f"shards of {shard_bytes} bytes: they must have some")
     _begin(source, out, shard_bytes)
-    path = posixpath.join(out, INDEX)
+    path, errors_path = posixpath.join(out, INDEX), posixpath.join(out, "errors.jsonl")
+    if retry:  # shards may change: until all are whole there is no pack
+        for old in filter(stores.exists, (path, errors_path)):
+            stores.remove(old)
     parts: list[Index] = []
-    first = 0
+    first = before = 0
     with tqdm(total=len(source), desc="packing", unit="picture", dynamic_ncols=True) as bar:
         while first < len(source):
             part = _whole(source, out, len(parts), first)
-            if part is None:
+            if part is None or (retry and part.reasons):
                 part = _write_shard(source, out, len(parts), first, shard_bytes, bar)
             else:
                 bar.update(len(part.ids))
+                before += len(part.reasons)
             parts.append(part)
             first += len(part.ids)
+    if before:
+        print(f"{out}: {before} could not be read before, see errors.jsonl; --retry tries again", file=sys.stderr)
     index = join(parts)
     errors = [{"path": source.paths[k], "reason": why} for k, why in sorted(index.reasons.items())]
     if errors:
         text = "".join(json.dumps(error) + "\n" for error in errors)
-        stores.write_whole(posixpath.join(out, "errors.jsonl"), lambda file: file.write(text.encode()))
+        stores.write_whole(errors_path, lambda file: file.write(text.encode()))
     if not stores.exists(path):
         made = to_bytes(index)
         stores.write_whole(path, lambda file: file.write(made))

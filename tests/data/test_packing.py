@@ -1,0 +1,92 @@
+"""What could not be read when a pack was made: tried again by `--retry`. All else of packs: test_packed.py."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sscd_jax.cli import main
+from sscd_jax.data import stores
+from sscd_jax.data.sources import open_source
+
+
+def command(pictures: Path, out: Path, *options: str) -> None:
+    main(["pack", str(pictures), "--out", str(out), "--shard-mib", "0.02", *options])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def unreliable(monkeypatch) -> set[str]:
+    """Names of the pictures that a disk or a store does not give now."""
+    failing: set[str] = set()
+    read = stores.read_bytes
+
+    def read_bytes(path: str) -> bytes:
+        if Path(path).name in failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(stores, "read_bytes", read_bytes)
+    return failing
+
+
+def test_what_could_not_be_read_is_tried_again(pictures, tmp_path, unreliable, capsys):
+    out = tmp_path / "pack"
+    unreliable |= {"003.jpg", "017.jpg"}
+    command(pictures, out)
+    assert json.loads(capsys.readouterr().out)["unreadable"] == 2
+    before = files(out)
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [Path(error["path"]).name for error in errors] == ["003.jpg", "017.jpg"]
+
+    unreliable -= {"017.jpg"}
+    command(pictures, out)
+    captured = capsys.readouterr()
+    assert f"{out}: 2 could not be read before, see errors.jsonl; --retry tries again" in captured.err
+    assert files(out) == before
+
+    command(pictures, out, "--retry")
+    assert json.loads(capsys.readouterr().out)["unreadable"] == 1
+    assert [Path(json.loads(line)["path"]).name for line in (out / "errors.jsonl").read_text().splitlines()] == [
+        "003.jpg"
+    ]
+    unreliable.clear()
+    command(pictures, out, "--retry")
+    assert json.loads(capsys.readouterr().out)["unreadable"] == 0
+    command(pictures, tmp_path / "once")
+    assert files(out) == files(tmp_path / "once"), "as if all had been read at once"
+    pack = open_source(str(out))
+    assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(pictures.iterdir())]
+
+
+def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_path, unreliable, monkeypatch):
+    """Not the old index over new shards: the pack does not open until the same command has ended."""
+    out = tmp_path / "pack"
+    unreliable |= {"003.jpg"}
+    command(pictures, out)
+    unreliable.clear()
+    write, written = stores.write_whole, []
+
+    def write_whole(path, *rest):
+        write(path, *rest)
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stores, "write_whole", write_whole)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        command(pictures, out, "--retry")
+    monkeypatch.setattr(stores, "write_whole", write)
+    with pytest.raises(ValueError, match="is an unfinished pack: run the same"):
+        open_source(str(out))
+    command(pictures, out)
+    command(pictures, tmp_path / "once")
+    assert files(out) == files(tmp_path / "once")
+    pack = open_source(str(out))
+    sizes = [len(pack.load(k)) for k in range(len(pack))]
+    assert np.array_equal(sizes, [path.stat().st_size for path in sorted(pictures.iterdir())])

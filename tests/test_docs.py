@@ -271,6 +271,7 @@ def test_search_with_faiss(folder, pictures):
 # Of the page of training, with the reason: what they print was copied.
 NOT_RUN = {
     "scripts/batch_sizes.py": "many trainings; in small below",
+    "scripts/benchmarks/convolutions.py": "the time of this machine",
     "scripts/benchmarks/microbatch.py": "minutes of compiling",
     "scripts/benchmarks/train_step.py": "minutes, and the time of this machine",
     "scripts/precision.py": "many trainings",

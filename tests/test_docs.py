@@ -291,7 +291,7 @@ def test_training(folder, pictures, monkeypatch):
         shlex.split(line) for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
     ]
     runs = [command for command in commands if command[0] == "sscd-jax"]
-    assert [command[1] for command in runs] == ["train"] * 3
+    assert [command[1] for command in runs] == ["train"] * 4
     for command in runs:
         pieces = ["--microbatch", "8"] if "--microbatch" in command else []
         main([*command[1:], *narrow.split(), "--steps", "2", "--optimizer.warmup-steps", "1", *pieces])

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -277,7 +278,7 @@ def test_slurm_dry_run(fakes):
     assert submit[0] == "sbatch"
     assert {"--nodes=4", "--ntasks-per-node=8", "--gres=gpu:8", "--account=lab"} < set(submit)
     assert submit[-len(TRAINING) - 1 :] == [str(BATCH), *TRAINING]
-    assert step == ["srun", "--kill-on-bad-exit=1", "--gpu-bind=none", "sscd-jax", *TRAINING]
+    assert step == ["srun", "--kill-on-bad-exit=0", "--gpu-bind=none", "--cpus-per-task=12", "sscd-jax", *TRAINING]
     assert follow == ["tail", "-n", "+1", "-F", "sscd_jax-JOB.log"]
 
 
@@ -290,29 +291,32 @@ def test_slurm_submits(fakes):
     assert "sscd_jax-77.log" in done.stdout
     assert run(SUBMIT).returncode == 1, "nothing to run"
     directives = [line.removeprefix("#SBATCH ") for line in BATCH.read_text().splitlines() if "#SBATCH" in line]
-    assert directives == ["--requeue", "--open-mode=append", "--signal=B:TERM@120"]
+    assert directives == ["--requeue", "--open-mode=append", "--signal=TERM@300"], "to the processes, not to the shell"
 
 
 def test_a_job_ends_with_its_step(fakes):
     assert run(BATCH, *TRAINING).returncode == 0
-    assert calls(fakes) == [["srun", "--kill-on-bad-exit=1", "--gpu-bind=none", "sscd-jax", *TRAINING]]
+    assert calls(fakes) == [["srun", "--kill-on-bad-exit=0", "--gpu-bind=none", "sscd-jax", *TRAINING]]
     answer(fakes, srun=["ERROR of the run"])
     assert run(BATCH, *TRAINING).returncode == 1
     assert "scontrol" not in [call[0] for call in calls(fakes)], "an error is not tried again"
 
 
 def test_a_job_whose_time_is_up_goes_back_to_the_queue(fakes, monkeypatch):
-    ready, ended = fakes / "ready", fakes / "ended"
+    """Slurm asks the processes, and may ask the shell; srun, as the real one, kills them if it is asked itself."""
+    ready, asked, killed = (fakes / name for name in ("ready", "asked", "killed"))
     (fakes / "srun").write_text(
-        f"#!/usr/bin/env bash\ntrap 'echo saved >{ended}; exit 143' TERM\n"
-        f"touch {ready}\nwhile true; do sleep 0.1; done\n"
+        f"#!/usr/bin/env bash\ntrap 'touch {killed}; exit 137' TERM\n"
+        f"touch {ready}\nwhile [ ! -f {asked} ]; do sleep 0.1; done\nexit 75\n"
     )
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     job = subprocess.Popen(["bash", str(BATCH), *TRAINING], stdout=subprocess.PIPE, text=True)
     while not ready.exists():
         assert job.poll() is None
     job.terminate()
+    time.sleep(0.5)
+    asked.touch()
     job.communicate(timeout=30)
     assert job.returncode == 0
-    assert ended.read_text() == "saved\n"
+    assert not killed.exists()
     assert calls(fakes) == [["scontrol", "requeue", "77"]]

@@ -67,9 +67,10 @@ submit+=("--export=ALL,SSCD_VENV=$venv" "$here/train.sbatch" "${training[@]}")
 if [[ $dry ]]; then
     show "${submit[@]}"
     echo "# which runs on the nodes"
-    SSCD_VENV=$venv SSCD_DRY_RUN=yes bash "$here/train.sbatch" "${training[@]}"
+    SSCD_VENV=$venv SSCD_DRY_RUN=yes SLURM_CPUS_PER_TASK=$cpus bash "$here/train.sbatch" "${training[@]}"
     job=JOB
 else
+    command -v sbatch >/dev/null || die "there is no sbatch here: run it on a login node of the cluster, or with --dry-run"
     job=$("${submit[@]}")
     job=${job%%;*} # with several clusters, the cluster follows
     echo "job $job, log $name-$job.log; scancel $job ends it"

@@ -34,7 +34,7 @@ class CollapseAlarm:
             message = (
                 f"the norm of the mean descriptor is {center:.3f} over the last {WINDOW} steps: all descriptors are "
                 f"nearly the same. Go back to an earlier checkpoint, with {LOWER_RATE}, more "
-                "--optimizer.warmup-steps or --loss.entropy-warmup-steps"
+                "--optimizer.warmup-steps or --loss.entropy-warmup-steps, or a lower --loss.entropy-weight"
             )
         elif nearest > NEAREST_SIMILARITY:
             message = (

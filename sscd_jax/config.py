@@ -6,6 +6,7 @@ A recipe is a file in configs/ with `get_config() -> Config`. Every field is an 
 
 import dataclasses
 import importlib.util
+import json
 import math
 import traceback
 from dataclasses import dataclass, field
@@ -285,6 +286,12 @@ def differences(before: Config, after: Config) -> list[str]:
     """The settings that are not the same, as "data.batch_size 8 -> 4"."""
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     return [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def of_all_hosts(config: Config) -> dict[str, str]:
+    """The settings, by name, that all processes of a run share; each may have the pictures at a place of its own."""
+    own = ("data.source", "data.data_dir", "data.workers")
+    return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Devices: start-up, the one-axis mesh, and how a batch lies on it."""
 
+import contextlib
+import hashlib
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
 import jax
 import jaxlib
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -65,8 +70,13 @@ def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, 
                 f"--coordinator {coordinator}, --processes {count}, --process {index}: give all three, as "
                 "--coordinator HOST:1234 --processes 2 --process 0, with each number below that of the processes once"
             )
+        if not re.fullmatch(r".+:\d+", coordinator):
+            raise ValueError(f"--coordinator {coordinator}: its port is missing, as HOST:1234")
         try:
-            jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
+            with _said_if_late(
+                f"process {index} of {count} still waits for the others at {coordinator}; are all started?"
+            ):
+                jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
         except RuntimeError as error:
             raise ValueError(f"process {index} of {count} cannot join the others at {coordinator}: {error}") from error
         return
@@ -78,6 +88,17 @@ def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, 
         if "before any JAX" not in str(error):
             raise ValueError(f"this process cannot join the others of its job: {error}") from error
         # A program that has computed before it trains: it is alone, or has joined the others itself.
+
+
+@contextlib.contextmanager
+def _said_if_late(message: str) -> Iterator[None]:
+    """Says so after half a minute: after five JAX ends the process by a stack of C++."""
+    timer = threading.Timer(30, print, [message], {"file": sys.stderr, "flush": True})
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -127,6 +148,20 @@ def finish_together() -> None:
     """Waits until all processes are here, so that what the first wrote is there."""
     if has_other_hosts():
         multihost_utils.sync_global_devices("finish_together")
+
+
+def check_same_on_all_hosts(values: Mapping[str, str]) -> None:
+    """Raises ValueError in every process where they have not the same values; names those."""
+    digests = [
+        np.frombuffer(hashlib.sha256(value.encode("utf-8", "replace")).digest(), np.uint8) for value in values.values()
+    ]
+    of_all = multihost_utils.process_allgather(np.stack(digests))  # [hosts, values, 32]
+    same = (of_all == of_all[0]).all(axis=(0, 2))
+    if different := [name for name, is_same in zip(values, same, strict=True) if not is_same]:
+        raise ValueError(
+            f"the processes of this run differ in {', '.join(different)}: "
+            "start all with the same recipe, options and pictures"
+        )
 
 
 def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Training: `train(config, workdir)` reads from top to bottom."""
 
 import json
+import re
 import sys
 import time
 from functools import partial
@@ -19,7 +20,16 @@ from sscd_jax.data.pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.data.sources import open_source
 from sscd_jax.interruption import Preempted, deferred_interrupt
 from sscd_jax.losses import sscd_loss
-from sscd_jax.mesh import check_divisible, create_mesh, finish_together, is_first_host, replicated, to_devices
+from sscd_jax.mesh import (
+    check_divisible,
+    check_same_on_all_hosts,
+    create_mesh,
+    finish_together,
+    has_other_hosts,
+    is_first_host,
+    replicated,
+    to_devices,
+)
 from sscd_jax.microbatch import gradients_in_pieces
 from sscd_jax.models import SSCD, build_from, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
@@ -105,6 +115,10 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     # ---- Devices and data: what cannot work is refused here, before any picture is read.
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file: name a folder for the run")
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):
+        raise ValueError(
+            f"{workdir}: a run's folder must be on a disk; of a bucket, mount it with Cloud Storage FUSE (docs/pods.md)"
+        )
     mesh = create_mesh()
     check_divisible(config.data.batch_size, "--data.batch-size")
     check_divisible(config.microbatch or config.data.batch_size, "--microbatch")
@@ -119,6 +133,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     )
     length = configs.run_length(config, len(source))
     validation = open_validation(config.validation)
+    if has_other_hosts():
+        check_same_on_all_hosts(configs.of_all_hosts(config) | {"the pictures of data.source": "\0".join(source.ids)})
 
     # ---- Network, optimizer, state.
     model = build_from(config.model)
@@ -191,7 +207,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch
         validate_every = config.validation.every_epochs * length.epoch
-        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile else 0)
+        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile and is_first_host() else 0)
         with log, profile, deferred_interrupt() as interruption:
             try:
                 for step in range(start + 1, length.total + 1):

@@ -22,7 +22,10 @@ def test_nothing_is_said_of_good_descriptors_or_in_the_warm_up():
 
 @pytest.mark.parametrize(
     ("center", "nearest", "words"),
-    [(0.99, 1.0, "--optimizer.absolute-learning-rate"), (0.2, 0.999, "Raise --loss.entropy-weight")],
+    [
+        (0.99, 1.0, "--optimizer.absolute-learning-rate where it is set), more --opt"),
+        (0.2, 0.999, "Raise --loss.entropy-weight"),
+    ],
 )
 def test_it_says_once_what_to_change_and_again_after_it_was_well(center, nearest, words):
     alarm = CollapseAlarm(100)

@@ -1,6 +1,7 @@
 """Several processes end together: where one is told to, where one dies, where one or all fail."""
 
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ from sscd_jax.checkpoint import saved_on_disk
 
 
 def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictures, tmp_path):
-    config = recipe(tmp_path / "config.py", pictures, 100_000)
+    config = recipe(tmp_path / "config.py", pictures, 100_000, more="profile=True")
 
     def running() -> list[subprocess.Popen]:
         processes = start(config, tmp_path / "run", 2, 1)
@@ -34,6 +35,7 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
     assert [status for status, _ in results] == [75, 75], results
     steps = {re.findall(r"saved after step (\d+) of", output)[0] for _, output in results}
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [*steps]
+    assert len(list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))) == 1, "of the first"
 
     # The same command goes on; then one is killed, and the other does not wait for it for ever.
     processes = running()
@@ -64,6 +66,21 @@ def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
         assert status == 1, output
         assert re.search(r"sscd-jax train: .*absent", output), output
         assert alive not in (0, 75)
+
+
+def test_other_options_or_pictures_than_the_others_are_named(pictures, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(pictures, fewer)
+    next(fewer.iterdir()).unlink()
+    configs = [recipe(tmp_path / "one.py", pictures, 6), recipe(tmp_path / "other.py", fewer, 7)]
+    for status, output in ended(tmp_path / "run", start(configs, tmp_path / "run", 2, 1)):
+        assert status == 1, output
+        assert "train: the processes of this run differ in steps, the pictures of data.source: start all" in output
+
+
+def test_a_coordinator_without_a_port_is_refused():
+    with pytest.raises(ValueError, match="--coordinator nohost: its port is missing"):
+        mesh.join_hosts_if_any("nohost", 2, 0)
 
 
 def test_what_does_not_go_together_is_refused():

@@ -28,6 +28,14 @@ def test_the_trace_has_the_steps_that_are_asked_for(last, tmp_path, capfd):
     assert "tensorboard --logdir" in capfd.readouterr().err
 
 
+def test_a_run_that_ends_before_it_says_so(tmp_path, capfd):
+    with Profile(tmp_path / "profile", first=4, steps=3) as profile:
+        for step in range(1, 4):
+            profile.at(step)
+    assert not list(tmp_path.iterdir())
+    assert "no trace: the run ended before step 4" in capfd.readouterr().err
+
+
 def test_none(tmp_path):
     with Profile(tmp_path / "profile", first=4, steps=0) as profile:
         for step in range(1, 9):

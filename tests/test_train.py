@@ -155,6 +155,8 @@ def test_what_cannot_work_is_refused_before_anything_is_written(pictures, tmp_pa
         train(run_config(pictures, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
     with pytest.raises(ValueError, match="fewer than a batch"):
         train(run_config(pictures, data=Data(**data, batch_size=64)), tmp_path / "run")
+    with pytest.raises(ValueError, match="gs:/bucket/run: a run's folder must be on a disk"):
+        train(run_config(pictures), Path("gs://bucket/run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -28,10 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--topology", default="v5e:4x8", help="kind and shape of the slice (default %(default)s)")
     parser.add_argument("--batch-size", type=int, help="pictures of a step (default: the recipe's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
+    parser.add_argument("--remat", action="store_true", help="as --model.remat")
     given = parser.parse_args(arguments)
     config = configs.load(given.config)
     pictures, dtype = given.batch_size or config.data.batch_size, given.dtype or config.model.dtype
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
+    model = dataclasses.replace(config.model, dtype=dtype, remat=given.remat or config.model.remat)
+    config = dataclasses.replace(config, model=model)
     # libtpu would ask Google's metadata service where it is and lock chips, and JAX would look for them.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

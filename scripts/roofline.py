@@ -169,16 +169,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--brief", action="store_true", help="without the tables of 8 to 4096 chips")
     parser.add_argument("--measured", type=float, help="milliseconds of a step, to compare")
     given = parser.parse_args(arguments)
-    config = configs.load(given.config)
-    data, model = config.data, config.model
-    data = dataclasses.replace(data, batch_size=given.batch_size or data.batch_size)
-    model = dataclasses.replace(model, dtype=given.dtype or model.dtype)
-    config = dataclasses.replace(config, data=data, model=model)
-    mesh.check_divisible(data.batch_size, "--batch-size", given.chips)
+    positive = ("chips", "batch_size", "pictures", "share", "core_rate", "measured")
+    for name in positive:
+        if (value := getattr(given, name)) is not None and value <= 0:
+            parser.error(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
+    if (given.price or given.core_rate) and not given.share:
+        parser.error(
+            "--price and --core-rate are of a run that reaches a share of the bound: give --share too, as 0.22"
+        )
+    try:
+        config = recipe(given)
+    except ValueError as error:
+        parser.error(str(error))
     mesh.start()
     if jax.config.values["jax_num_cpu_devices"] != SIMULATED:
         jax.config.update("jax_num_cpu_devices", SIMULATED)
     report(config, given)
+
+
+def recipe(given: argparse.Namespace) -> configs.Config:
+    """The config with the options of the command line.
+
+    Raises:
+        ValueError: there is no such file, or its run is not one that these chips or pictures allow.
+    """
+    config = configs.load(given.config)
+    data, model = config.data, config.model
+    data = dataclasses.replace(
+        data, batch_size=given.batch_size or data.batch_size, source=data.source or "the data set"
+    )
+    model = dataclasses.replace(model, dtype=given.dtype or model.dtype)
+    config = dataclasses.replace(config, data=data, model=model)
+    mesh.check_divisible(data.batch_size, "--batch-size", given.chips)
+    configs.run_length(config, int(given.pictures))
+    return config
 
 
 def report(config: configs.Config, given: argparse.Namespace) -> None:
@@ -192,8 +216,8 @@ def report(config: configs.Config, given: argparse.Namespace) -> None:
         return grown(simulated, all_views / (SIMULATED * views))
 
     at = bound(step, found_for(2 * pictures), chips, views, chip, dtype)
-    recipe = f"{given.config.stem}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
-    print(f"{recipe}, {pictures} pictures a step")
+    title = f"{given.config.stem}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
+    print(f"{title}, {pictures} pictures a step")
     print(f"{chips} x {chip.name}, {views} views a chip")
     print(
         f"forward {step.forward / 2e9:.3f} GMAC a view, a step {step.step.operations / step.forward:.3f} times that\n"

@@ -1,6 +1,7 @@
 """scripts/roofline.py: operations by closed form, collectives of programs for 2 and 8 devices, times by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import compile_for_tpu
 import jax
@@ -183,3 +184,19 @@ def test_the_compiler_of_tpus(tmp_path, capsys, monkeypatch):
     for key, found in by_purpose(collectives(SMALL, 8, 6)).items():
         if key[1] in ("gradients", "loss"):
             assert on_tpus[key] == pytest.approx(found.bytes / 1e6, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--chips 0", "--chips 0: it must be above 0"),
+        ("--chips 3", "does not divide over 3 devices"),
+        ("--price 5", "give --share too"),
+        ("--share 0", "--share 0: it must be above 0"),
+        ("--pictures 100", "the data set has 100 pictures, fewer than a batch of 4096"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, said, capsys):
+    with pytest.raises(SystemExit):
+        main([str(Path(__file__).parents[1] / "configs" / "disc_blur.py"), *options.split()])
+    assert said in capsys.readouterr().err

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from typing import IO, Any
@@ -27,6 +27,7 @@ from sscd_jax.data.packed import INDEX, MADE_BY, PARTS, THREADS, Index, join, re
 from sscd_jax.data.pictures import FORMATS
 from sscd_jax.data.sources import Source
 
+_ABSENT = -1, -1
 _AHEAD = 2 * THREADS  # pictures that are read before they are written
 
 
@@ -78,6 +79,8 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
     if not stores.exists(path):
         made = to_bytes(index)
         stores.write_whole(path, lambda file: file.write(made))
+    if retry:  # it knows now of those that have come since
+        _write_made_by(source, out, shard_bytes)
     for folder in (out, posixpath.join(out, PARTS)):  # what killed processes left
         for name in stores.names(folder):
             if ".unfinished-" in name:
@@ -98,19 +101,18 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
     if _absolute(out).startswith(_absolute(source.name)):
         raise ValueError(f"{out} is in the folder that is packed: name one outside of it")
     path = posixpath.join(out, MADE_BY)
-    made_by = {"format": 1, "shard_bytes": shard_bytes, "pictures": len(source), "sha256": _fingerprint(source)}
     if not stores.exists(path):
         there = [name.rstrip("/") for name in stores.names(out)] if stores.exists(out) else []
         if any(name != PARTS and ".unfinished-" not in name for name in there):  # these one that was killed has left
             raise ValueError(f"{out} is there already and was not written by sscd-jax pack: name another folder")
         stores.make_folder(posixpath.join(out, PARTS))
-        text = json.dumps(made_by, indent=2)
-        stores.write_whole(path, lambda file: file.write(text.encode()))
+        _write_made_by(source, out, shard_bytes)
+        return
     try:
         before = json.loads(stores.read_bytes(path))
-        if before.keys() != made_by.keys():
+        if before.keys() != {"format", "shard_bytes", "pictures", "sha256", "absent"}:
             raise ValueError("it lacks what sscd-jax pack writes")
-        mib = before["shard_bytes"] / 2**20
+        mib, absent = before["shard_bytes"] / 2**20, frozenset(before["absent"])
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}; name another folder") from error
     if before["shard_bytes"] != shard_bytes:
@@ -118,7 +120,7 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
             f"{out} is a pack with shards of {mib} MiB, not {shard_bytes / 2**20}: name another folder, or give "
             f"--shard-mib {mib}"
         )
-    if before != made_by:
+    if before["format"] != 1 or before["sha256"] != _fingerprint(source, absent)[0]:
         raise ValueError(
             f"{out} is a pack of other pictures than {source.name} has now (names, sizes or times differ): "
             "name another folder"
@@ -129,23 +131,43 @@ def _absolute(path: str) -> str:
     return path.rstrip("/") + "/" if stores.in_store(path) else os.path.join(os.path.realpath(path), "")
 
 
-def _fingerprint(source: Source) -> str:
-    """Of the ids, and of the size and time of each file; hexadecimal."""
+def _write_made_by(source: Source, out: str, shard_bytes: int) -> None:
+    fingerprint, absent = _fingerprint(source)
+    made_by = {
+        "format": 1,
+        "shard_bytes": shard_bytes,
+        "pictures": len(source),
+        "sha256": fingerprint,
+        "absent": absent,
+    }
+    text = json.dumps(made_by, indent=2)
+    stores.write_whole(posixpath.join(out, MADE_BY), lambda file: file.write(text.encode()))
+
+
+def _fingerprint(source: Source, absent: Collection[int] = ()) -> tuple[str, list[int]]:
+    """Of the ids, and of the size and time of each file, hexadecimal; and the numbers of the files that are not there.
+
+    Those that are given are taken for absent: they may have come since.
+    """
     found = hashlib.sha256("\0".join([*source.ids, "" if source.files else source.name]).encode("utf-8", "replace"))
     bar = tqdm(total=len(source.files), desc="looking", unit="file", dynamic_ncols=True)
+    missing = []
     with bar, ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(source.files), 4096):  # a pool takes all that it is given at once
-            for size, time in pool.map(_status, source.files[start : start + 4096]):
+            for number, status in enumerate(pool.map(_status, source.files[start : start + 4096]), start):
+                size, time = _ABSENT if number in absent else status
                 found.update(b"%d %d\n" % (size, time))
+                if (size, time) == _ABSENT:
+                    missing.append(number)
                 bar.update()
-    return found.hexdigest()
+    return found.hexdigest(), missing
 
 
 def _status(path: str) -> tuple[int, int]:
     try:
         return stores.status(path)
     except OSError:
-        return -1, -1
+        return _ABSENT
 
 
 def _part_path(out: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,24 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_p
     pack = open_source(str(out))
     sizes = [len(pack.load(k)) for k in range(len(pack))]
     assert np.array_equal(sizes, [path.stat().st_size for path in sorted(pictures.iterdir())])
+
+
+def test_what_was_not_there_is_tried_again(pictures, tmp_path, capsys):
+    """As on a disk that was not mounted; only then: pictures that have changed or gone are those of another pack."""
+    photos, out = tmp_path / "photos", tmp_path / "pack"
+    photos.mkdir()
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        (photos / path.name).symlink_to(tmp_path / "later" / path.name if number % 7 == 3 else path)
+    command(photos, out)
+    lost = json.loads(capsys.readouterr().out)["unreadable"]
+    assert lost > 3
+    shutil.copytree(pictures, tmp_path / "later")
+    command(photos, out)
+    assert f"{lost} could not be read before" in capsys.readouterr().err
+    command(photos, out, "--retry")
+    command(photos, tmp_path / "once")
+    assert files(out) == files(tmp_path / "once")
+    (tmp_path / "later" / "003.jpg").unlink()
+    with pytest.raises(SystemExit):
+        command(photos, out, "--retry")
+    assert "is a pack of other pictures" in capsys.readouterr().err

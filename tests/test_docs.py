@@ -273,6 +273,7 @@ NOT_RUN = {
     "scripts/batch_sizes.py": "many trainings; in small below",
     "scripts/benchmarks/convolutions.py": "the time of this machine",
     "scripts/benchmarks/microbatch.py": "minutes of compiling",
+    "scripts/compile_for_tpu.py": "minutes, and the package libtpu; in small in test_roofline.py",
     "scripts/benchmarks/train_step.py": "minutes, and the time of this machine",
     "scripts/precision.py": "many trainings",
     "scripts/random_kills.py": "half an hour; in small in test_random_kills.py",

@@ -154,6 +154,9 @@ def test_a_run_that_fails_is_started_again_and_given_up(fakes):
     assert "3 failures in a row" in done.stderr
     # The first was not there yet; running, it forgives; then two more tries.
     assert kinds(calls(fakes)).count("start") == 3
+    shown = [call for call in calls(fakes) if "tail -n 20 ~/sscd_jax.log" in call[-1]]
+    assert len(shown) == 3, "what each worker said, where the run had begun"
+    assert all("--worker=all" in call for call in shown)
     assert "delete" not in kinds(calls(fakes))
 
 
@@ -198,7 +201,9 @@ def test_one_step_at_a_time(fakes):
         assert done.returncode == 0, done.stderr
         if command == "status":
             assert done.stdout == "slice: ACTIVE\nrun: running\n"
-    assert kinds(calls(fakes)) == ["scp", "install", "stop", "follow", "describe", "ask", "delete"]
+    assert run(POD, "follow", *SLICE, "--worker", "3").returncode == 0
+    assert "--worker=3" in calls(fakes)[-1]
+    assert kinds(calls(fakes)) == ["scp", "install", "stop", "follow", "describe", "ask", "delete", "follow"]
 
 
 @pytest.mark.parametrize(

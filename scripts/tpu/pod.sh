@@ -12,7 +12,7 @@ A TPU pod slice as a queued resource of Google Cloud, and a training run on all 
   install  copy this repository's latest commit to all workers and install it
   start    start the command after `--` (of sscd-jax) on all workers
   stop     end it on all workers
-  follow   show the log of worker 0 as it grows
+  follow   show the log of a worker as it grows
   status   print the state of the slice, and of the run
   delete   delete the slice
   run      all of it: create, install, start, wait for the end, delete; after a preemption delete, create, install
@@ -24,6 +24,7 @@ A TPU pod slice as a queued resource of Google Cloud, and a training run on all 
   --project PROJECT     (default: gcloud's)
   --type TYPE           of accelerator (default v5litepod-32)
   --runtime VERSION     of software on the workers (default: the one for the type)
+  --worker N            whose log `follow` shows (default 0)
   --on-demand           not a spot slice: dearer, and not preempted
   --data-disk SOURCE    a disk with the pictures, attached read-only to all workers:
                         projects/PROJECT/zones/ZONE/disks/DISK
@@ -47,7 +48,7 @@ case $command in
     *) usage >&2 && exit 2 ;;
 esac
 
-name='' zone='' project='' type=v5litepod-32 runtime='' data_disk='' setup=''
+name='' zone='' project='' type=v5litepod-32 runtime='' data_disk='' setup='' worker=0
 interval=60 retries=3 spot=yes keep='' dry=''
 training=()
 while (($#)); do
@@ -56,7 +57,7 @@ while (($#)); do
         --keep) keep=yes ;;
         --dry-run) dry=yes ;;
         -h | --help) usage && exit ;;
-        --name | --zone | --project | --type | --runtime | --data-disk | --setup | --interval | --retries)
+        --name | --zone | --project | --type | --runtime | --data-disk | --setup | --worker | --interval | --retries)
             (($# > 1)) || die "$1 needs a value"
             variable=${1#--}
             printf -v "${variable//-/_}" '%s' "$2"
@@ -185,6 +186,9 @@ kill -KILL -- "-$group" 2>/dev/null; rm -f ~/sscd_jax.pid; fi; true'
 ASK='if [ -f ~/sscd_jax.status ]; then cat ~/sscd_jax.status
 elif kill -0 "$(cat ~/sscd_jax.pid 2>/dev/null)" 2>/dev/null; then echo running; else echo missing; fi'
 
+# shellcheck disable=SC2016
+LAST='echo "last lines of $(hostname)"; tail -n 20 ~/sscd_jax.log'
+
 install() {
     local archive=sscd_jax.tar done=0
     if [[ ! $dry ]]; then archive=$(mktemp); fi
@@ -252,6 +256,8 @@ keep_running() {
                     running) failures=0 ;;
                     unreachable) ;;
                     *)
+                        # The one that failed is the one whose log ends in more than that another is gone.
+                        [[ $answer == missing ]] || on_workers all "$LAST" || true
                         failed "the run is not there, or ended with an error ($answer): it is started"
                         begin
                         ;;
@@ -270,7 +276,7 @@ case $command in
     install) install ;;
     start) start ;;
     stop) on_workers all "$STOP" ;;
-    follow) on_workers 0 'tail -n 100 -F ~/sscd_jax.log' ;;
+    follow) on_workers "$worker" 'tail -n 100 -F ~/sscd_jax.log' ;;
     status)
         look
         echo "slice: $state"

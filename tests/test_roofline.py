@@ -168,8 +168,9 @@ def test_what_it_prints(tmp_path, capsys):
     assert "the batch stays 24 pictures" in printed
     together = printed.split("6 views a chip\nchips")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in together] == [str(2**i) for i in range(3, 13)]
-    with pytest.raises(ValueError, match="does not divide over 5 devices"):
+    with pytest.raises(SystemExit):
         main([str(recipe), "--chips", "5"])
+    assert "--batch-size 24 does not divide over 5 devices" in capsys.readouterr().err
 
 
 def test_the_compiler_of_tpus(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import jax
 import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.extend.backend import register_backend_factory
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sscd_jax.cache import cache_folder
@@ -49,7 +51,7 @@ def join_hosts() -> None:
         ValueError: JAX finds no such job.
     """
     try:
-        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
+        _join()
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"JAX finds no TPU pod, SLURM or Open MPI job that this process is of: {error}") from error
 
@@ -76,18 +78,50 @@ def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, 
             with _said_if_late(
                 f"process {index} of {count} still waits for the others at {coordinator}; are all started?"
             ):
-                jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
+                _join(coordinator, count, index)
         except RuntimeError as error:
             raise ValueError(f"process {index} of {count} cannot join the others at {coordinator}: {error}") from error
         return
     try:
-        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
+        _join()
     except ValueError:  # no pod, no SLURM, no Open MPI
         return
     except RuntimeError as error:
         if "before any JAX" not in str(error):
             raise ValueError(f"this process cannot join the others of its job: {error}") from error
         # A program that has computed before it trains: it is alone, or has joined the others itself.
+
+
+def _join(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
+    try:
+        socket.getaddrinfo(socket.gethostname(), None)
+    except OSError:  # as in many containers
+        _give_gloo_an_address()
+
+
+def _give_gloo_an_address() -> None:
+    """Gloo, by which CPU devices talk, else looks this machine's name up; JAX has no option for it."""
+    from jax._src import distributed, xla_bridge
+    from jax._src.lib import _jax
+
+    job = distributed.global_state
+    address = _address_towards(str(job.coordinator_address))
+
+    def create_client() -> Any:
+        gloo = _jax.make_gloo_tcp_collectives(distributed_client=job.client, hostname=address)
+        return xla_bridge.make_cpu_client(gloo)
+
+    register_backend_factory("cpu", create_client, fail_quietly=False)
+
+
+def _address_towards(coordinator: str) -> str:
+    """This machine's address on the way there, where the others find it too; nothing is sent."""
+    host, port = coordinator.rsplit(":", 1)
+    family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as route:
+        route.connect(address)
+        return route.getsockname()[0]
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
-from hosts import ended, recipe, start
+from hosts import TRAIN, ended, recipe, start
 
 from sscd_jax import mesh
 from sscd_jax.checkpoint import saved_on_disk
@@ -66,6 +67,19 @@ def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
         assert status == 1, output
         assert re.search(r"sscd-jax train: .*absent", output), output
         assert alive not in (0, 75)
+
+
+def test_a_machine_whose_name_has_no_address(pictures, tmp_path):
+    config = recipe(tmp_path / "config.py", pictures, 3)
+    nameless = "import socket; socket.gethostname = lambda: 'no-such-host.invalid'; " + TRAIN
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, nameless))
+    assert [status for status, _ in results] == [0, 0], results
+
+
+def test_the_address_towards_a_coordinator():
+    assert mesh._address_towards("127.0.0.1:1234") == "127.0.0.1"
+    with socket.create_server(("localhost", 0)) as server:
+        assert mesh._address_towards(f"localhost:{server.getsockname()[1]}") in ("127.0.0.1", "::1")
 
 
 def test_other_options_or_pictures_than_the_others_are_named(pictures, tmp_path):

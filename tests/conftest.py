@@ -1,5 +1,8 @@
 """Eight CPU devices for every test, and real photographs on disk."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -12,6 +15,19 @@ from sscd_jax.photographs import photograph_paths
 
 mesh.start()
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one process compiles, the others need not: the workers of xdist, and those that tests start."""
+    if not hasattr(config, "workerinput"):
+        config.compiled = tempfile.mkdtemp(prefix="sscd_jax-compiled-")
+        os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={config.compiled}"
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.compiled)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,7 @@ def train_batches(
         index = tf.random.experimental.index_shuffle(in_epoch, order, len(source) - 1)
         return epoch, index
 
+    @tf.autograph.experimental.do_not_convert
     def readable(position: tf.Tensor) -> tf.data.Dataset:
         epoch, requested = place(position)
 
@@ -127,6 +128,7 @@ def train_batches(
 
     draw = partial(draw_views, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
 
+    @tf.autograph.experimental.do_not_convert
     def augmented(
         image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def train_batches(
         pair = tf.nest.map_structure(lambda *two: tf.stack(two), *views)
         return {"views": pair, "requested": requested, "used": used}
 
+    @tf.autograph.experimental.do_not_convert
     def first_before_second(batch: dict[str, Any]) -> dict[str, Any]:
         ids = tf.cast(tf.tile(batch["used"], [2]), tf.int32)
         made = tf.nest.map_structure(lambda both: tf.concat([both[:, 0], both[:, 1]], 0), batch["views"])

@@ -34,6 +34,7 @@ def _forward(x: Array, kernel: Array, stride: int, groups: int) -> tuple[Array, 
     return conv2d(x, kernel, stride, groups), (x, kernel)
 
 
+@partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for each shape, not for each layer
 def _backward(stride: int, groups: int, saved: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, kernel = saved
 

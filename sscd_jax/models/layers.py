@@ -4,7 +4,7 @@ What XLA:CPU would compile to slow loops is said in another way there; `scripts/
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import flax.linen as nn
@@ -68,7 +68,8 @@ class BatchNorm(nn.Module):
         if not train:
             multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
             return (x * multiplier + (bias - running_mean.value * multiplier)).astype(self.dtype)
-        mean, mean_square = _channel_means(x), _channel_means(x, x)
+        constant = lax.stop_gradient(x)  # the gradient through both is in that of `_standardize`
+        mean, mean_square = _channel_means(constant), _channel_means(constant, constant)
         var = jnp.maximum(mean_square - jnp.square(mean), 0.0)
         if not self.is_initializing():
             n = x.size // x.shape[-1]
@@ -105,6 +106,7 @@ def _standardize_backward(saved: Any, d_out: Array) -> tuple[Array, Array, Array
 _standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
+@partial(jax.jit, inline=True)  # traced once for each shape, not for each layer
 def _channel_means(*factors: Array) -> Array:
     """Means of the product over all axes but the last: [B, H, W, C] each -> float32 [C]."""
 

@@ -38,7 +38,10 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
     best = policies.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
-    with full_disk.explained(workdir, lambda: _remedy(workdir)):
+    # Every device would write a part of each array, and compile a program for each part. The whole state is small.
+    whole = ocp.options.ArrayOptions.Saving(use_replica_parallel=False)
+    options = ocp.Context(array_options=ocp.options.ArrayOptions(saving=whole))
+    with options, full_disk.explained(workdir, lambda: _remedy(workdir)):
         workdir.mkdir(parents=True, exist_ok=True)
         checkpoints = ocp.training.Checkpointer(
             workdir.absolute() / FOLDER,

@@ -1,5 +1,6 @@
 """The command `sscd-jax`: each subcommand is a thin call into the package."""
 
+import gc
 import json
 import logging
 import os
@@ -160,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
     mesh.start()
+    gc.set_threshold(50_000, 10, 5)  # what JAX and TensorFlow trace stays, and each collection would go through it
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
     name = next((n for n in [*COMMANDS, *WITH_RECIPE] if arguments[: len(n.split())] == n.split()), None)
     if name is None:

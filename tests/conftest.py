@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, and real photographs on disk."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from sscd_jax.photographs import photograph_paths
 
 mesh.start()
 jax.config.update("jax_num_cpu_devices", 8)
+gc.set_threshold(50_000, 10, 5)  # as the command sets it
 
 
 def pytest_configure(config: pytest.Config) -> None:

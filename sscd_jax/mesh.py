@@ -97,7 +97,8 @@ def _join(coordinator: str | None = None, count: int | None = None, index: int |
     try:
         socket.getaddrinfo(socket.gethostname(), None)
     except OSError:  # as in many containers
-        _give_gloo_an_address()
+        if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":  # not where somebody chose MPI
+            _give_gloo_an_address()
 
 
 def _give_gloo_an_address() -> None:

@@ -71,7 +71,7 @@ def train_batches(
         recolour: who computes jitter, grey, blur and mixing. The device needs numbers for it, see `device_augment`.
         start_step: the first batch.
         host_index, host_count: which rows of each batch.
-        workers: threads; None lets tf.data decide.
+        workers: threads; None: one a core.
 
     Yields:
         With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids
@@ -156,7 +156,7 @@ def train_batches(
 
     dataset = tf.data.Dataset.range(start_step * rows, np.iinfo(np.int64).max)
     dataset = _interleave(dataset, readable, workers)
-    dataset = dataset.map(augmented, num_parallel_calls=workers or tf.data.AUTOTUNE)
+    dataset = dataset.map(augmented, num_parallel_calls=workers or os.cpu_count())
     dataset = dataset.batch(rows, drop_remainder=True).map(first_before_second)
     return dataset.with_options(_options(workers)).prefetch(2)
 
@@ -192,17 +192,15 @@ def _reason(error: tf.errors.OpError) -> str:
 
 def _interleave(dataset: tf.data.Dataset, function, workers: int | None) -> tf.data.Dataset:
     """`flat_map` with several elements under way: what one gives stays in its place."""
-    return dataset.interleave(
-        function,
-        cycle_length=workers or 2 * (os.cpu_count() or 1),
-        num_parallel_calls=workers or tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    under_way = workers or 2 * (os.cpu_count() or 1)
+    return dataset.interleave(function, cycle_length=under_way, num_parallel_calls=under_way, deterministic=True)
 
 
 def _options(workers: int | None) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
+    # Its thread may miss that the pipeline ends, and be waited for, up to a minute (TensorFlow 2.21).
+    options.autotune.enabled = False
     if workers is not None:
         options.threading.private_threadpool_size = workers
     return options

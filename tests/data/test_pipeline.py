@@ -44,6 +44,11 @@ def test_shapes_and_epochs(source):
     assert epochs[0].tolist() != epochs[1].tolist()
 
 
+def test_tensorflows_tuning_is_off(source):
+    """Its thread is waited for at the end of a pipeline, up to a minute where it misses that."""
+    assert train_batches(source, **OPTIONS).options().autotune.enabled is False
+
+
 def test_the_two_views_and_two_epochs_differ(source):
     batch = take(source, 1)[0]["images"].astype(int)
     assert (np.abs(batch[:16] - batch[16:]).mean((1, 2, 3)) > 0.5).all()

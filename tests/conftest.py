@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.compiled = tempfile.mkdtemp(prefix="sscd_jax-compiled-")
         os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={config.compiled}"
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

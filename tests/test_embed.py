@@ -16,6 +16,7 @@ from sscd_jax.models import build_model, normalize
 from sscd_jax.presets import Preset
 
 MODEL = build_model("resnet18", 16, width=8)
+APPLY = jax.jit(MODEL.apply)
 ASPECTS = [(1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (20, 1), (1, 20), (5, 2), (7, 30)]
 
 
@@ -68,7 +69,7 @@ def test_a_descriptor_is_that_of_the_picture_alone(pictures, variables, preset):
             picture = picture.crop((left, top, left + 64, top + 64))
         else:
             picture = picture.resize((64, 64), Image.Resampling.BILINEAR)
-        alone = MODEL.apply(variables, normalize(np.asarray(picture)[None], preset.mean, preset.std))[0]
+        alone = APPLY(variables, normalize(np.asarray(picture)[None], preset.mean, preset.std))[0]
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 
@@ -86,7 +87,7 @@ def test_pictures_of_all_aspects_in_few_programs(pictures, variables, preset):
             continue
         picture = Image.open(io.BytesIO(source.load(i)))
         picture = picture.resize(preset.resized(*picture.size), Image.Resampling.BILINEAR)
-        alone = MODEL.apply(variables, normalize(np.asarray(picture)[None]))[0]
+        alone = APPLY(variables, normalize(np.asarray(picture)[None]))[0]
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 

@@ -33,7 +33,7 @@ def test_folded_and_unfolded_again_are_equal_at_inference(backbone, images):
 def test_half_precision_is_folded_too(images):
     model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
     folded_model, folded_variables = fold(model, variables)
-    one, other = model.apply(variables, images), folded_model.apply(folded_variables, images)
+    one, other = jax.jit(model.apply)(variables, images), jax.jit(folded_model.apply)(folded_variables, images)
     assert one.dtype == other.dtype == jax.numpy.float32
     assert float((one * other).sum(1).min()) > 0.999
 
@@ -46,6 +46,7 @@ def test_restored_statistics_change_nothing_at_inference_and_make_training_agree
     assert not lacks_statistics(restored)
     np.testing.assert_allclose(jax.jit(model.apply)(restored, images), expected, atol=1e-5)
 
+    @jax.jit
     def training(variables):
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 

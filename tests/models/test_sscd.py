@@ -47,10 +47,8 @@ def test_half_precision_gives_float32_descriptors_near_the_others():
     model = build_model("resnet18", 16, width=8)
     variables = jax.jit(model.init)(jax.random.key(0), normalize(IMAGES))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    half = build_from(Model(backbone="resnet18", dims=16, width=8, dtype="bfloat16")).apply(
-        variables, normalize(IMAGES)
-    )
-    full = model.apply(variables, normalize(IMAGES))
+    in_half = build_from(Model(backbone="resnet18", dims=16, width=8, dtype="bfloat16"))
+    half, full = (jax.jit(one.apply)(variables, normalize(IMAGES)) for one in (in_half, model))
     assert half.dtype == full.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(half, axis=1), 1, rtol=1e-5)
     assert float((half * full).sum(1).min()) > 0.999
@@ -73,7 +71,7 @@ def test_remat_changes_neither_gradient_nor_names_nor_statistics():
     results = []
     for remat in (False, True):
         model = build_model("resnet18", 8, width=8, remat=remat)
-        variables = model.init(jax.random.key(0), images)
+        variables = jax.jit(model.init)(jax.random.key(0), images)
 
         def loss(params, model=model, variables=variables):
             given = variables | {"params": params}

@@ -46,10 +46,10 @@ def log_of(workdir: Path, number: int) -> Path:
     return workdir.with_name(f"{workdir.name}-{number}.log")
 
 
-def ended(workdir: Path, processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def ended(workdir: Path, processes: list[subprocess.Popen], timeout: float = 600) -> list[tuple[int, str]]:
     """Status and output of each."""
     try:
-        statuses = [process.wait(timeout=600) for process in processes]
+        statuses = [process.wait(timeout) for process in processes]
         return [(status, log_of(workdir, number).read_text()) for number, status in enumerate(statuses)]
     finally:
         for process in processes:

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hosts import TRAIN, ended, log_of
 from jax.sharding import Mesh
 
 from sscd_jax import checkpoint, train_state
@@ -186,19 +187,28 @@ def start(config: Path, workdir: Path) -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     # As in a terminal; a shell's background jobs ignore Ctrl-C.
     terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    main = f"{terminal}from sscd_jax.cli import main; main()"
-    command = [sys.executable, "-c", main, "train", str(config), "--workdir", str(workdir)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-c", terminal + TRAIN, "train", str(config), "--workdir", str(workdir)]
+    with log_of(workdir, 0).open("w") as log:  # a pipe that nobody reads would fill, and the process wait
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+def finish(process: subprocess.Popen, workdir: Path) -> None:
+    ((status, output),) = ended(workdir, [process], timeout=300)
+    assert status == 0, output
 
 
 def lines_in(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_lines(workdir: Path, count: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while lines_in(workdir) < count and process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(log_of(workdir, 0).read_text())
+        time.sleep(0.01)
 
 
 def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
@@ -211,18 +221,17 @@ def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
         "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
         "        optimizer=Optimizer(warmup_steps=2), checkpoint=Checkpoint(every_steps=3))\n"
     )
-    finish(start(config, tmp_path / "whole"))
+    finish(start(config, tmp_path / "whole"), tmp_path / "whole")
     killed = 0
     for after_lines in (5, 12, 19):
         process = start(config, tmp_path / "killed")
-        while lines_in(tmp_path / "killed") < after_lines and process.poll() is None:
-            time.sleep(0.01)
+        wait_for_lines(tmp_path / "killed", after_lines, process)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             killed += 1
-        process.communicate()
+        process.wait()
     assert killed == 3
-    finish(start(config, tmp_path / "killed"))
+    finish(start(config, tmp_path / "killed"), tmp_path / "killed")
 
     (_, whole), (_, resumed) = (checkpoint.load_run(tmp_path / name) for name in ("whole", "killed"))
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
@@ -254,11 +263,10 @@ def test_sigterm_saves_and_has_a_status_of_its_own(pictures, tmp_path):
         "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
     )
     process = start(config, tmp_path / "run")
-    while lines_in(tmp_path / "run") < 2 and process.poll() is None:
-        time.sleep(0.05)
+    wait_for_lines(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75
+    ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
+    assert status == 75
     assert "Traceback" not in output
     (step,) = re.findall(
         r"sscd-jax train: ended by SIGTERM, saved after step (\d+) of 100000; the same command", output
@@ -276,11 +284,10 @@ def test_ctrl_c_is_one_line(pictures, tmp_path):
         "        model=Model(backbone='resnet18', dims=16, width=8))\n"
     )
     process = start(config, tmp_path / "run")
-    while lines_in(tmp_path / "run") < 2 and process.poll() is None:
-        time.sleep(0.05)
+    wait_for_lines(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
+    assert status == 130
     assert "stops after this step" in output
     assert "sscd-jax train: interrupted; the same command goes on" in output
     assert "Traceback" not in output

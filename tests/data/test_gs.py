@@ -47,11 +47,15 @@ def test_a_folder_and_its_pack_in_a_bucket(store, pictures, tmp_path):
     for path in (tmp_path / "photos").rglob("*.jpg"):
         bucket.objects[f"bucket/photos/{path.relative_to(tmp_path / 'photos')}"] = path.read_bytes()
     command = [sys.executable, "-c", READ, str(tmp_path / "photos"), ""]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
+    errors = tmp_path / "errors.log"  # a pipe that nobody reads would fill, and the process wait
+    with (
+        errors.open("w") as log,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as run,
+    ):
         try:
-            assert wait_for(run, "reads"), run.stderr.read()
+            assert wait_for(run, "reads"), errors.read_text()
             listing = [path for _, path, _ in bucket.requests if re.search(r"/o\?fields=items.*delimiter", path)]
             assert len(listing) < 20, "not one for each picture"
             assert sorted(name for name in bucket.objects if "pack" in name and name.endswith(".tar"))
@@ -59,13 +63,13 @@ def test_a_folder_and_its_pack_in_a_bucket(store, pictures, tmp_path):
             bucket.requests.clear()
             run.stdin.write("\n")
             run.stdin.flush()
-            assert wait_for(run, "done"), run.stderr.read()
+            assert wait_for(run, "done"), errors.read_text()
             ranges = [part for method, path, part in bucket.requests if "/a/pack/" in path or "pack%2F" in path]
             assert len(ranges) == 40, bucket.requests
             assert all(re.fullmatch(r"bytes=\d+-\d+", part) for part in ranges)
             run.stdin.write("\n")
             run.stdin.flush()
-            assert run.wait() == 0, run.stderr.read()
+            assert run.wait() == 0, errors.read_text()
         finally:
             run.kill()
 

@@ -49,7 +49,7 @@ class Data:
     min_crop_area: float = 0.08
     """Smallest share of a picture that a view shows; small pictures and small networks need more than the paper."""
     workers: int | None = None
-    """Threads for decoding and augmenting on each host; by default one a core."""
+    """Threads for augmenting on each host, and as many for reading; by default one a core, and two for reading."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 2, f"data.batch_size is {self.batch_size}; the loss needs negatives: at least 2")

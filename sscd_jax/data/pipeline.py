@@ -71,7 +71,7 @@ def train_batches(
         recolour: who computes jitter, grey, blur and mixing. The device needs numbers for it, see `device_augment`.
         start_step: the first batch.
         host_index, host_count: which rows of each batch.
-        workers: threads; None: one a core.
+        workers: threads that augment, and as many that read; None: one a core, and two that read.
 
     Yields:
         With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids

@@ -13,12 +13,13 @@ import math
 from pathlib import Path
 from statistics import mean, stdev
 
-from sscd_jax import benchmark_set, mesh
-from sscd_jax.cli_results import table
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.output import table
 from sscd_jax.config import Config
+from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
-from sscd_jax.train import train
-from sscd_jax.train_log import read_metrics
+from sscd_jax.training.log import read_metrics
+from sscd_jax.training.train import train
 
 SIMILARITIES = ("positive_sim", "nearest_negative_sim")
 
@@ -35,7 +36,7 @@ def main() -> None:
     mesh.start()
     if not (given.out / "pictures").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
-        benchmark_set.make(given.out / "pictures", seed=0)
+        demo_set.make(given.out / "pictures", seed=0)
     rows = []
     for setting in given.settings:
         batch, rate, weight, warmup = setting.split(",")

@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sscd_jax import mesh, train_state
-from sscd_jax.cli_results import table
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.output import table
+from sscd_jax.data.sample import EVALUATION, photograph_paths
 from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
-from sscd_jax.perceptual_hash import pdq_vectors
-from sscd_jax.photographs import EVALUATION, photograph_paths
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.training import state as train_state
+from sscd_jax.weights.formats import write_safetensors
 
 # Packages, and which of their files are pictures that anyone would tell apart.
 DEBIAN = {
@@ -142,7 +143,7 @@ def wanted(name: str, patterns: Sequence[str]) -> bool:
 
 def run(*arguments: str) -> None:
     print("sscd-jax", *arguments, flush=True)
-    subprocess.run([sys.executable, "-c", "from sscd_jax.cli import main; main()", *arguments], check=True)
+    subprocess.run([sys.executable, "-c", "from sscd_jax.cli.main import main; main()", *arguments], check=True)
 
 
 if __name__ == "__main__":

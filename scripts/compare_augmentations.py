@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax import benchmark_set, mesh
-from sscd_jax.cli import table
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.main import table
+from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
-from sscd_jax.train import train
+from sscd_jax.training.train import train
 
 # Name, augmentation, mixup.
 SETTINGS = [
@@ -36,7 +37,7 @@ def run(out: Path, *, seed: int, steps: int, augmentation: Any, mixup: bool) -> 
     pictures = out / str(seed) / "pictures"
     if not pictures.is_dir():
         pictures.parent.mkdir(parents=True, exist_ok=True)
-        benchmark_set.make(pictures, seed=seed)
+        demo_set.make(pictures, seed=seed)
     config = demo_config(out / str(seed), seed=seed, steps=steps)
     data = dataclasses.replace(config.data, augmentation=augmentation, mixup=mixup)
     validation = dataclasses.replace(config.validation, every_epochs=10**6)

@@ -19,7 +19,7 @@ from roofline import table
 from roofline_program import collectives_of, compiled
 
 from sscd_jax import config as configs
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

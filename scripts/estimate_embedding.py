@@ -10,7 +10,7 @@ yours to give.
 import argparse
 from collections.abc import Sequence
 
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 from sscd_jax.models import build_model
 from sscd_jax.presets import PRESETS
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import mean, variance
 from typing import Literal
 
-from sscd_jax import benchmark_set, mesh
-from sscd_jax.cli_results import table
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.output import table
+from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
-from sscd_jax.train import train
-from sscd_jax.train_log import read_metrics
+from sscd_jax.training.log import read_metrics
+from sscd_jax.training.train import train
 
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
@@ -34,7 +35,7 @@ def main() -> None:
     mesh.start()
     if not (given.out / "pictures").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
-        benchmark_set.make(given.out / "pictures", seed=0)
+        demo_set.make(given.out / "pictures", seed=0)
     results: dict[str, dict[str, list[float]]] = {dtype: {"loss": [], "uAP": []} for dtype in DTYPES}
     rows = []
     for seed in given.seeds:

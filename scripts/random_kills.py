@@ -25,10 +25,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sscd_jax import checkpoint, mesh
-from sscd_jax.cli_results import table
-from sscd_jax.photographs import photograph_paths
-from sscd_jax.train_log import read_metrics
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.output import table
+from sscd_jax.data.sample import photograph_paths
+from sscd_jax.training import checkpoint
+from sscd_jax.training.log import read_metrics
 
 MOMENTS = ("start-up", "steps", "save")
 # What differs between two runs that are the same.
@@ -134,7 +135,7 @@ def write_config(out: Path, steps: int, every: int) -> Path:
 
 
 def start(config: Path, workdir: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from sscd_jax.cli import main; main()", "train", str(config)]
+    command = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()", "train", str(config)]
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as mesh.start left them
     with workdir.with_suffix(".log").open("a") as log:
         return subprocess.Popen([*command, "--workdir", str(workdir)], env=env, stdout=log, stderr=subprocess.STDOUT)

@@ -28,7 +28,7 @@ from roofline_chips import CHIPS, Chip
 from roofline_program import Collective, Program, collectives, program
 
 from sscd_jax import config as configs
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 
 SIMULATED = 8
 GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

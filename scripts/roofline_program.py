@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 from sscd_jax.config import Config, Data
 from sscd_jax.models import build_from, normalize
 from sscd_jax.optimizer import lars
-from sscd_jax.train import train_step
-from sscd_jax.train_state import TrainState
+from sscd_jax.training.state import TrainState
+from sscd_jax.training.train import train_step
 
 VIEWS = 1009  # of the traced step: no other axis of an array is of this length
 

@@ -8,24 +8,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from sscd_jax import benchmark_set, checkpoint, train_state
 from sscd_jax import config as configs
-from sscd_jax.collection import write_descriptors
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
+from sscd_jax.datasets import demo_set
 from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation import disc, results
 from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits
+from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.results import Evaluation
-from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import SSCD, build_from
 from sscd_jax.optimizer import lars
-from sscd_jax.perceptual_hash import pdq_vectors
 from sscd_jax.presets import Preset, choose
-from sscd_jax.report import Result, results_of, write_report
-from sscd_jax.search import write_index
-from sscd_jax.train import train
-from sscd_jax.train_log import read_metrics
+from sscd_jax.search.knn import write_index
+from sscd_jax.sharding import create_mesh, replicated
+from sscd_jax.training import checkpoint
+from sscd_jax.training import state as train_state
+from sscd_jax.training.log import read_metrics
+from sscd_jax.training.train import train
 
 SETS = ("queries", "references", "training")
 SCORE_NORM = "1.0[0,2]"
@@ -57,7 +59,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         raise ValueError(f"{out} holds something else than a demo: name another --out")
     if not pictures.is_dir():
         out.mkdir(parents=True, exist_ok=True)
-        benchmark_set.make(pictures, seed=seed)
+        demo_set.make(pictures, seed=seed)
 
     train(config, out / "run")
     model = build_from(config.model)

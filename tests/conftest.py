@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sscd_jax import mesh
-from sscd_jax.photographs import photograph_paths
+from sscd_jax import sharding as mesh
+from sscd_jax.data.sample import photograph_paths
 
 mesh.start()
 jax.config.update("jax_num_cpu_devices", 8)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-TRAIN = "from sscd_jax.cli import main; main()"
+TRAIN = "from sscd_jax.cli.main import main; main()"
 
 
 def recipe(path: Path, pictures: Path, steps: int, *, every: int = 5000, rate: float = 0.05, more: str = "") -> Path:

@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from sscd_jax.data import pictures  # registers HEIC
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data import images as pictures  # registers HEIC
+from sscd_jax.data.sample import photograph_paths
 
 assert pictures.HEIF
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sscd_jax.collection import write_descriptors
 from sscd_jax.data.sources import open_source
+from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
 from sscd_jax.presets import Preset
 

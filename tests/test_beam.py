@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sscd_jax import weights
-from sscd_jax.beam import Work, plan_files
-from sscd_jax.collection import write_descriptors
+from sscd_jax.beam.embed import Work, plan_files
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
+from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
 from sscd_jax.presets import Preset
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.formats import write_safetensors
 
 MODEL = build_model("resnet18", 16, width=8)
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sscd_jax import benchmark_make, benchmark_pictures
-from sscd_jax.benchmark_make import Options
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
-from sscd_jax.edits import BENCHMARK_KINDS, KINDS
+from sscd_jax.datasets import benchmark, rendering
+from sscd_jax.datasets.benchmark import Options
+from sscd_jax.datasets.edits import BENCHMARK_KINDS, KINDS
 
 SMALL = Options(max_side=80)
 
 
 def make(images: Path, out: Path, options: Options = SMALL, workers: int = 1) -> dict[str, int]:
-    return benchmark_make.make(open_source(str(images)), out, options, workers=workers)
+    return benchmark.make(open_source(str(images)), out, options, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ class _Killed(BaseException):
 def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, monkeypatch):
     """Killed while it looks, makes and finishes, in the middle of a line of its log and of a picture."""
     left = calls
-    module = {"look": benchmark_make.choose.__globals__, "_sheet": vars(benchmark_make)}.get(stage)
+    module = {"look": benchmark.choose.__globals__, "_sheet": vars(benchmark)}.get(stage)
 
     def dies(*arguments):
         nonlocal left
@@ -176,8 +176,8 @@ def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, mon
             original = module[stage]
             patch.setitem(module, stage, dies)
         else:
-            original = benchmark_pictures.Maker._save
-            patch.setattr(benchmark_pictures.Maker, stage, lambda *arguments: dies(*arguments))
+            original = rendering.Maker._save
+            patch.setattr(rendering.Maker, stage, lambda *arguments: dies(*arguments))
         with pytest.raises(_Killed):
             make(pictures, tmp_path / "set")
     unfinished = tmp_path / "set.unfinished"
@@ -187,8 +187,8 @@ def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, mon
     there = {path: path.stat().st_mtime_ns for path in unfinished.glob("*/*.jpg")}
     logged = (unfinished / "made.jsonl").read_text() if calls != 7 else ""
     looked = []
-    real = benchmark_pictures.look
-    monkeypatch.setitem(benchmark_make.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
+    real = rendering.look
+    monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
     make(pictures, tmp_path / "set")
     assert len(looked) == (33 if stage == "look" else 0)
     assert content(tmp_path / "set") == content(made[0])
@@ -202,7 +202,7 @@ def test_what_is_left_of_other_options_is_not_mixed_in(pictures, tmp_path, monke
         raise _Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark_make, "_sheet", dies)
+        patch.setattr(benchmark, "_sheet", dies)
         with pytest.raises(_Killed):
             make(pictures, tmp_path / "set")
     with pytest.raises(ValueError, match=r"set.unfinished was left .* with other max side, seed: .*remove it"):
@@ -261,8 +261,8 @@ def test_what_cannot_be_taken_is_left_out_and_said(pictures, tmp_path, capsys):
 
 def test_given_numbers_are_made_of_no_more_pictures_than_needed(pictures, tmp_path, monkeypatch):
     looked = []
-    real = benchmark_pictures.look
-    monkeypatch.setitem(benchmark_make.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
+    real = rendering.look
+    monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
     options = replace(SMALL, references=5, training=0, non_copies=2, copies_of_each=2, strengths=("weak",))
     counts = make(pictures, tmp_path / "set", options)
     assert (counts["references"], counts["training"], counts["copies"], counts["non_copies"]) == (5, 0, 10, 2)
@@ -285,7 +285,7 @@ def test_pictures_of_an_archive(pictures, tmp_path):
 
 def test_the_processes_import_neither_jax_nor_tensorflow():
     """What `spawn` imports: the main module of the command, and that of the functions."""
-    code = "import sscd_jax.cli, sscd_jax.benchmark_pictures, sys; print({'jax', 'tensorflow'} & {*sys.modules})"
+    code = "import sscd_jax.cli.main, sscd_jax.datasets.rendering, sys; print({'jax', 'tensorflow'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

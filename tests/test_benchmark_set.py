@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sscd_jax.benchmark_set import COPIES_OF_EACH, NON_COPIES, REFERENCES, detail, least_detail, make
-from sscd_jax.edits import DEMO_KINDS
-from sscd_jax.photographs import EVALUATION, TRAINING, photograph_paths
+from sscd_jax.data.sample import EVALUATION, TRAINING, photograph_paths
+from sscd_jax.datasets.demo_set import COPIES_OF_EACH, NON_COPIES, REFERENCES, detail, least_detail, make
+from sscd_jax.datasets.edits import DEMO_KINDS
 
 COPIES = REFERENCES * COPIES_OF_EACH
 

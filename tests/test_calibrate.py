@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from sscd_jax.calibrate import calibrate_by_precision, calibrate_by_rate
-from sscd_jax.calibration import Calibration
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import disc
+from sscd_jax.evaluation.fit_calibration import calibrate_by_precision, calibrate_by_rate
 from sscd_jax.evaluation.thresholds import at_thresholds
-from sscd_jax.search import knn
+from sscd_jax.search.calibration import Calibration
+from sscd_jax.search.knn import knn
 
 DIMS = 32
 MIX = np.random.default_rng(9).normal(size=(DIMS, DIMS))

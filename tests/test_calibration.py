@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.calibration import Calibration, Transform, fit_transform
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.postprocess import ScoreNorm
-from sscd_jax.search import project
+from sscd_jax.search.calibration import Calibration, Transform, fit_transform
+from sscd_jax.search.knn import project
+from sscd_jax.search.score_norm import ScoreNorm
 
 
 def correlated(count: int, dims: int = 16, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sscd_jax.charts import Line, data_uri, heat_map, histogram, histograms, line_chart, save
+from sscd_jax.evaluation.report.charts import Line, data_uri, heat_map, histogram, histograms, line_chart, save
 
 
 def svg(figure: Figure) -> ElementTree.Element:

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from sscd_jax import checkpoint, train_state
 from sscd_jax.config import Config, Model
-from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import build_from
 from sscd_jax.optimizer import lars
-from sscd_jax.train_state import TrainState
+from sscd_jax.sharding import create_mesh, replicated
+from sscd_jax.training import checkpoint
+from sscd_jax.training import state as train_state
+from sscd_jax.training.state import TrainState
 
 CONFIG = Config(model=Model(backbone="resnet18", dims=8, width=4))
 
@@ -80,7 +81,7 @@ def test_a_run_on_eight_devices_is_read_on_one(state, tmp_path):
     save_steps(tmp_path, state, {}, steps=1)
     code = f"""
 import pathlib, jax, numpy
-from sscd_jax import checkpoint
+from sscd_jax.training import checkpoint
 assert jax.device_count() == 1
 _, variables = checkpoint.load_run(pathlib.Path({str(tmp_path)!r}))
 print(sum(float(numpy.abs(leaf).sum()) for leaf in jax.tree.leaves(variables)))

@@ -10,8 +10,8 @@ from networks import seeded
 from PIL import Image
 
 from sscd_jax import Descriptors, Provenance
-from sscd_jax.cli import COMMANDS, main
-from sscd_jax.weights.files import write_npz
+from sscd_jax.cli.main import COMMANDS, main
+from sscd_jax.weights.formats import write_npz
 
 DEBUG = str(Path(__file__).parents[1] / "configs" / "debug.py")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sscd_jax.collapse import WINDOW, CollapseAlarm
+from sscd_jax.training.collapse_alarm import WINDOW, CollapseAlarm
 
 
 def said(alarm: CollapseAlarm, first: int, steps: int, center: float, nearest: float) -> list[tuple[int, str]]:

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 from small_collection import MODEL, OPTIONS, PRESET, files, make_folder, make_variables, write
 
-from sscd_jax import collection
-from sscd_jax.collection import write_descriptors
 from sscd_jax.data.sources import Source, open_source
 from sscd_jax.descriptors import Descriptors
+from sscd_jax.embedding import collection
+from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.formats import write_safetensors
 
-MAIN = "from sscd_jax.cli import main; main()"
+MAIN = "from sscd_jax.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")

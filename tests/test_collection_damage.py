@@ -14,7 +14,7 @@ from etils import epath
 from mutations import MUTABLE, mutated
 from small_collection import MODEL, PRESET, files, make_folder, make_variables, write
 
-from sscd_jax.data.pictures import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_picture
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.models import normalize
@@ -69,7 +69,7 @@ def test_damaged_descriptors_are_noticed(folder, variables, tmp_path):
 
 
 def test_a_full_disk_says_which_file(folder, variables, tmp_path, monkeypatch):
-    monkeypatch.setattr("sscd_jax.shards.Shards._unfinished", lambda *_: epath.Path("/dev/full"))
+    monkeypatch.setattr("sscd_jax.embedding.shards.Shards._unfinished", lambda *_: epath.Path("/dev/full"))
     with pytest.raises(OSError, match="/dev/full cannot be written: No space left on device; the same command goes on"):
         write(variables, folder, tmp_path / "out")
 

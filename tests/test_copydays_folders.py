@@ -10,14 +10,14 @@ from networks import seeded
 from PIL import Image
 
 from sscd_jax import Descriptors
-from sscd_jax.cli import main
-from sscd_jax.collection import write_descriptors
-from sscd_jax.copydays_folders import find
-from sscd_jax.data.copydays_layout import pictures as pictures_of
+from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
+from sscd_jax.datasets.copydays import pictures as pictures_of
+from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.embedding.copydays_folders import find
 from sscd_jax.evaluation.copydays import BLOCKS, evaluate
 from sscd_jax.presets import choose
-from sscd_jax.weights.files import write_npz
+from sscd_jax.weights.formats import write_npz
 
 ORIGINALS, STRONG = 4, 6
 

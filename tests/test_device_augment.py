@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sscd_jax import device_augment
-from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
-from sscd_jax.mesh import by_rows, create_mesh, to_devices
+from sscd_jax.data.train_pipeline import train_batches
+from sscd_jax.sharding import by_rows, create_mesh, to_devices
+from sscd_jax.training import device_augment
 
 OPTIONS = {"batch_size": 32, "image_size": 64, "seed": 3, "mixup_group": 8}
 

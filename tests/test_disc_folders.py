@@ -10,9 +10,9 @@ from networks import seeded
 from PIL import Image
 
 from sscd_jax import Descriptors
-from sscd_jax.cli import main
-from sscd_jax.disc_folders import find
-from sscd_jax.weights.files import write_npz
+from sscd_jax.cli.main import main
+from sscd_jax.embedding.evaluation_sets import find
+from sscd_jax.weights.formats import write_npz
 
 OFFICIAL = {"queries": "val_query", "references": "val_ref", "training": "training"}
 RELEASED = {"references": "references_{}", "training": "train_{}"}

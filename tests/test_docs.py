@@ -20,15 +20,15 @@ from networks import needs_torch, seeded
 from PIL import Image
 
 from sscd_jax import config as configs
-from sscd_jax.cache import cache_folder
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer, Validation
-from sscd_jax.data.pictures import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_picture
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
+from sscd_jax.files import cache_folder
 from sscd_jax.models import normalize
 from sscd_jax.presets import PRESETS, Preset
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.formats import write_safetensors
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation", "training")}

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax import edits
-from sscd_jax.edits import BENCHMARK_KINDS, DEMO_KINDS, KINDS, Strength, edit
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.sample import photograph_paths
+from sscd_jax.datasets import edits
+from sscd_jax.datasets.edits import BENCHMARK_KINDS, DEMO_KINDS, KINDS, Strength, edit
 
 SEEDS = range(8)
 STRENGTHS = get_args(Strength)

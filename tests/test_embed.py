@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sscd_jax import embed as module
-from sscd_jax.data.inference import Unreadable
+from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.sources import Source, open_source
-from sscd_jax.embed import embed
-from sscd_jax.mesh import create_mesh
+from sscd_jax.embedding import embed as module
+from sscd_jax.embedding.embed import embed
 from sscd_jax.models import build_model, normalize
 from sscd_jax.presets import Preset
+from sscd_jax.sharding import create_mesh
 
 MODEL = build_model("resnet18", 16, width=8)
 APPLY = jax.jit(MODEL.apply)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from sscd_jax.evaluation.by_edit import Edited, by_edit
 from sscd_jax.evaluation.metrics import Found, Predictions
+from sscd_jax.evaluation.report.evaluation_charts import best_wrong, edits_chart, write_charts
 from sscd_jax.evaluation.results import Evaluation
-from sscd_jax.evaluation_charts import best_wrong, edits_chart, write_charts
 
 # Four copies and one query that copies nothing.
 FOUND = Predictions(

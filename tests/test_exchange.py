@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.exchange import export_descriptors
-from sscd_jax.shards import Shards
+from sscd_jax.embedding.export import export_descriptors
+from sscd_jax.embedding.shards import Shards
 
 IDS = [f"b/{i:03d}" for i in range(25)]
 VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)

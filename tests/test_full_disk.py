@@ -18,17 +18,17 @@ from hosts import TRAIN, ended, recipe, start
 from orbax.checkpoint import v1 as ocp
 from small_disk import on_small_disk
 
-from sscd_jax import checkpoint, full_disk
 from sscd_jax import config as configs
-from sscd_jax.checkpoint import load_state, open_checkpoints, saved_on_disk
-from sscd_jax.full_disk import FullDiskError, explained
-from sscd_jax.interruption import Interruption
-from sscd_jax.train import train
-from sscd_jax.train_log import TrainLog, read_metrics
+from sscd_jax.training import checkpoint, disk_space
+from sscd_jax.training.checkpoint import load_state, open_checkpoints, saved_on_disk
+from sscd_jax.training.disk_space import FullDiskError, explained
+from sscd_jax.training.log import TrainLog, read_metrics
+from sscd_jax.training.preemption import Interruption
+from sscd_jax.training.train import train
 
 FULL = "No space left on device"
 # As with quotas, or where others fill the disk in the meantime: the writing itself fails.
-UNCHECKED = f"from sscd_jax import full_disk; full_disk.check_room = lambda *_: None; {TRAIN}"
+UNCHECKED = f"from sscd_jax import full_disk; disk_space.check_room = lambda *_: None; {TRAIN}"
 
 
 def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room(pictures, tmp_path):
@@ -243,6 +243,6 @@ def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_pa
 
 
 def test_room_is_asked_of_the_disk(tmp_path):
-    full_disk.check_room(tmp_path, 1)
+    disk_space.check_room(tmp_path, 1)
     with pytest.raises(FullDiskError, match=r"takes up to 1000000000000.0 MB, and \d+\.\d MB are left"):
-        full_disk.check_room(tmp_path, 10**18)
+        disk_space.check_room(tmp_path, 10**18)

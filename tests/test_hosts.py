@@ -10,8 +10,8 @@ import time
 import pytest
 from hosts import TRAIN, ended, recipe, start
 
-from sscd_jax import mesh
-from sscd_jax.checkpoint import saved_on_disk
+from sscd_jax import sharding as mesh
+from sscd_jax.training.checkpoint import saved_on_disk
 
 
 def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictures, tmp_path):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from sscd_jax.interruption import deferred_interrupt
+from sscd_jax.training.preemption import deferred_interrupt
 
 
 def press() -> None:
@@ -39,7 +39,7 @@ def test_the_first_waits_and_the_second_does_not(capfd):
 def test_sigterm_is_noted_and_a_second_one_ends_the_process():
     code = (
         "import os, signal\n"
-        "from sscd_jax.interruption import deferred_interrupt\n"
+        "from sscd_jax.training.preemption import deferred_interrupt\n"
         "with deferred_interrupt() as interruption:\n"
         "    assert not interruption.preempted\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 
 
 def test_a_batch_is_split_by_rows_and_the_state_is_everywhere():

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sscd_jax import train_state
 from sscd_jax.config import Loss
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.losses import joined, part_of, sscd_loss
-from sscd_jax.mesh import create_mesh, replicated, to_devices
-from sscd_jax.microbatch import gradients_in_pieces
 from sscd_jax.models import build_model, normalize
 from sscd_jax.optimizer import lars
-from sscd_jax.photographs import photograph_paths
-from sscd_jax.train import train_step
+from sscd_jax.sharding import create_mesh, replicated, to_devices
+from sscd_jax.training import state as train_state
+from sscd_jax.training.microbatch import gradients_in_pieces
+from sscd_jax.training.train import train_step
 
 MODEL = build_model("resnet18", 16, width=8)
 VIEWS = 48

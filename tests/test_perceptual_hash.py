@@ -5,8 +5,8 @@ import pdqhash
 import pytest
 from PIL import Image, ImageEnhance
 
-from sscd_jax.perceptual_hash import pdq_vectors
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.sample import photograph_paths
+from sscd_jax.embedding.pdq import pdq_vectors
 
 
 @pytest.fixture(scope="module")

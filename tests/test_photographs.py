@@ -10,8 +10,8 @@ import skimage
 import sklearn.datasets
 from PIL import Image
 
-from sscd_jax import photographs
-from sscd_jax.photographs import EVALUATION, TRAINING, photograph_paths
+from sscd_jax.data import sample
+from sscd_jax.data.sample import EVALUATION, TRAINING, photograph_paths
 
 
 def test_every_photograph_is_there_and_is_on_one_side():
@@ -38,14 +38,14 @@ def test_scikit_learn_photograph_is_its_own():
 def test_neither_package_is_imported():
     # A fresh interpreter: this one has both.
     code = (
-        "import sys; from sscd_jax.photographs import photograph_paths; photograph_paths(); "
+        "import sys; from sscd_jax.data.sample import photograph_paths; photograph_paths(); "
         "sys.exit(bool({'skimage', 'sklearn', 'jax', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_absent_package_is_named_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
+    monkeypatch.setattr(sample, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"skimage.*pip install 'sscd_jax\[demo\]'"):
         photograph_paths()
 
@@ -53,6 +53,6 @@ def test_an_absent_package_is_named_with_the_remedy(monkeypatch):
 def test_an_absent_file_is_named_with_the_remedy(monkeypatch, tmp_path):
     spec = ModuleSpec("empty", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(photographs, "find_spec", lambda name: spec)
+    monkeypatch.setattr(sample, "find_spec", lambda name: spec)
     with pytest.raises(FileNotFoundError, match=r"astronaut\.png.*pip install"):
         photograph_paths()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sscd_jax.postprocess import ScoreNorm, normalize_scores
+from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from networks import needs_torch
 from PIL import Image
 
-from sscd_jax.data.pictures import apply_preset, open_picture
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.presets import CUSTOM, PRESETS, Preset, choose
 
 RAGGED = [PRESETS["small_288"], PRESETS["long_800"], Preset("short", 75), Preset("long", 333)]

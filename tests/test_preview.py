@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.config import Config, Data
-from sscd_jax.data import heavy
-from sscd_jax.data.augment import draw_views
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.augment import heavy
+from sscd_jax.data.augment.views import draw_views
+from sscd_jax.data.preview import describe, write_preview
 from sscd_jax.data.sources import open_source
-from sscd_jax.preview import describe, write_preview
+from sscd_jax.data.train_pipeline import train_batches
 
 PAGE = (Path(__file__).parents[1] / "docs" / "augmentations.md").read_text()
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sscd_jax.profile import Profile
+from sscd_jax.training.profiling import Profile
 
 
 @pytest.mark.parametrize("last", [9, 5])

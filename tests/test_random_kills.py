@@ -6,7 +6,7 @@ import re
 import pytest
 import random_kills
 
-from sscd_jax import checkpoint
+from sscd_jax.training import checkpoint
 
 
 def test_kills_among_steps_and_in_the_middle_of_a_save(tmp_path, capsys):

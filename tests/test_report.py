@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sscd_jax.datasets.edits import edit
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.edits import edit
+from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.by_edit import Edited
+from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.results import Evaluation
-from sscd_jax.perceptual_hash import pdq_vectors
-from sscd_jax.report import Result, results_of, write_report
 
 TITLE = 'What is <found> & "missed"?'
 METRICS = ("uAP", "uAP, normalised", "accuracy@1", "recall@p90")

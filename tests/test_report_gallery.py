@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from sscd_jax.evaluation.by_edit import Edited
-from sscd_jax.report_gallery import (
+from sscd_jax.evaluation.report.gallery import (
     FALSE_ALARM,
     FOUND,
     REJECTED,

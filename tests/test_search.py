@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax import search
-from sscd_jax.search import capped_search, knn, project, write_index
+from sscd_jax.search import knn as module
+from sscd_jax.search.knn import capped_search, knn, project, write_index
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +45,7 @@ def test_capped_search_is_exact_in_any_blocks(queries, references, count, metric
     q[0] *= 3  # by inner product, one query has more good pairs than its share
     expected = np.sort(all_scores(q, r, metric).ravel())[::-1][:count]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "BLOCK", 4)
+        patch.setattr(module, "BLOCK", 4)
         known = knn(q, r, neighbours, metric) if neighbours else None
         query, reference, score = capped_search(q, r, count, metric, known=known)
     assert len(score) == min(count, queries * references)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.shards import Shards
+from sscd_jax.embedding.shards import Shards
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
 IDS = [f"ä/{i}" for i in range(10)]
@@ -48,7 +48,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
 def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
-        "import sys; from sscd_jax.shards import Shards; from sscd_jax.descriptors import Provenance;"
+        "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.descriptors import Provenance;"
         "Shards(sys.argv[1], Provenance('f' * 64, 'skew_320'), 'float32', '/photos').plan("
         "[str(i) for i in range(20_000)], 50)"
     )

@@ -10,13 +10,13 @@ from hosts import ended, recipe, start
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from sscd_jax.checkpoint import load_run, load_state, saved_on_disk
 from sscd_jax.data.sources import open_source
-from sscd_jax.embed import embed
-from sscd_jax.mesh import create_mesh
+from sscd_jax.embedding.embed import embed
 from sscd_jax.models import build_from
 from sscd_jax.presets import Preset
-from sscd_jax.train_log import read_metrics
+from sscd_jax.sharding import create_mesh
+from sscd_jax.training.checkpoint import load_run, load_state, saved_on_disk
+from sscd_jax.training.log import read_metrics
 
 STEPS, SAVED = 10, 5
 PRESET = Preset("skew", 32)

@@ -17,17 +17,18 @@ import pytest
 from hosts import TRAIN, ended, log_of
 from jax.sharding import Mesh
 
-from sscd_jax import checkpoint, train_state
 from sscd_jax import config as configs
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer
-from sscd_jax.data import atlas
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.augment import glyph_atlas
 from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import train_batches
 from sscd_jax.losses import sscd_loss
-from sscd_jax.mesh import create_mesh, replicated, to_devices
 from sscd_jax.models import build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
-from sscd_jax.train import train, train_step
+from sscd_jax.sharding import create_mesh, replicated, to_devices
+from sscd_jax.training import checkpoint
+from sscd_jax.training import state as train_state
+from sscd_jax.training.train import train, train_step
 
 ROOT = Path(__file__).parents[1]
 MODEL = build_model("resnet18", 16, width=8)
@@ -149,8 +150,8 @@ def test_a_corrupt_picture_is_reported_and_the_run_goes_on(pictures, tmp_path):
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(atlas, "find_spec", lambda _: None)
-    atlas.load_atlas.cache_clear()
+    monkeypatch.setattr(glyph_atlas, "find_spec", lambda _: None)
+    glyph_atlas.load_atlas.cache_clear()
     data = {"source": str(pictures), "image_size": 32}
     with pytest.raises(ImportError, match="augly"):
         train(run_config(pictures, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")

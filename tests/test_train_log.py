@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sscd_jax.train_log import TrainLog, latest_metrics, read_metrics
+from sscd_jax.training.log import TrainLog, latest_metrics, read_metrics
 
 
 def log(workdir, *saved):

@@ -8,7 +8,7 @@ import pytest
 from sscd_jax import config as configs
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation
 from sscd_jax.presets import Preset
-from sscd_jax.train import train
+from sscd_jax.training.train import train
 
 
 @pytest.fixture

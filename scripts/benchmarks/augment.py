@@ -1,7 +1,7 @@
 """Our augmentations beside the official pipeline's, on one core: source images a second, two views of 224 px each.
 
     pip install -r requirements.txt -e '.[augly]'
-    python scripts/benchmarks/augment.py [--out augment.json]
+    python scripts/benchmarks/views.py [--out views.json]
 
 The official pipeline's work is done by Pillow as the official code does it (its torchvision transforms are Pillow
 calls; its text and emoji are its own Pillow code), normalised to float32 by numpy. Ours decodes once and gives uint8;
@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from sscd_jax.data import augment
-from sscd_jax.data.atlas import _assets, _character_map
-from sscd_jax.data.decode import decode
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.augment import views
+from sscd_jax.data.augment.glyph_atlas import _assets, _character_map
+from sscd_jax.data.decode_tf import decode
+from sscd_jax.data.sample import photograph_paths
 
 SIZE = 224
 SIDES = (500, 400, 350)
@@ -65,7 +65,7 @@ def official_view(image: Image.Image, augmentation: str) -> Image.Image:
         image = mirrored(resized_crop(image))
     image = maybe(0.8, jittered, image)
     image = maybe(0.2, lambda i: Image.merge("RGB", [i.convert("L")] * 3), image)
-    low, high = augment.RECIPES[augmentation].blur_radius
+    low, high = views.RECIPES[augmentation].blur_radius
     image = maybe(0.5, lambda i: i.filter(ImageFilter.GaussianBlur(random.uniform(low, high))), image)
     if augmentation == "ADVANCED":
         image = maybe(0.2, compressed, image)
@@ -215,12 +215,12 @@ def ours(files: list[bytes], augmentation: str, stage: str) -> Callable[[list[by
         image = decode(data)
         if stage == "decode":
             return tf.shape(image)
-        drawn = augment.draw_views(image, tf.stack([number, 7]), size=SIZE, augmentation=augmentation)
+        drawn = views.draw_views(image, tf.stack([number, 7]), size=SIZE, augmentation=augmentation)
         if stage == "draw":
             return [view["box"] for view in drawn]
         if stage == "crop and resize":
-            return tf.stack([augment.crop(image, view) for view in drawn])
-        pixels = tf.stack([augment.apply(image, view) for view in drawn])
+            return tf.stack([views.crop(image, view) for view in drawn])
+        pixels = tf.stack([views.apply(image, view) for view in drawn])
         if stage == "uint8":
             return pixels
         return normalised(pixels)

@@ -106,7 +106,7 @@ def main() -> None:
     if not find_spec("torch"):
         sys.exit("not installed: torch; pip install 'sscd_jax[torch]'")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else PyTorch's threads take time from ours
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     rng = np.random.default_rng(0)

@@ -19,14 +19,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sscd_jax import mesh, train_state
+from sscd_jax import sharding as mesh
 from sscd_jax.config import Loss, Model
-from sscd_jax.data.pipeline import numpy_batches, train_batches
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import numpy_batches, train_batches
 from sscd_jax.models import build_from
 from sscd_jax.optimizer import lars
-from sscd_jax.photographs import photograph_paths
-from sscd_jax.train import train_step
+from sscd_jax.training import state as train_state
+from sscd_jax.training.train import train_step
 
 ROUNDS, BATCHES = 4, 20
 

@@ -48,7 +48,7 @@ def main() -> None:
         del references, queries, training, vectors
 
         sets = [text for part in ("queries", "references", "training") for text in (f"--{part}", str(folder / part))]
-        command = [sys.executable, "-c", "from sscd_jax.cli import main; main()", "evaluate", "disc", *sets]
+        command = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()", "evaluate", "disc", *sets]
         command += [
             "--ground-truth",
             str(truth),

@@ -53,7 +53,7 @@ Describe = Callable[[Sequence[int]], np.ndarray]
 
 def make_photographs(folder: Path, count: int) -> None:
     """Writes cuts of the bundled photographs as JPEG."""
-    from sscd_jax.photographs import photograph_paths
+    from sscd_jax.data.sample import photograph_paths
 
     photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
     rng = np.random.default_rng(0)
@@ -107,13 +107,13 @@ def pytorch(weights: Path, folder: Path, *, aspect: bool) -> Describe:
 
 
 def ours(weights: Path, folder: Path, preset: str) -> Describe:
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
-    from sscd_jax.collection import default_batch_size
-    from sscd_jax.data.inference import Unreadable
+    from sscd_jax.data.inference_pipeline import Unreadable
     from sscd_jax.data.sources import open_source
-    from sscd_jax.embed import embed
+    from sscd_jax.embedding.collection import default_batch_size
+    from sscd_jax.embedding.embed import embed
     from sscd_jax.presets import PRESETS
     from sscd_jax.weights import load
 
@@ -133,7 +133,7 @@ def ours(weights: Path, folder: Path, preset: str) -> Describe:
 
 
 def decode(folder: Path) -> Describe:
-    from sscd_jax.data.inference import inference_batches
+    from sscd_jax.data.inference_pipeline import inference_batches
     from sscd_jax.data.sources import open_source
     from sscd_jax.presets import PRESETS
 
@@ -197,14 +197,14 @@ def startup(weights: Path, photographs: Path, folder: Path) -> float:
     for out in ("cold", "warm"):
         start = time.perf_counter()
         options = [str(folder / "one.txt"), "--weights", str(weights), "--out", str(folder / out)]
-        command = [sys.executable, "-c", "from sscd_jax.cli import main; main()", "embed", *options]
+        command = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()", "embed", *options]
         subprocess.run(command, check=True, stdout=2, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def export(source: str | None, folder: Path) -> None:
     """Writes the weights as both read them; in a process of its own, whose memory is free again afterwards."""
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     import jax
@@ -213,7 +213,7 @@ def export(source: str | None, folder: Path) -> None:
     from sscd_jax.models import build_model
     from sscd_jax.presets import PRESETS
     from sscd_jax.weights.export import export as write
-    from sscd_jax.weights.files import write_safetensors
+    from sscd_jax.weights.formats import write_safetensors
 
     if not source:
         model = build_model("resnet50")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 
 CANVAS = 64  # short side of what the network sees, in pixels
 EVERY = 1.0  # seconds between two looks at the memory
@@ -32,7 +32,7 @@ def resident() -> float:
 
 def encoded_cuts() -> list[bytes]:
     """JPEGs of several aspects, and one that is cut off."""
-    from sscd_jax.photographs import photograph_paths
+    from sscd_jax.data.sample import photograph_paths
 
     cuts = []
     for number, path in enumerate(photograph_paths().values()):
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
     import matplotlib.pyplot as plt
 
-    from sscd_jax.collection import write_descriptors
     from sscd_jax.data.sources import Source
+    from sscd_jax.embedding.collection import write_descriptors
     from sscd_jax.models import build_model
     from sscd_jax.presets import Preset
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from sscd_jax import mesh, search_jax
+from sscd_jax import sharding as mesh
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
@@ -25,7 +25,8 @@ from sscd_jax.evaluation.metrics import (
     precision_recall,
     recall_at_precision,
 )
-from sscd_jax.search import knn
+from sscd_jax.search import jax_backend
+from sscd_jax.search.knn import knn
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
     }
     found: dict[str, np.ndarray] = {}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    search_jax.knn(queries[: search_jax.QUERIES], references, given.k, "inner_product")  # compiles
+    jax_backend.knn(queries[: jax_backend.QUERIES], references, given.k, "inner_product")  # compiles
     for _ in range(given.rounds):
         for name, job in jobs.items():
             start = time.perf_counter()
@@ -96,10 +97,10 @@ def product(queries: Array, tiles: Array) -> Array:
 
 
 def multiply(queries: np.ndarray, references: np.ndarray) -> None:
-    whole = len(references) // search_jax.TILE * search_jax.TILE
-    tiles = jnp.asarray(references[:whole].reshape(-1, search_jax.TILE, references.shape[1]))
-    for start in range(0, len(queries), search_jax.QUERIES):
-        product(jnp.asarray(queries[start : start + search_jax.QUERIES]), tiles).block_until_ready()
+    whole = len(references) // jax_backend.TILE * jax_backend.TILE
+    tiles = jnp.asarray(references[:whole].reshape(-1, jax_backend.TILE, references.shape[1]))
+    for start in range(0, len(queries), jax_backend.QUERIES):
+        product(jnp.asarray(queries[start : start + jax_backend.QUERIES]), tiles).block_until_ready()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python scripts/benchmarks/layers.py
 
 Forward and both gradients of each, best of several runs, the two in turn; then a ResNet-50 with and without the XLA
-flag that `sscd_jax.mesh.start` sets, each in a process of its own; its forward pass and its gradients with and without
-what keeps XLA from computing sums again.
+flag that `sscd_jax.distributed.start` sets, each in a process of its own; its forward pass and its gradients with and
+without what keeps XLA from computing sums again.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from sscd_jax import mesh
+from sscd_jax import sharding as mesh
 from sscd_jax.models import build_model
 from sscd_jax.models.convolution import conv2d
 from sscd_jax.models.folding import fold

@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sscd_jax import config as configs
-from sscd_jax import mesh, train_state
-from sscd_jax.cli_results import table
+from sscd_jax import sharding as mesh
+from sscd_jax.cli.output import table
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
-from sscd_jax.train import train_step
+from sscd_jax.training import state as train_state
+from sscd_jax.training.train import train_step
 
 OPTIMIZER = lars(0.1)
 

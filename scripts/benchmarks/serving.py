@@ -41,7 +41,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 def export(source: str, folder: Path, size: int) -> None:
     """Writes the bundles of `EXPORTS`; in a process of its own, whose memory is free again before the first round."""
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     from sscd_jax.data.sources import open_source
@@ -71,7 +71,7 @@ def pytorch(bundle: Path) -> Call:
 
 
 def our_network(bundle: Path, *, folded: bool) -> Call:
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     import jax
@@ -87,7 +87,7 @@ def our_network(bundle: Path, *, folded: bool) -> Call:
 
 
 def stablehlo(bundle: Path) -> Call:
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     import jax

@@ -41,11 +41,11 @@ def prepare(folder: Path, backbone: str, size: int, pictures: int) -> None:
     """Writes the parameters and a batch of views; in a process of its own."""
     import jax
 
+    from sscd_jax.data.sample import photograph_paths
     from sscd_jax.models import build_model
-    from sscd_jax.photographs import photograph_paths
-    from sscd_jax.weights.files import write_safetensors
-    from sscd_jax.weights.official import to_state_dict
-    from sscd_jax.weights.torch_files import write_state_dict
+    from sscd_jax.weights.formats import write_safetensors
+    from sscd_jax.weights.read_torch import write_state_dict
+    from sscd_jax.weights.state_dict import to_state_dict
 
     model = build_model(backbone, DIMS)
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
@@ -105,7 +105,7 @@ def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
 
 def ours(folder: Path, backbone: str, device: str) -> Step:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has the same GPU
-    from sscd_jax import mesh
+    from sscd_jax import sharding as mesh
 
     mesh.start()
     import jax
@@ -114,8 +114,8 @@ def ours(folder: Path, backbone: str, device: str) -> Step:
     from sscd_jax.config import Loss
     from sscd_jax.models import build_model
     from sscd_jax.optimizer import lars
-    from sscd_jax.train import train_step
-    from sscd_jax.train_state import TrainState
+    from sscd_jax.training.state import TrainState
+    from sscd_jax.training.train import train_step
     from sscd_jax.weights import load
 
     _, variables = load(folder / "weights.safetensors")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sscd_jax.data import stores
+from sscd_jax.data import storage
 
 PICTURES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
@@ -50,8 +50,8 @@ def _tar(path: str) -> Archive:
     names: list[str] = []
     places: list[tuple[int, int] | str] = []  # offset and size, or why not
     try:
-        length, _ = stores.status(path)
-        with stores.open_file(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        length, _ = storage.status(path)
+        with storage.open_file(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if not member.name.lower().endswith(PICTURES) or member.isdir():
                     continue
@@ -78,7 +78,7 @@ def _tar(path: str) -> Archive:
         place = places[k]
         if isinstance(place, str):
             raise OSError(place)
-        return stores.read_part(path, *place)
+        return storage.read_part(path, *place)
 
     return Archive(names, read)
 
@@ -91,7 +91,7 @@ def _parquet(path: str) -> Archive:
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
     try:
-        with stores.open_file(path, "rb") as opened:
+        with storage.open_file(path, "rb") as opened:
             file = pyarrow.parquet.ParquetFile(opened)
             schema, counts = file.schema_arrow, _row_counts(file)
     except Exception as error:  # pyarrow raises all kinds on damaged metadata
@@ -150,5 +150,5 @@ _LOCK = threading.Lock()
 def _row_group(path: str, group: int, name: str, column: str) -> Any:
     import pyarrow.parquet
 
-    with stores.open_file(path, "rb") as opened:
+    with storage.open_file(path, "rb") as opened:
         return pyarrow.parquet.ParquetFile(opened).read_row_group(group, columns=[column])[name]

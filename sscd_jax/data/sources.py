@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from sscd_jax.data import stores
+from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES, PICTURES, Archive, open_archive
-from sscd_jax.data.packed import MADE_BY, Pack, is_pack
+from sscd_jax.data.pack_reader import MADE_BY, Pack, is_pack
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -94,11 +94,11 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         ImportError: it is a Parquet file, and the extra parquet is not installed.
     """
     if source.startswith("tfds:"):
-        from sscd_jax.data.prepared import open_prepared
+        from sscd_jax.data.tfds import open_prepared
 
         return open_prepared(source, split, data_dir)
     if source == "sample":
-        from sscd_jax.photographs import photograph_paths
+        from sscd_jax.data.sample import photograph_paths
 
         photographs = photograph_paths()
         files = [str(path) for path in photographs.values()]
@@ -122,9 +122,9 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
         ValueError: there is no such file or folder, or no picture in it; or it is a pack, or holds one.
         OSError: a store cannot be asked.
     """
-    if stores.is_folder(source):
+    if storage.is_folder(source):
         return _folder(source)
-    if not stores.exists(source):
+    if not storage.exists(source):
         raise ValueError(
             f"{source}: no such folder or file; give a folder, a text file of paths, a .tar or .parquet file, "
             "tfds:NAME, or sample"
@@ -137,7 +137,7 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
 
 
 def _folder(folder: str) -> tuple[list[str], list[str]]:
-    folder = folder.rstrip("/") if stores.in_store(folder) else str(Path(folder))  # photos for ./photos
+    folder = folder.rstrip("/") if storage.in_store(folder) else str(Path(folder))  # photos for ./photos
     paths = []
     for parent, names in _walk(folder):
         if MADE_BY in names:
@@ -153,7 +153,7 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
 
 def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
     """Folders and the names of their files; links to folders are followed, but not to one that they are in."""
-    if stores.in_store(folder):
+    if storage.in_store(folder):
         yield from _walk_store(folder)
         return
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_report):
@@ -165,10 +165,10 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
 def _walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
     """The same in a store. tf.io.gfile.walk asks for each name whether it is a folder's, a request for each picture."""
     try:
-        listed = stores.names(folder)
+        listed = storage.names(folder)
         files = {one for one in listed if one.lower().endswith((*PICTURES, *ARCHIVES, MADE_BY))}
         others = [one for one in listed if one not in files]
-        folders = [one for one in others if one.endswith("/") or stores.is_folder(os.path.join(folder, one))]
+        folders = [one for one in others if one.endswith("/") or storage.is_folder(os.path.join(folder, one))]
     except OSError as error:
         _report(OSError(error.errno, error.strerror or str(error), folder))
         return
@@ -187,7 +187,7 @@ def _report(error: OSError) -> None:
 
 def _list(file: str) -> tuple[list[str], list[str]]:
     try:
-        lines = stores.read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        lines = storage.read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -244,12 +244,12 @@ def read_file(path: str, _: int = 0) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    if not stores.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
+    if not storage.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is no regular file")
-    size, _ = stores.status(path)
+    size, _ = storage.status(path)
     if size > MAX_BYTES:
         raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
-    return stores.read_bytes(path)
+    return storage.read_bytes(path)
 
 
 def check_unique_ids(source: Source) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from sscd_jax.edits_common import Strength
+from sscd_jax.datasets.edits.common import Strength
 from sscd_jax.evaluation.bootstrap import METRICS, interval, sample_of, samples_of
 from sscd_jax.evaluation.metrics import Predictions, is_answered
 

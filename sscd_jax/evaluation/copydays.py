@@ -8,7 +8,7 @@ import numpy as np
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import as_row, by_id, interval, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
-from sscd_jax.search import is_unit, knn, project, similarities
+from sscd_jax.search.knn import is_unit, knn, project, similarities
 
 # Pictures of each: 157, in strong 229.
 BLOCKS = (

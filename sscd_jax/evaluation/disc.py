@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sscd_jax.calibration import Calibration
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import METRICS, as_row, by_id, interval, resampled
 from sscd_jax.evaluation.metrics import (
@@ -19,8 +18,9 @@ from sscd_jax.evaluation.metrics import (
     precision_recall,
     recall_at_precision,
 )
-from sscd_jax.postprocess import ScoreNorm, normalize_scores
-from sscd_jax.search import SPARE, Metric, capped_search, is_unit, knn, project, similarities
+from sscd_jax.search.calibration import Calibration
+from sscd_jax.search.knn import SPARE, Metric, capped_search, is_unit, knn, project, similarities
+from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Candidates = Literal["per_query", "global"]
 

@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from sscd_jax.data.pictures import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_picture
 from sscd_jax.data.sources import Source
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import read
-from sscd_jax.weights.files import (
+from sscd_jax.weights.formats import (
     BUNDLES,
     CARD,
     SUMS,
@@ -35,7 +35,7 @@ from sscd_jax.weights.files import (
     write_npz,
     write_safetensors,
 )
-from sscd_jax.weights.official import to_state_dict
+from sscd_jax.weights.state_dict import to_state_dict
 
 Format = Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "saved_model"]
 Input = Literal["float32", "uint8"]
@@ -177,7 +177,7 @@ def _write(
     elif format == "safetensors":
         write_safetensors(file, model, variables, origin)
     elif format == "torchvision":
-        from sscd_jax.weights.torch_files import write_state_dict
+        from sscd_jax.weights.read_torch import write_state_dict
 
         batches_tracked = int(origin.get("batches_tracked", 0))
         write_state_dict(file, to_state_dict(model, variables, batches_tracked=batches_tracked))

@@ -9,7 +9,7 @@ import numpy as np
 from sscd_jax.models import SSCD
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
-from sscd_jax.weights.onnx_files import import_onnx
+from sscd_jax.weights.read_onnx import import_onnx
 
 OPSET, IR_VERSION = 17, 8  # that any onnxruntime since 1.12 (2022) runs
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from sscd_jax.cache import cache_folder
+from sscd_jax.files import cache_folder
 from sscd_jax.weights.convert import convert
-from sscd_jax.weights.files import read_file
+from sscd_jax.weights.formats import read_file
 
 ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 PUBLISHED = {  # backbone and length of a descriptor

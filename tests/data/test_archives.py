@@ -13,8 +13,8 @@ import tensorflow as tf
 import webdataset
 
 from sscd_jax.data import archives
-from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import train_batches
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from sscd_jax.data import augment
-from sscd_jax.data.augment import RECIPES, crop_box, draw, draw_views, views
-from sscd_jax.data.uniforms import Uniforms
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.augment import views as views_module
+from sscd_jax.data.augment.random_draws import Uniforms
+from sscd_jax.data.augment.views import RECIPES, crop_box, draw, draw_views, views
+from sscd_jax.data.sample import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((240, 160))
 DRAWS = 4000
@@ -147,10 +147,10 @@ def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
 def test_any_shape_survives_everything_at_once(shape, monkeypatch):
     monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.some(1)[0] < 2)
-    augment._draw.cache_clear()
+    views_module._draw.cache_clear()
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
     pixels, drawn = views(tf.constant(image), tf.constant([1, 2]), size=64, augmentation="ADVANCED")
-    augment._draw.cache_clear()
+    views_module._draw.cache_clear()
     assert pixels.shape == (2, 64, 64, 3)
     assert all(flat(view)[name] for view in drawn for name in chances("ADVANCED"))
 

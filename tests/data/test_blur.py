@@ -6,8 +6,8 @@ import tensorflow as tf
 from PIL import Image, ImageFilter
 from scipy import stats
 
-from sscd_jax.data.blur import blur, blur_weights, kernel
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.augment.blur import blur, blur_weights, kernel
+from sscd_jax.data.sample import photograph_paths
 
 SIZE = 96
 PHOTOGRAPHS = [Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in photograph_paths().values()]

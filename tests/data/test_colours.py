@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from sscd_jax.data import colours
-from sscd_jax.data.pixels import packed, upright
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.augment import color
+from sscd_jax.data.augment.packed_pixels import packed, upright
+from sscd_jax.data.sample import photograph_paths
 
 SIZE = 96
 SQUARE = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((SIZE, SIZE))
@@ -17,7 +17,7 @@ OFF = {"flags": [False] * 2, "order": [0, 1, 2, 3], "factors": [1.0] * 3, "hue":
 def recolour(image: Image.Image, **settings) -> np.ndarray:
     view = packed(*tf.unstack(tf.constant(np.asarray(image).transpose(1, 0, 2), tf.float32), axis=2))
     s = OFF | settings
-    return upright(colours.recolour(SIZE)(view, s["flags"], s["order"], s["factors"], s["hue"])).numpy()
+    return upright(color.recolour(SIZE)(view, s["flags"], s["order"], s["factors"], s["hue"])).numpy()
 
 
 def difference(ours: np.ndarray, pillow: Image.Image) -> np.ndarray:

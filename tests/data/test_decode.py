@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax.data.decode import decode
-from sscd_jax.data.pictures import MAX_PIXELS, open_picture
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.decode_tf import decode
+from sscd_jax.data.images import MAX_PIXELS, open_picture
+from sscd_jax.data.sample import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
 

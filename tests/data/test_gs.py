@@ -13,7 +13,7 @@ from gcs import serve
 READ = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from sscd_jax.cli import main
+from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
 photos, store = sys.argv[1:]
 here = open_source(photos)

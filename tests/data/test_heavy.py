@@ -8,13 +8,13 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from sscd_jax.data import heavy
-from sscd_jax.data.augment import views
-from sscd_jax.data.decode import decode
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.augment import heavy
+from sscd_jax.data.augment.random_draws import Uniforms
+from sscd_jax.data.augment.views import views
+from sscd_jax.data.decode_tf import decode
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
-from sscd_jax.data.uniforms import Uniforms
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.train_pipeline import train_batches
 
 PHOTOGRAPH = Image.open(photograph_paths()["chelsea"]).convert("RGB").resize((160, 120))
 OTHER = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((90, 200))

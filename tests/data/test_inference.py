@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax.data.inference import Batch, Unreadable, inference_batches
+from sscd_jax.data.inference_pipeline import Batch, Unreadable, inference_batches
 from sscd_jax.data.sources import Source
 from sscd_jax.presets import Preset
 
@@ -124,7 +124,7 @@ def test_an_error_of_ours_is_not_a_reason(monkeypatch):
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("sscd_jax.data.inference.apply_preset", broken)
+    monkeypatch.setattr("sscd_jax.data.inference_pipeline.apply_preset", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         batches([(32, 32)] * 9)
 

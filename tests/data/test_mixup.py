@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from sscd_jax.data.mixup import draw_mixing, mix, mixed_ids, partners
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.augment.mixup import draw_mixing, mix, mixed_ids, partners
+from sscd_jax.data.augment.random_draws import Uniforms
 from sscd_jax.data.sources import open_source
-from sscd_jax.data.uniforms import Uniforms
+from sscd_jax.data.train_pipeline import train_batches
 
 DRAWS, SIZE = 40000, 64
 

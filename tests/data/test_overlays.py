@@ -6,13 +6,13 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
-from sscd_jax.data import atlas as atlases
-from sscd_jax.data import overlays
-from sscd_jax.data.atlas import load_atlas
-from sscd_jax.data.overlays import LONGEST_TEXT, composite, overlay_emoji, overlay_text
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.data.augment import glyph_atlas as atlases
+from sscd_jax.data.augment import overlays
+from sscd_jax.data.augment.glyph_atlas import load_atlas
+from sscd_jax.data.augment.overlays import LONGEST_TEXT, composite, overlay_emoji, overlay_text
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.train_pipeline import train_batches
 
 PHOTOGRAPH = Image.open(photograph_paths()["chelsea"]).convert("RGB").resize((400, 300))
 PIXELS = np.asarray(PHOTOGRAPH)

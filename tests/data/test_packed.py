@@ -20,12 +20,12 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.cli import main
-from sscd_jax.data import packing, stores
-from sscd_jax.data.packed import INDEX, MADE_BY, read_index, to_bytes
-from sscd_jax.data.packing import pack
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.cli.main import main
+from sscd_jax.data import pack_writer, storage
+from sscd_jax.data.pack_reader import INDEX, MADE_BY, read_index, to_bytes
+from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import Source, list_files, open_source
+from sscd_jax.data.train_pipeline import train_batches
 
 KIB = 1024
 
@@ -159,17 +159,18 @@ def test_packs_of_lists_archives_data_sets_and_packs(photos, pictures, tmp_path)
 
 KILLED = """
 import os, signal, sys
-from sscd_jax.data import packing, stores
+from sscd_jax.data import pack_writer
+from sscd_jax.data import storage
 from sscd_jax.data.sources import open_source
-write, shards = stores.write_whole, []
+write, shards = storage.write_whole, []
 def write_and_die(path, content):
     if path.endswith("00003.tar"):
         def content(file, content=content):  # in the midst of a shard
             file.write(bytes(1000)); file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
-stores.write_whole = write_and_die
-packing.pack(open_source(sys.argv[1]), sys.argv[2], shard_bytes=20 << 10)
+storage.write_whole = write_and_die
+pack_writer.pack(open_source(sys.argv[1]), sys.argv[2], shard_bytes=20 << 10)
 """
 
 
@@ -296,13 +297,13 @@ def test_packs_in_a_store(photos, tmp_path, scheme):
     assert contents(pack_) == contents(open_source(str(photos)))
     assert pack_.read(tf.constant(17, tf.int64)).numpy() == pack_.load(17)
     assert_same(batches(pack_, 1, start_step=3), batches(open_source(str(photos)), 1, start_step=3))
-    assert sorted(stores.names(out)) == sorted({INDEX, MADE_BY, "parts", *map(os.path.basename, pack_.files)})
+    assert sorted(storage.names(out)) == sorted({INDEX, MADE_BY, "parts", *map(os.path.basename, pack_.files)})
     packed(photos, tmp_path / "pack")
-    assert all(stores.read_bytes(f"{out}/{name}") == data for name, data in files(tmp_path / "pack").items())
-    stores.remove(f"{out}/00001.tar")
+    assert all(storage.read_bytes(f"{out}/{name}") == data for name, data in files(tmp_path / "pack").items())
+    storage.remove(f"{out}/00001.tar")
     with pytest.raises(ValueError, match=r"00001\.tar cannot be read: .*remove .* and run the same sscd-jax pack"):
         open_source(out)
-    stores.remove(f"{out}/{INDEX}")
+    storage.remove(f"{out}/{INDEX}")
     packed(photos, out)
 
 
@@ -347,4 +348,4 @@ def test_command(photos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["pack", str(photos), "--out", str(tmp_path / "pack"), "--split", "train"])
     assert "--split and --data-dir are for tfds:NAME" in capsys.readouterr().err
-    assert packing.INDEX in files(tmp_path / "pack")
+    assert pack_writer.INDEX in files(tmp_path / "pack")

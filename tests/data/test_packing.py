@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sscd_jax.cli import main
-from sscd_jax.data import stores
+from sscd_jax.cli.main import main
+from sscd_jax.data import storage
 from sscd_jax.data.sources import open_source
 
 
@@ -25,14 +25,14 @@ def files(folder: Path) -> dict[str, bytes]:
 def unreliable(monkeypatch) -> set[str]:
     """Names of the pictures that a disk or a store does not give now."""
     failing: set[str] = set()
-    read = stores.read_bytes
+    read = storage.read_bytes
 
     def read_bytes(path: str) -> bytes:
         if Path(path).name in failing:
             raise OSError(errno.EIO, "Input/output error")
         return read(path)
 
-    monkeypatch.setattr(stores, "read_bytes", read_bytes)
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
     return failing
 
 
@@ -71,7 +71,7 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_p
     unreliable |= {"003.jpg"}
     command(pictures, out)
     unreliable.clear()
-    write, written = stores.write_whole, []
+    write, written = storage.write_whole, []
 
     def write_whole(path, *rest):
         write(path, *rest)
@@ -79,10 +79,10 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_p
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(stores, "write_whole", write_whole)
+    monkeypatch.setattr(storage, "write_whole", write_whole)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         command(pictures, out, "--retry")
-    monkeypatch.setattr(stores, "write_whole", write)
+    monkeypatch.setattr(storage, "write_whole", write)
     with pytest.raises(ValueError, match="is an unfinished pack: run the same"):
         open_source(str(out))
     command(pictures, out)

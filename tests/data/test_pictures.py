@@ -9,8 +9,8 @@ import pytest
 from mutations import MUTABLE, PHOTOGRAPH, encoded, mutated
 from PIL import Image
 
-from sscd_jax.data import pictures
-from sscd_jax.data.pictures import apply_preset, open_picture
+from sscd_jax.data import images
+from sscd_jax.data.images import apply_preset, open_picture
 from sscd_jax.presets import PRESETS
 
 GREY = np.asarray(PHOTOGRAPH.convert("L"))
@@ -170,6 +170,6 @@ def test_mutated_files_are_pictures_or_have_a_reason(name):
 
 def test_heic_without_its_extra_says_which(monkeypatch):
     data = encoded(PHOTOGRAPH, "HEIF")
-    monkeypatch.setattr(pictures, "HEIF", False)
+    monkeypatch.setattr(images, "HEIF", False)
     with pytest.raises(ValueError, match=r"HEIC needs the extra heif: pip install 'sscd_jax\[heif\]'"):
         open_picture(data)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sscd_jax.data.augment import RECIPES
-from sscd_jax.data.pipeline import train_batches, why_unreadable
+from sscd_jax.data.augment.views import RECIPES
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.train_pipeline import train_batches, why_unreadable
 
 OPTIONS = {"batch_size": 16, "image_size": 32, "augmentation": "STRONG_BLUR", "seed": 3}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sscd_jax.data.pixels import channels, packed, to_words, upright, weighted_sum
+from sscd_jax.data.augment.packed_pixels import channels, packed, to_words, upright, weighted_sum
 
 
 @pytest.mark.parametrize("size", [32, 33, 34, 35])
@@ -31,7 +31,7 @@ def test_flags_of_jax_do_no_harm():
     code = """
 import os
 import tensorflow as tf
-from sscd_jax.data.pixels import to_words
+from sscd_jax.data.augment.packed_pixels import to_words
 words = to_words(32)(tf.zeros([32, 32], tf.int32))
 print(words.shape, os.environ["XLA_FLAGS"])
 """

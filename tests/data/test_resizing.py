@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax.data import resizing
-from sscd_jax.data.pixels import to_words, upright
-from sscd_jax.photographs import photograph_paths
+from sscd_jax.data.augment import resize as resizing
+from sscd_jax.data.augment.packed_pixels import to_words, upright
+from sscd_jax.data.sample import photograph_paths
 
 SIZE = 96
 PHOTOGRAPH = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((360, 240))

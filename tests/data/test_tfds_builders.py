@@ -13,14 +13,14 @@ import tensorflow_datasets as tfds
 from networks import seeded
 
 from sscd_jax import Descriptors
-from sscd_jax.collection import write_descriptors
-from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import check_unique_ids, open_source
+from sscd_jax.data.train_pipeline import train_batches
+from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.presets import choose
 
 with tfds.core.registered.skip_registration():  # as for a reader, to whom TFDS knows of them by their files alone
-    from sscd_jax.data.tfds_copydays import Copydays
-    from sscd_jax.data.tfds_disc2021 import Disc2021
+    from sscd_jax.datasets.tfds_copydays import Copydays
+    from sscd_jax.datasets.tfds_disc2021 import Disc2021
 
 BROKEN = b"\xff\xd8\xff no picture"
 

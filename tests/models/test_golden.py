@@ -8,7 +8,7 @@ import pytest
 from networks import SHAPES, seeded_state_dict
 
 from sscd_jax.models import normalize
-from sscd_jax.weights.official import from_state_dict
+from sscd_jax.weights.state_dict import from_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = np.load(GOLDEN / "model_descriptors.npz")

@@ -14,8 +14,8 @@ from networks import needs_torch
 
 from sscd_jax.config import Config
 from sscd_jax.models import SSCD, describe, normalize
-from sscd_jax.weights.official import to_state_dict
-from sscd_jax.weights.torch_files import write_state_dict
+from sscd_jax.weights.read_torch import write_state_dict
+from sscd_jax.weights.state_dict import to_state_dict
 
 TESTS = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import export as module
 from sscd_jax.weights.export import PROGRAMS, export
-from sscd_jax.weights.files import BUNDLES, write_safetensors
+from sscd_jax.weights.formats import BUNDLES, write_safetensors
 
 PRESET = Preset("skew", 64)
 

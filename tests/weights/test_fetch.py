@@ -20,9 +20,9 @@ import pytest
 import requests
 from networks import SHAPES, seeded
 
-from sscd_jax.cache import cache_folder
+from sscd_jax.files import cache_folder
 from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.formats import write_safetensors
 
 module = importlib.import_module("sscd_jax.weights.fetch")
 NAME = "sscd_disc_mixup"

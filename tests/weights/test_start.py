@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from networks import assert_same, needs_torch, seeded
 
-from sscd_jax import checkpoint, train_state
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer
-from sscd_jax.data.pipeline import train_batches
 from sscd_jax.data.sources import open_source
-from sscd_jax.mesh import create_mesh, replicated
+from sscd_jax.data.train_pipeline import train_batches
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
-from sscd_jax.train import train
-from sscd_jax.weights.files import write_safetensors
-from sscd_jax.weights.start import start_from
+from sscd_jax.sharding import create_mesh, replicated
+from sscd_jax.training import checkpoint
+from sscd_jax.training import state as train_state
+from sscd_jax.training.init_from import start_from
+from sscd_jax.training.train import train
+from sscd_jax.weights.formats import write_safetensors
 
 
 def config(pictures: Path, path: Path, **changes) -> Config:
@@ -52,7 +53,7 @@ def test_the_first_loss_is_that_of_the_official_network(pictures, official_loss,
     run = config(pictures, path, model=Model(backbone="resnet18", dims=24))
     recipe = tmp_path / "recipe.py"  # in a process of its own, on one device, for which XLA compiles sooner
     recipe.write_text(f"from sscd_jax.config import *\ndef get_config():\n    return {run!r}\n")
-    main = [sys.executable, "-c", "from sscd_jax.cli import main; main()"]
+    main = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()"]
     subprocess.run([*main, "train", str(recipe), "--workdir", str(tmp_path / "run")], check=True)
     expected = official_loss(run, first_batch(run), model, variables)
     assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-4)

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from networks import seeded
 
-from sscd_jax import checkpoint, train_state, weights
+from sscd_jax import weights
 from sscd_jax.config import Config, Model
 from sscd_jax.data.sources import open_source
-from sscd_jax.mesh import create_mesh, replicated
 from sscd_jax.models import build_from
 from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset
+from sscd_jax.sharding import create_mesh, replicated
+from sscd_jax.training import checkpoint
+from sscd_jax.training import state as train_state
 from sscd_jax.weights.export import export
-from sscd_jax.weights.files import BUNDLES, CARD, SUMS, hash_file, write_safetensors
+from sscd_jax.weights.formats import BUNDLES, CARD, SUMS, hash_file, write_safetensors
 
 CONTENT = {
     "official.torchvision.pt": "PyTorch, torchvision names",

@@ -1,0 +1,1 @@
+"""Jobs for Apache Beam: the work of one machine, on many."""

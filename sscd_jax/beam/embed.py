@@ -1,0 +1,240 @@
+"""Embedding on many machines: an Apache Beam pipeline whose folder of descriptors is that of `sscd-jax embed`.
+
+    python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [-- --runner=DataflowRunner ...]
+
+A shard is an archive, or some pictures that lie in the folder one by one. docs/beam.md says how to run it on Google
+Cloud Dataflow with TPUs or GPUs.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import tyro
+from etils import epath
+
+from sscd_jax import sharding as mesh
+from sscd_jax import weights
+from sscd_jax.data.images import MAX_PIXELS
+from sscd_jax.data.sources import ARCHIVES, Source, list_files, open_files
+from sscd_jax.descriptors import is_line
+from sscd_jax.embedding.collection import UNNAMABLE, compute_shards, default_batch_size, location, made_by, output_dims
+from sscd_jax.embedding.shards import PLAN, Shards
+from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
+
+try:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+except ImportError as error:
+    raise ImportError("pipelines need the extra beam: pip install 'sscd_jax[beam]'") from error
+
+FILES = "files.jsonl"  # in the plan: a line for each shard
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker needs to know.
+
+    Attributes:
+        images: where the pictures are, as the user gave it.
+        weights: of the network, a path that every worker can read.
+        out: the folder of descriptors, which every worker can write to.
+        preset: how pictures are resized and normalised.
+        dtype: of the vectors in the files.
+        batch_size: pictures a batch over the devices of a worker; by default as `write_descriptors`.
+        max_pixels: larger pictures are not read.
+    """
+
+    images: str
+    weights: str
+    out: str
+    preset: Preset
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a shard."""
+
+    number: int
+    names: Sequence[str]
+    paths: Sequence[str]
+
+
+def plan_files(work: Work, shard_size: int) -> str:
+    """Adds shards for files that are not in the plan yet, and returns the path of the plan, a line for each shard.
+
+    Raises:
+        ValueError: as `list_files`; two files give the same ids; the folder was written by something else.
+    """
+    out = epath.Path(work.out)
+    path = out / PLAN / FILES
+    if out.exists() and not path.parent.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is there already and was not written by embed: name another folder")
+    lines = path.read_text().splitlines() if path.exists() else []
+    planned = [json.loads(line) for line in lines]
+    known = {name for one in planned for name in one["names"]}
+    numbers = {one["number"] for one in planned}
+    embedded: set[str] = set()  # what `embed` added, and the folders of these, which may be archives
+    for file in path.parent.glob("*.txt"):
+        if int(file.stem) not in numbers:
+            numbers.add(int(file.stem))
+            ids = file.read_text().split("\n")
+            embedded |= {*ids, *(f"{parent}/" for one in ids for parent in _parents(one))}
+    archives: list[tuple[str, str]] = []
+    pictures: list[tuple[str, str]] = []
+    stems: dict[str, str] = {}
+    for name, place in zip(*list_files(work.images), strict=True):
+        stem, is_archive = os.path.splitext(name)[0], place.lower().endswith(ARCHIVES)
+        if stem in stems:
+            raise ValueError(
+                f"{stems[stem]} and {name} in {work.images} give the same ids: rename or remove one of them"
+            )
+        stems[stem] = name
+        if name not in known and (f"{stem}/" if is_archive else stem) not in embedded:
+            (archives if is_archive else pictures).append((name, place))
+    if mixed := {parent for stem in stems for parent in _parents(stem)} & {*stems}:
+        raise ValueError(f"{work.images} has {stems[mixed.pop()]} and a folder of that name, which give the same ids")
+    groups = [[archive] for archive in archives]
+    groups += [pictures[start : start + shard_size] for start in range(0, len(pictures), shard_size)]
+    for number, group in enumerate(groups, max(numbers, default=-1) + 1):
+        names, paths = zip(*group, strict=True)
+        lines.append(json.dumps(asdict(Files(number, names, paths))))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{FILES}.unfinished")
+    unfinished.write_text("".join(f"{line}\n" for line in lines))
+    unfinished.replace(path)
+    return str(path)
+
+
+def _parents(one: str) -> list[str]:
+    """What may be the name of the archive that a picture is in."""
+    parts = one.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+class EmbedShard(beam.DoFn):
+    """The files of a shard to its descriptors on disk: yields (number, how many, their length)."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def setup(self) -> None:
+        mesh.start()
+        self.model, self.variables = weights.load(self.work.weights)
+        self.provenance = made_by(self.variables, self.work.preset, self.work.images)
+
+    def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
+        # A runner may give a shard to two workers at once; they write the same, under different names at first.
+        shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
+        if not shards.is_whole(files.number):
+            source, refused = _unique(open_files(self.work.images, files.names, files.paths))
+            shards.plan_shard(files.number, source.ids)
+            size = self.work.batch_size or default_batch_size()
+            options: dict[str, Any] = {"mesh": mesh.create_local_mesh(), "batch_size": size}
+            options |= {"max_pixels": self.work.max_pixels, "errors": refused}
+            for done, errors in compute_shards(
+                self.model, self.variables, source, self.work.preset, shards, [files.number], **options
+            ):
+                beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
+                beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
+        yield files.number, len(shards.ids(files.number)), output_dims(self.model)
+
+
+def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
+    """A source less what `embed` would refuse, and that as errors: one archive does not end a pipeline."""
+    seen: set[str] = set()
+    kept: list[int] = []
+    errors = []
+    for index, one in enumerate(source.ids):
+        if one in seen or not is_line(one):
+            reason = "another picture has the same id" if one in seen else UNNAMABLE
+            errors.append({"path": ascii(source.paths[index])[1:-1], "reason": reason})
+        else:
+            seen.add(one)
+            kept.append(index)
+    paths = [source.paths[index] for index in kept]
+    return Source(source.name, [source.ids[index] for index in kept], paths, lambda k: source.load(kept[k])), errors
+
+
+def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
+    """Writes the manifest; returns what it says, in JSON.
+
+    Raises:
+        ValueError: no picture could be read, or `embed` is at work in the folder.
+    """
+    _, variables = weights.load(work.weights)
+    shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
+    manifest = shards.finish(done[0][2], counts={number: count for number, count, _ in done})
+    if manifest is None:
+        raise ValueError(f"{work.out}: `sscd-jax embed` has planned shards that are not whole: let it end, then again")
+    return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
+
+
+def build(pipeline: beam.Pipeline, work: Work, files: str) -> beam.PCollection[str]:
+    """Adds the steps to a pipeline; `files` is what `plan_files` returned."""
+    return (
+        pipeline
+        | "read the plan" >> beam.io.ReadFromText(files)
+        | "parse" >> beam.Map(lambda line: Files(**json.loads(line)))
+        | "spread" >> beam.Reshuffle()
+        | "embed" >> beam.ParDo(EmbedShard(work))
+        | "gather" >> beam.combiners.ToList()
+        | "write the manifest" >> beam.Map(lambda done: finish(work, done))
+    )
+
+
+def run(
+    images: tyro.conf.Positional[str],
+    weights: str,
+    out: str,
+    preset: PresetName = "small_288",
+    custom: Preset = CUSTOM,
+    batch_size: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    shard_size: int = 4096,
+    max_pixels: int = MAX_PIXELS,
+    options: tyro.conf.Suppress[tuple[str, ...]] = (),
+) -> None:
+    """Write the descriptors of pictures by a Beam pipeline; the folder is that of `sscd-jax embed`.
+
+    Options after -- are Beam's: -- --runner=DataflowRunner --project=P --region=R. The same command again goes on where
+    it was, and embeds the files that IMAGES has gained.
+
+    Args:
+        images: A folder (searched recursively), a text file of paths, a .tar or a .parquet file; workers can read them.
+        weights: Weights of any format, at a path that workers can read.
+        out: Folder for the descriptors, which workers can write to.
+        preset: How pictures are resized and normalised.
+        custom: The preset custom.
+        batch_size: Pictures a batch, over the devices of a worker.
+        dtype: Of the descriptors in the files.
+        shard_size: Pictures in a shard, of those that are not in archives; an archive is a shard.
+        max_pixels: Larger pictures are reported and left out.
+        options: Beam's.
+    """
+    if images == "sample" or images.startswith("tfds:"):
+        raise ValueError(f"{images}: a pipeline reads folders, text files of paths, .tar and .parquet files")
+    for option, value in (("--shard-size", shard_size), ("--batch-size", batch_size), ("--max-pixels", max_pixels)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} is {value}; it must be positive")
+    work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels)
+    files = plan_files(work, shard_size)
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        build(pipeline, work, files) | beam.Map(print)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command; an error of the user's making is one line on stderr and status 1."""
+    split = list(arguments).index("--") if "--" in arguments else len(arguments)
+    try:
+        tyro.cli(partial(run, options=tuple(arguments[split + 1 :])), args=arguments[:split], prog="sscd_jax.beam")
+    except (ValueError, OSError) as error:
+        print(f"sscd_jax.beam: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,5 @@
+"""The command line: each command is a thin call into the package."""
+
+from sscd_jax.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,114 @@
+"""What the commands that measure print and leave on disk."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.evaluation.results import Evaluation, check_free, label, write
+
+AT = ("precision", "threshold", "similarity", "recall")
+
+
+def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -> Path:
+    """The path of a file that can be written, or will be once the folder `may_make` is there."""
+    if out.is_dir() or not (out.parent.is_dir() or out.parent == may_make):
+        raise ValueError(f"--out {out}: it must be a file in a folder that exists")
+    if out.suffix != ending:
+        raise ValueError(f"--out {out}: its name must end in {ending}")
+    if ending == ".json":
+        check_free(out)
+    return out
+
+
+def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, str]:
+    """What a reader should know of the descriptors that were compared."""
+    there = {name: one for name, one in sets.items() if one is not None}
+    provenance = next(iter(there.values())).provenance
+    counts = {name.capitalize(): f"{len(one.ids)} pictures" for name, one in there.items()}
+    return counts | {"Weights": provenance.weights, "Preset": provenance.preset} | more
+
+
+def sources_of(**sets: Descriptors | None) -> list[tuple[str, str]]:
+    """Where pictures were when they were embedded, as far as the descriptors say: (name, source)."""
+    details = [(name, one.provenance.details) for name, one in sets.items() if one]
+    return [(name, str(one["source"])) for name, one in details if "source" in one]
+
+
+def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
+    """Prints the tables, and writes the rows, predictions and charts."""
+    rows = evaluation.rows
+    hidden = (
+        "intervals",
+        "bootstrap",
+        "block_mAP",
+        "block_intervals",
+        "at_precision",
+        "at_calibration",
+        "by_edit",
+        "unit",
+    )
+    print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
+    at = [
+        {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
+        for row in rows
+        for at in row.get("at_precision", ())
+    ]
+    if at:
+        print(f"\nThe threshold of the score for a precision\n{table(at)}")
+    if calibrated := [{"": label(row)} | row["at_calibration"] for row in rows if "at_calibration" in row]:
+        print(f"\nAt the threshold of the calibration\n{table(calibrated)}")
+    if "block_mAP" in rows[0]:
+        blocks = [
+            {"mAP": name}
+            | {label(row): _number(row["block_mAP"][name], row.get("block_intervals", {}).get(name)) for row in rows}
+            for name in rows[0]["block_mAP"]
+        ]
+        print(f"\n{table(blocks)}")
+    if "by_edit" in rows[0]:
+        best = max(rows, key=lambda row: row["uAP"])
+        print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")
+    draw = None
+    try:
+        from sscd_jax.evaluation.report.evaluation_charts import write_charts
+    except ImportError as error:
+        print(f"no charts: {error.name} is not installed: pip install 'sscd_jax[report]'", file=sys.stderr)
+    else:
+        draw = partial(write_charts, evaluation=evaluation, precision=precision)
+    folder = write(out, evaluation, draw)
+    print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
+
+
+def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Of the groups with one thing in common: all, numbers, strengths, and kinds, those seen worst first."""
+    names = {name: None for name in ("kind", "number", "strength")}
+    single = [g for g in row["by_edit"] if sum(g[name] is not None for name in names) < 2]
+    single.sort(key=lambda group: (group["kind"] is not None, group["kind"] is not None and group["uAP"]))
+    lines = []
+    for group in single:
+        number = group["number"] and f"{group['number']} edit{'s' if group['number'] > 1 else ''}"
+        name = group["kind"] or group["strength"] or number or "all"
+        values = {n: _with_interval(group, n) for n in group if n not in (*names, "intervals")}
+        lines.append({"": name} | values)
+    return lines
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    return _number(row[name], row.get("intervals", {}).get(name))
+
+
+def _number(value: Any, interval: Sequence[float] | None) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{text} ({interval[0]:.3f} to {interval[1]:.3f})" if interval else text
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as text in columns."""
+    cells = [list(rows[0])] + [
+        [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""Augmentation of training views in tf.data, compiled by XLA."""

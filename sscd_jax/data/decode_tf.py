@@ -1,0 +1,71 @@
+"""Encoded bytes to pixels in the graph, for training; `data.pictures` does it for inference."""
+
+import numpy as np
+import tensorflow as tf
+
+from sscd_jax.data.images import MAX_PIXELS, open_picture
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """A picture of any format that `open_picture` reads as RGB: scalar string -> uint8 [H, W, 3], in the graph.
+
+    Pixels are the same. EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or
+    16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP
+    with alpha.
+
+    Raises:
+        tf.errors.OpError: when run, on bytes that are not such a picture, are cut off, or hold over MAX_PIXELS pixels.
+    """
+    image = tf.case(
+        [(tf.io.is_jpeg(data), lambda: _decode_jpeg(data)), (_is_deep_png(data), lambda: _decode_png(data))],
+        default=lambda: _decode_by_pillow(data),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
+    def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
+        # TensorFlow prints the traceback of every exception in here.
+        try:
+            return np.asarray(open_picture(data)), ""
+        except ValueError as error:
+            return np.zeros((0, 0, 3), np.uint8), str(error)
+
+    image, reason = tf.numpy_function(pixels_or_reason, [data], (tf.uint8, tf.string), stateful=False)
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(image) > 0, [reason])]):
+        return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
+    height, width = tf.unstack(tf.image.extract_jpeg_shape(data)[:2])
+    with tf.control_dependencies([_check_size(height, width)]):
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
+
+
+def _is_deep_png(data: tf.Tensor) -> tf.Tensor:
+    """Whether this is a PNG of at least 8 bits a channel; byte 24, in the header, holds the number."""
+
+    def is_deep() -> tf.Tensor:
+        signature, depth = tf.strings.substr(data, 0, 8), tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)
+        return (signature == b"\x89PNG\r\n\x1a\n") & (depth[0] >= 8)
+
+    return tf.cond(tf.strings.length(data) > 32, is_deep, lambda: False)
+
+
+def _decode_png(data: tf.Tensor) -> tf.Tensor:
+    width, height = tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), 2)
+    with tf.control_dependencies([_check_size(height, width)]):
+        rgba = tf.io.decode_png(data, channels=4)
+    rgb, alpha = rgba[..., :3], tf.cast(rgba[..., 3:], tf.float32) / 255
+
+    def on_white() -> tf.Tensor:
+        mixed = tf.cast(rgb, tf.float32) * alpha + 255 * (1 - alpha)
+        return tf.cast(tf.round(mixed), tf.uint8)
+
+    return tf.cond(tf.reduce_all(rgba[..., 3] == 255), lambda: rgb, on_white)
+
+
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), "too many pixels")

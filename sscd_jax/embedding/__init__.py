@@ -1,0 +1,1 @@
+"""Images to descriptors: in memory, as a folder, as files for other tools."""

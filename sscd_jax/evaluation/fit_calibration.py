@@ -1,0 +1,201 @@
+"""Fits a calibration, and says what to expect of it on pictures that it was not fitted on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sscd_jax.descriptors import Descriptors, check_same_provenance
+from sscd_jax.evaluation import disc
+from sscd_jax.evaluation.bootstrap import interval, samples_of
+from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at_precision
+from sscd_jax.search.calibration import Calibration, Method, Transform, fit_transform
+from sscd_jax.search.knn import knn
+from sscd_jax.search.score_norm import ScoreNorm
+
+HELD_BACK = 20_000  # training pictures at most, of which false matches are counted
+DRAWS = 100_000  # of a Beta distribution, for its quantiles
+
+
+def calibrate_by_rate(
+    training: Descriptors,
+    references: Descriptors | None = None,
+    *,
+    rate: float,
+    method: Method = "whiten",
+    score_norm: str | None = "1.0[0,2]",
+    background: int = 50_000,
+    seed: int = 0,
+) -> Calibration:
+    """A calibration whose threshold a query that copies nothing passes at a wanted rate.
+
+    Of the training pictures, which should not copy one another, a third is held back and searched for, in the
+    references or, where there are none, in the second third; the transform and the background are of the others. The
+    threshold lies just above the k-th of their n best scores, so that the rate, over pictures like these, has the
+    distribution Beta(k, n + 1 - k), whatever that of the scores is.
+
+    Args:
+        training: pictures like the queries and the references.
+        references: what will be searched; the more, the more chances for a false match.
+        rate: share of queries that may have a false match.
+        method: whiten, centre, or none.
+        score_norm: as "1.0[0,2]", or None.
+        background: training descriptors kept for the normalisation, drawn by seed.
+        seed: of the division, and of what is kept.
+
+    Raises:
+        ValueError: there are too few training descriptors for the rate or the transform, or they are all the same.
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"a false-positive rate of {rate}: it must be between 0 and 1")
+    order = np.random.default_rng(seed).permutation(len(training.ids))
+    held_back, rest = np.split(order, [min(len(order) // 3, HELD_BACK)])
+    searched_rows, fitted_rows = np.split(rest, [0 if references else len(rest) // 2])
+    count = len(held_back)
+    k = int(rate * (count + 1))
+    if not k:
+        needed = int(np.ceil(1 / rate)) - 1
+        if needed > HELD_BACK:
+            raise ValueError(f"a false-positive rate of {rate:g}: the smallest that is counted is {1 / HELD_BACK:g}")
+        least = f", or a rate of at least {np.ceil(1000 / (count + 1)) / 1000:g}" if count else ""
+        raise ValueError(
+            f"{len(order)} training descriptors are too few for a false-positive rate of {rate:g}: a third is held "
+            f"back to count it, which must be {needed}; give {3 * needed}{least}"
+        )
+    others = references or _some(training, searched_rows)
+    fitted = _fit(_some(training, fitted_rows), method, score_norm, background, seed)
+    asked, searched = fitted.apply(_some(training, held_back), others)
+    scores, indexes = knn(asked, searched, 1, "inner_product")
+    best = np.sort(scores[:, 0])[::-1]
+    threshold = float(np.nextafter(best[k - 1], np.float32(np.inf), dtype=np.float32))
+    drawn = np.random.default_rng(seed).beta(k, count + 1 - k, DRAWS)
+    near = np.argsort(-scores[:, 0])[:k]
+    expected = {"false_positive_rate": k / (count + 1), "false_positive_rate_interval": interval(drawn)}
+    facts = {
+        "expected": expected,
+        "measured_on": f"{count} held-back training pictures, searched for in {len(others.ids)} others",
+        # Worth a look: pictures that do copy one another make the threshold too high.
+        "highest": [
+            [training.ids[held_back[i]], others.ids[indexes[i, 0]], float(scores[i, 0])] for i in near[:20].tolist()
+        ],
+    }
+    return _with(fitted, threshold, facts)
+
+
+def calibrate_by_precision(
+    training: Descriptors,
+    queries: Descriptors,
+    references: Descriptors,
+    ground_truth: Sequence[tuple[str, str]],
+    *,
+    precision: float,
+    method: Method = "whiten",
+    score_norm: str | None = "1.0[0,2]",
+    background: int = 50_000,
+    seed: int = 0,
+    k: int = 10,
+    samples: int = 1000,
+) -> Calibration:
+    """A calibration whose threshold gives a wanted precision on queries whose originals are known.
+
+    What to expect is measured on queries that the threshold was not chosen on: for each of many sets of queries drawn
+    with replacement, the threshold of the set at the queries that are not in it.
+
+    Args:
+        training, method, score_norm, background, seed: as for `calibrate_by_rate`.
+        queries: those that copy nothing count too.
+        references: what is searched.
+        ground_truth: pairs (query id, reference id).
+        precision: share of the answers that should be right.
+        k: candidates a query.
+        samples: how many sets.
+
+    Raises:
+        ValueError: no threshold has the precision; or what is the matter with the descriptors.
+    """
+    if not 0 < precision <= 1:
+        raise ValueError(f"a precision of {precision}: it must be over 0, and 1 at most")
+    check_same_provenance(training=training, queries=queries, references=references)
+    fitted = _fit(training, method, score_norm, background, seed)
+    (found,) = disc.predict_calibrated(queries, references, ground_truth, fitted, k=k)
+    recall, threshold = recall_at_precision(precision_recall(found.predictions), precision)
+    if threshold is None:
+        raise ValueError(f"no threshold has a precision of {precision:g} on these queries: ask for less")
+    expected = _out_of_sample(found.predictions, precision, samples, seed)
+    facts = {
+        "expected": expected,
+        "recall_on_these": recall,
+        "measured_on": f"{len(queries.ids)} queries, searched for in {len(references.ids)} references; each threshold "
+        "at queries that it was not chosen on",
+    }
+    return _with(fitted, threshold, facts)
+
+
+def _out_of_sample(predictions: Predictions, precision: float, samples: int, seed: int) -> dict[str, Any]:
+    """Precision, recall and false-positive rate of thresholds at queries that they were not chosen on, with intervals.
+
+    Of each set the shares are drawn from their posterior (Beta, Jeffreys' prior), as none of a few is not none of all.
+    """
+    scores = -np.sort(-predictions.score[predictions.is_match])
+    copies_nothing = predictions.positives == 0
+    best = np.full(len(copies_nothing), -np.inf)
+    np.maximum.at(best, predictions.query, predictions.score)
+    counts: dict[str, list[tuple[int, int]]] = {"precision": [], "recall": [], "false_positive_rate": []}
+    for sample in samples_of(predictions, samples, seed):
+        reached = np.flatnonzero(
+            (sample.copies > 0) & (sample.found / np.maximum(sample.before + sample.copies, 1) >= precision)
+        )
+        if not len(reached):
+            continue
+        threshold = scores[reached[-1]]
+        left_out = sample.times == 0
+        answers = left_out[predictions.query] & (predictions.score >= threshold)
+        right = int(np.count_nonzero(predictions.is_match & answers))
+        alarms = int(np.count_nonzero(best[left_out & copies_nothing] >= threshold))
+        counts["precision"].append((right, int(np.count_nonzero(answers))))
+        counts["recall"].append((right, int(predictions.positives[left_out].sum())))
+        counts["false_positive_rate"].append((alarms, int(np.count_nonzero(left_out & copies_nothing))))
+    expected: dict[str, Any] = {}
+    rng = np.random.default_rng(seed)
+    for name, pairs in counts.items():
+        hits, all_of = np.array(pairs, np.int64).reshape(-1, 2).T
+        if not all_of.sum():
+            expected |= {name: None, f"{name}_interval": None}
+            continue
+        share = float(hits.sum() / all_of.sum())
+        low, high = interval(rng.beta(hits + 0.5, all_of - hits + 0.5))
+        expected |= {name: share, f"{name}_interval": (min(low, share), max(high, share))}  # also of none, and of all
+    return expected
+
+
+def _fit(training: Descriptors, method: Method, score_norm: str | None, background: int, seed: int) -> Calibration:
+    """Without a threshold yet."""
+    transform, fallback = fit_transform(training.vectors, method)
+    norm = None if score_norm is None else ScoreNorm.parse(score_norm)
+    kept = _background(training.vectors, transform, norm, background, seed)
+    facts = {"method": method, "fallback": fallback, "training": len(training.ids), "seed": seed}
+    return Calibration(transform, norm, kept, np.inf, training.provenance, facts)
+
+
+def _background(vectors: np.ndarray, transform: Transform, norm: ScoreNorm | None, count: int, seed: int) -> np.ndarray:
+    if norm is None:
+        return np.empty((0, 0), np.float32)
+    if min(count, len(vectors)) <= norm.last:
+        raise ValueError(
+            f"score normalisation needs {norm.last + 1} training descriptors as its background, there are "
+            f"{min(count, len(vectors))}"
+        )
+    if len(vectors) <= count:
+        return transform(vectors)
+    rows = np.sort(np.random.default_rng(seed).choice(len(vectors), count, replace=False))
+    return transform(vectors[rows])
+
+
+def _with(fitted: Calibration, threshold: float, facts: dict[str, Any]) -> Calibration:
+    return Calibration(
+        fitted.transform, fitted.norm, fitted.background, threshold, fitted.provenance, {**fitted.facts, **facts}
+    )
+
+
+def _some(descriptors: Descriptors, rows: np.ndarray) -> Descriptors:
+    return Descriptors([descriptors.ids[i] for i in rows.tolist()], descriptors.vectors[rows], descriptors.provenance)

@@ -1,0 +1,64 @@
+"""The charts of an evaluation, beside its other files, as SVG and PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sscd_jax.evaluation.bootstrap import METRICS
+from sscd_jax.evaluation.metrics import Predictions, precision_recall
+from sscd_jax.evaluation.report.charts import Line, heat_map, histograms, line_chart, save
+from sscd_jax.evaluation.results import Evaluation, label
+
+
+def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
+    """Writes precision_recall, scores, and where queries were edited by_edit, to the folder, .svg and .png each."""
+    curves = [precision_recall(found.predictions) for found in evaluation.found]
+    names = [label(row) for row in evaluation.rows]
+    lines = [Line(name, curve.recall, curve.precision) for name, curve in zip(names, curves, strict=True)]
+    figure = line_chart(lines, x_label="recall", y_label="precision", unit_square=True, rule=precision)
+    save(figure, folder / "precision_recall")
+    panels = {
+        name: {
+            "copies and their originals": found.pair_scores,
+            "queries and their best wrong match": best_wrong(found.predictions),
+        }
+        for name, found in zip(names, evaluation.found, strict=True)
+    }
+    save(histograms(panels, x_label="score"), folder / "scores")
+    if "by_edit" in evaluation.rows[0]:
+        best = max(evaluation.rows, key=lambda row: row["uAP"])
+        figure = edits_chart(best["by_edit"])
+        figure.suptitle(f"{label(best)}: %")
+        save(figure, folder / "by_edit")
+
+
+def best_wrong(predictions: Predictions) -> np.ndarray:
+    """The score of each query's best wrong candidate, of those that have one: float [n]."""
+    best = np.full(len(predictions.positives), -np.inf)
+    wrong = ~predictions.is_match
+    np.maximum.at(best, predictions.query[wrong], predictions.score[wrong])
+    return best[np.isfinite(best)]
+
+
+def edits_chart(groups: Sequence[Mapping[str, Any]]) -> Figure:
+    """Each metric by kind of edit, worst first, and by number of edits and strength; from `by_edit`'s rows."""
+    kinds = [group for group in groups if group["kind"] and group["number"] is None and group["strength"] is None]
+    rows = [None, *(group["kind"] for group in sorted(kinds, key=lambda group: group["uAP"]))]
+    numbers = list(dict.fromkeys(group["number"] for group in groups if group["number"] is not None))
+    strengths = list(dict.fromkeys(group["strength"] for group in groups if group["strength"] is not None))
+    columns = [(None, None), *((number, None) for number in numbers), *((None, strength) for strength in strengths)]
+    panels = {name: np.full((len(rows), len(columns)), np.nan) for name in METRICS}
+    for group in groups:
+        cell = rows.index(group["kind"]), columns.index((group["number"], group["strength"]))
+        for name, values in panels.items():
+            values[cell] = group[name]
+    counts = {group["kind"]: group["copies"] for group in kinds}
+    return heat_map(
+        panels,
+        ["all copies", *(f"{kind} ({counts[kind]})" for kind in rows[1:])],
+        ["all", *(f"{number} edit{'s' if number != 1 else ''}" for number in numbers), *strengths],
+        rules=[1, *([1 + len(numbers)] if strengths else [])],
+    )

@@ -1,0 +1,270 @@
+"""report.html: what was measured, in one file that opens anywhere.
+
+Style, charts and thumbnails are inside the file, there is no script, and the page forbids itself to
+load anything. The input is plain data: numpy arrays, paths and dicts, from any evaluation.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+
+from sscd_jax.evaluation.by_edit import Edited, by_edit
+from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall, recall_at_precision
+from sscd_jax.evaluation.report.charts import Line, data_uri, histogram, line_chart
+from sscd_jax.evaluation.report.evaluation_charts import best_wrong, edits_chart
+from sscd_jax.evaluation.report.gallery import Load, Ranking, counts, galleries, outcomes, ranking
+from sscd_jax.evaluation.results import Evaluation, label
+from sscd_jax.evaluation.thresholds import per_threshold
+
+PRECISION = 0.9
+
+_MEANINGS = {
+    "uAP": "uAP: the area under the precision-recall curve of all predictions of all queries, as one ranking.",
+    "uAP, score normalisation": "Score normalisation takes from each score how near the query is to pictures that it "
+    "can not be a copy of.",
+    "accuracy@1": "accuracy@1: the share of the copies whose original comes first.",
+    "recall@p90": "recall@p90: the share of the copies found before more than one prediction in ten is wrong.",
+    "strong mAP": "strong mAP: the mean over the copies with strong edits of how high their original ranks.",
+    "overall uAP": "overall uAP: the area under the precision-recall curve of all blocks of Copydays as one ranking.",
+}
+
+# Title of the chart -> name in the history -> label of the line.
+_HISTORY = {
+    "Loss": {"loss": "loss"},
+    "InfoNCE": {"InfoNCE": "InfoNCE"},
+    "Entropy term": {"entropy": "entropy term"},
+    "Similarities": {
+        "positive_sim": "positives",
+        "nearest_negative_sim": "nearest negative",
+        "negative_sim": "negatives",
+        "center_l2_norm": "norm of the mean descriptor",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One descriptor's answers to a set of queries.
+
+    Attributes:
+      name: how the page calls it.
+      metrics: its row in the table, label -> value in [0, 1]; the same labels for every result.
+      query_ids, reference_ids, scores: the predictions, [K] each, in any order.
+      copy_similarities: float [P], of each pair of the ground truth, in its order.
+      other_similarities: float [Q], of each query and the nearest reference that it does not copy.
+      score_name: what the scores are; those of one name are drawn over one range.
+      intervals: label -> where the metric lies at 95 %, for those that have one.
+    """
+
+    name: str
+    metrics: Mapping[str, float]
+    query_ids: np.ndarray
+    reference_ids: np.ndarray
+    scores: np.ndarray
+    copy_similarities: np.ndarray
+    other_similarities: np.ndarray
+    score_name: str = "similarity"
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class Chart(NamedTuple):
+    """A chart, as the data URI of an SVG, and its title."""
+
+    title: str
+    image: str
+
+
+def results_of(evaluation: Evaluation, *, prefix: str = "") -> list[Result]:
+    """A result for each row of an evaluation, of minus squared distances the similarities where there are such."""
+    labels = {
+        "uAP": "uAP",
+        "accuracy_at_1": "accuracy@1",
+        "recall_at_p90": "recall@p90",
+        "strong_mAP": "strong mAP",
+        "overall_uAP": "overall uAP",
+    }
+    results = []
+    query_ids, reference_ids = (np.asarray(ids) for ids in (evaluation.query_ids, evaluation.reference_ids))
+    for row, found in zip(evaluation.rows, evaluation.found, strict=True):
+        predictions, copies = found.predictions, found.pair_scores
+        name = "normalised score" if row.get("score_norm") else "minus squared distance"
+        if row["unit"]:
+            predictions = replace(predictions, score=1 + predictions.score / 2)
+            name, copies = "similarity", 1 + copies / 2
+        intervals = row.get("intervals", {})
+        results.append(
+            Result(
+                name=prefix + label(row),
+                metrics={text: row[metric] for metric, text in labels.items() if metric in row},
+                intervals={labels[metric]: one for metric, one in intervals.items()},
+                query_ids=query_ids[predictions.query],
+                reference_ids=reference_ids[predictions.reference],
+                scores=predictions.score,
+                copy_similarities=copies,
+                other_similarities=best_wrong(predictions),
+                score_name=name,
+            )
+        )
+    return results
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: str,
+    results: Sequence[Result],
+    ground_truth: Sequence[tuple[str, str]],
+    query_pictures: Mapping[str, Load],
+    reference_pictures: Mapping[str, Load],
+    query_ids: Sequence[str],
+    shown: int = -1,
+    history: Mapping[str, Sequence[float]] | None = None,
+    edits: Mapping[str, Edited] | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the page under a temporary name, then renames it to `path`.
+
+    Args:
+      summary: some sentences: what was done.
+      results: one for each descriptor, codec or normalisation.
+      ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
+      query_pictures, reference_pictures: for ids, what reads the encoded picture; where one is absent or unreadable,
+        the page shows the id.
+      query_ids: of all queries, also those without a prediction.
+      shown: index of the result whose answers are shown in pictures.
+      history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
+      edits: for each query, how it was made.
+      facts: name -> value, at the foot of the page.
+
+    Raises:
+      ValueError: no result, one without predictions, or results with different metrics.
+    """
+    if not results or any(list(r.metrics) != list(results[0].metrics) for r in results):
+        raise ValueError("a report needs at least one result, and the same metrics from each")
+    if any(not len(r.scores) for r in results):
+        raise ValueError("a report needs predictions from each result")
+    chosen = results[shown]
+    predictions = [_predictions(result, query_ids, ground_truth) for result in results]
+    curves = [precision_recall(one) for _, one in predictions]
+    rankings = [ranking(r.query_ids, r.reference_ids, r.scores) for r in results]
+    _, threshold = recall_at_precision(curves[shown], PRECISION)
+    outcome = outcomes(rankings[shown], query_ids, ground_truth, threshold)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = files("sscd_jax.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        title=title,
+        summary=summary,
+        results=results,
+        shown=chosen,
+        best={name: max(r.metrics[name] for r in results) for name in chosen.metrics},
+        meanings=[text for name, text in _MEANINGS.items() if name in chosen.metrics],
+        training=_training_charts(history or {}),
+        precision_recall=_precision_recall_chart(results, curves),
+        histograms=_histograms(results),
+        thresholds=per_threshold(predictions[shown][1], steps=12),
+        by_edit=_by_edit(rankings, ground_truth, edits or {}),
+        edits_chart=_edits_chart(chosen.name, *predictions[shown], edits) if edits else None,
+        threshold=threshold,
+        precision=PRECISION,
+        outcomes=counts(outcome),
+        galleries=galleries(
+            rankings[shown],
+            ground_truth,
+            chosen.copy_similarities,
+            outcome,
+            query_pictures,
+            reference_pictures,
+            edits or {},
+        ),
+        facts=facts or {},
+    )
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _predictions(
+    result: Result, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]]
+) -> tuple[Sequence[str], Predictions]:
+    """Ids of the queries, and the predictions by their rows."""
+    truth = set(ground_truth)
+    queries = result.query_ids.tolist()
+    row = {one: i for i, one in enumerate(query_ids)}
+    query, reference = np.array([row[one] for one in queries]), np.unique(result.reference_ids, return_inverse=True)[1]
+    is_match = np.array([pair in truth for pair in zip(queries, result.reference_ids.tolist(), strict=True)])
+    positives = np.bincount([row[one] for one, _ in truth], minlength=len(row))
+    return query_ids, Predictions(query, reference, result.scores, is_match, positives)
+
+
+def _edits_chart(name: str, query_ids: Sequence[str], predictions: Predictions, edits: Mapping[str, Edited]) -> Chart:
+    return Chart(f"{name}: %", data_uri(edits_chart(by_edit(predictions, query_ids, edits, bootstrap=0))))
+
+
+def _training_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
+    charts = []
+    for title, labels in _HISTORY.items():
+        lines = [
+            Line(label, np.asarray(history["step"]), np.asarray(history[name]))
+            for name, label in labels.items()
+            if name in history
+        ]
+        if lines:
+            charts.append(Chart(title, data_uri(line_chart(lines, x_label="step"))))
+    return charts
+
+
+def _precision_recall_chart(results: Sequence[Result], curves: Sequence[Curve]) -> Chart:
+    lines = [Line(result.name, curve.recall, curve.precision) for result, curve in zip(results, curves, strict=True)]
+    figure = line_chart(lines, x_label="recall", y_label="precision", unit_square=True, rule=PRECISION)
+    return Chart("Precision and recall", data_uri(figure))
+
+
+def _histograms(results: Sequence[Result]) -> list[Chart]:
+    """One for each result, all of one kind of score over the same range."""
+    labels = ("copies and their originals", "queries and their nearest wrong match")
+    charts = []
+    for result in results:
+        alike = [
+            one for other in results if other.score_name == result.score_name for one in _scores(other) if len(one)
+        ]
+        value_range = (min([0.0, *map(np.min, alike)]), max([1e-3, *map(np.max, alike)]))
+        groups = dict(zip(labels, _scores(result), strict=True))
+        charts.append(
+            Chart(result.name, data_uri(histogram(groups, x_label=result.score_name, value_range=value_range)))
+        )
+    return charts
+
+
+def _scores(result: Result) -> list[np.ndarray]:
+    """Of copies, and of wrong matches where there are such."""
+    return [result.copy_similarities, result.other_similarities[np.isfinite(result.other_similarities)]]
+
+
+def _by_edit(
+    rankings: Sequence[Ranking],
+    ground_truth: Sequence[tuple[str, str]],
+    edits: Mapping[str, Edited],
+) -> list[tuple[str, int, list[float]]]:
+    """For each edit: its name, how many copies had it, and the share of them that each result puts first."""
+    truth = set(ground_truth)
+    copies_by_edit: dict[str, list[str]] = {}
+    for query in sorted({query for query, _ in ground_truth}):
+        for name in set(edits[query].kinds if query in edits else ()):
+            copies_by_edit.setdefault(name, []).append(query)
+    rows = []
+    for name, copies in sorted(copies_by_edit.items()):
+        shares = [
+            sum(query in ranked and (query, ranked[query][0][0]) in truth for query in copies) / len(copies)
+            for ranked in rankings
+        ]
+        rows.append((name, len(copies), shares))
+    return sorted(rows, key=lambda row: -row[2][-1])

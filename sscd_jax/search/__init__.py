@@ -1,0 +1,1 @@
+"""Nearest neighbors of descriptors, and what their scores are worth."""

@@ -1,0 +1,167 @@
+"""What turns descriptors into answers, fitted on one's own pictures: a transform, score normalisation and a threshold.
+
+All of it is in one file, an .npz of plain arrays, which `sscd-jax evaluate --calibration` and searches use.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
+from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
+
+Method = Literal["whiten", "centre", "none"]
+FORMAT = 1
+# Directions with less than this share of the largest variance are rounding in float32, which whitening would blow up.
+LEAST_VARIANCE = 1e-6
+_BLOCK = 65536
+
+
+@dataclass(frozen=True)
+class Transform:
+    """vectors -> (vectors - mean) @ matrix, of norm 1.
+
+    Attributes:
+        mean: float32 [D].
+        matrix: float32 [D, K], None for the identity.
+    """
+
+    mean: np.ndarray
+    matrix: np.ndarray | None
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """float32 [N, D] -> float32 [N, K] of norm 1; what is at the mean itself stays 0."""
+        width = len(self.mean) if self.matrix is None else self.matrix.shape[1]
+        out = np.empty((len(vectors), width), np.float32)
+        for start in range(0, len(vectors), _BLOCK):
+            some = vectors[start : start + _BLOCK] - self.mean
+            some = some if self.matrix is None else some @ self.matrix
+            out[start : start + _BLOCK] = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12)
+        return out
+
+
+def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
+    """A transform fitted on float32 [N, D], and what was done instead where the vectors do not allow it, or "".
+
+    Whitening makes all directions of the training vectors vary alike (as faiss's PCAW without reduction, up to a
+    rotation, which changes no similarity). It takes more vectors than dimensions, which vary along all of them; else
+    the vectors are centred.
+
+    Raises:
+        ValueError: there are fewer than two vectors, they are not finite, or all the same.
+    """
+    count, dims = vectors.shape
+    if method == "none":
+        return Transform(np.zeros(dims, np.float32), None), ""
+    if count < 2:
+        raise ValueError(f"a calibration needs training descriptors: there are {count}")
+    total, products = np.zeros(dims), np.zeros((dims, dims))
+    for start in range(0, count, _BLOCK):
+        some = vectors[start : start + _BLOCK].astype(np.float64)
+        if not np.isfinite(some).all():
+            raise ValueError("training descriptors are not finite")
+        total += some.sum(0)
+        products += some.T @ some
+    mean = total / count
+    variance, directions = np.linalg.eigh(products / count - np.outer(mean, mean))
+    if variance[-1] < 1e-12:
+        raise ValueError(f"all {count} training descriptors are the same: embed other pictures")
+    centred = Transform(mean.astype(np.float32), None)
+    if method == "centre":
+        return centred, ""
+    sound = int((variance > LEAST_VARIANCE * variance[-1]).sum())
+    if count <= dims or sound < dims:
+        why = f"{count} training descriptors vary along {min(sound, count - 1)} of {dims} dimensions"
+        return centred, f"centred, not whitened: {why}, and whitening needs all; give more and other pictures"
+    return Transform(centred.mean, (directions / np.sqrt(variance)).astype(np.float32)), ""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A transform, score normalisation and threshold.
+
+    Attributes:
+        transform: fitted on the training descriptors.
+        norm: score normalisation; None for none.
+        background: float32 [B, K], transformed training descriptors that it looks at.
+        threshold: scores of copies are at least this.
+        provenance: of the descriptors that it is for.
+        facts: how it was fitted, and what to expect of it.
+    """
+
+    transform: Transform
+    norm: ScoreNorm | None
+    background: np.ndarray
+    threshold: float
+    provenance: Provenance
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, queries: Descriptors, references: Descriptors) -> tuple[np.ndarray, np.ndarray]:
+        """Queries and references, float32 [N, K + 1] each ([N, K] without a norm), whose inner products are the scores.
+
+        Raises:
+            ValueError: they are of other weights or another preset than the calibration.
+        """
+        mine = Descriptors([], np.empty((0, len(self.transform.mean)), np.float32), self.provenance)
+        if {one.vectors.shape[1] for one in (queries, references)} != {len(self.transform.mean)}:
+            raise ValueError(
+                f"the calibration is for descriptors of {len(self.transform.mean)} dimensions, not for these"
+            )
+        check_same_provenance(calibration=mine, queries=queries, references=references)
+        asked, searched = self.transform(queries.vectors), self.transform(references.vectors)
+        return normalize_scores(asked, searched, self.background, self.norm) if self.norm else (asked, searched)
+
+    def write(self, path: Path) -> None:
+        """Writes the file under a temporary name, then renames it."""
+        meta = {
+            "format": FORMAT,
+            "threshold": self.threshold,
+            "score_norm": None if self.norm is None else [self.norm.weight, self.norm.first, self.norm.last],
+            "weights": self.provenance.weights,
+            "preset": self.provenance.preset,
+            "facts": dict(self.facts),
+        }
+        matrix = np.empty((0, 0), np.float32) if self.transform.matrix is None else self.transform.matrix
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        with unfinished.open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                meta=np.array(json.dumps(meta)),
+                mean=self.transform.mean,
+                matrix=matrix,
+                background=self.background,
+            )
+        os.replace(unfinished, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads what `write` wrote.
+
+        Raises:
+            ValueError: there is no such file, or it is damaged or another; names it.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                mean, matrix, background = (data[name] for name in ("mean", "matrix", "background"))
+                meta = json.loads(str(data["meta"]))
+            norm = None if meta["score_norm"] is None else ScoreNorm(*meta["score_norm"])
+            width = matrix.shape[1] if matrix.size else len(mean)
+            shapes = mean.ndim == 1 and (not matrix.size or matrix.shape[0] == len(mean))
+            if meta["format"] != FORMAT or not shapes or (norm and background.shape[1:] != (width,)):
+                raise ValueError("it is of another form")
+            if any(one.dtype != np.float32 or not np.isfinite(one).all() for one in (mean, matrix, background)):
+                raise ValueError("its numbers are not finite")
+            if not np.isfinite(float(meta["threshold"])):
+                raise ValueError("its threshold is not finite")
+            provenance = Provenance(meta["weights"], meta["preset"])
+            transform = Transform(mean, matrix if matrix.size else None)
+            return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no calibration: {error}; make one by `sscd-jax calibrate`") from error

@@ -1,0 +1,110 @@
+"""Exact nearest neighbours by JAX, for TPUs and GPUs: a matrix product and top-k, tile by tile, over all devices."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from sscd_jax.sharding import by_rows, create_local_mesh, replicated
+
+QUERIES, TILE = 1024, 8192  # at once: a tile of similarities is 32 MB
+GROUP = 32  # neighbours in a tile, of which first only the best is looked at
+
+
+def knn(
+    queries: np.ndarray, references: np.ndarray, k: int, metric: str, *, mesh: Mesh | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best references of each query, as `search.knn`; of equal scores, the first reference comes first.
+
+    Each device holds its share of the references; queries come in blocks.
+
+    Args:
+        queries: float32 [Q, D].
+        references: float32 [R, D].
+        k: how many, at most R.
+        metric: inner_product, or l2 for minus the squared distance.
+        mesh: the devices; by default those of this process.
+
+    Returns:
+        (scores float32 [Q, k], indexes int64 [Q, k]), best first.
+    """
+    mesh = create_local_mesh() if mesh is None else mesh
+    count, dims = references.shape
+    if not count or not len(queries):
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    tile = min(TILE, -(-count // (mesh.size * GROUP)) * GROUP)
+    tiles = -(-count // (mesh.size * tile))
+    padded = np.zeros((mesh.size * tiles * tile, dims), np.float32)
+    padded[:count] = references
+    shares = jax.device_put(padded.reshape(mesh.size, tiles, tile, dims), by_rows(mesh))
+    offsets = _offsets(shares, count, metric)
+    scores, indexes = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    # Powers of two, so that few programs are compiled.
+    block = min(QUERIES, 1 << (len(queries) - 1).bit_length())
+    starts = range(0, len(queries), block)
+    waiting: list[tuple[int, tuple[Array, Array]]] = []
+    for start in tqdm([*starts, None], desc="search", unit="block", dynamic_ncols=True, leave=False, delay=1):
+        if start is not None:
+            rows = np.zeros((block, dims), np.float32)
+            some = queries[start : start + block]
+            rows[: len(some)] = some
+            found = _best(jax.device_put(rows, replicated(mesh)), shares, offsets, k=k, double=metric == "l2")
+            waiting.append((start, found))
+        # Results are fetched one block late, so that the devices need not wait for that.
+        while waiting and (start is None or len(waiting) > 1):
+            first, found = waiting.pop(0)
+            last = min(first + block, len(queries))
+            scores[first:last], indexes[first:last] = (np.asarray(one)[: last - first] for one in found)
+    if metric == "l2":
+        squares = np.einsum("qd,qd->q", queries, queries)[:, None]
+        np.minimum(scores - squares, 0, out=scores)
+    return scores, indexes
+
+
+@partial(jax.jit, static_argnames=("count", "metric"))
+def _offsets(shares: Array, count: int, metric: str) -> Array:
+    """What is added to the product with each reference: minus its squared norm for L2, and -inf for padding."""
+    row = jnp.arange(shares.size // shares.shape[-1]).reshape(shares.shape[:-1])
+    offset = -jnp.square(shares).sum(-1) if metric == "l2" else jnp.zeros(row.shape, jnp.float32)
+    return jnp.where(row < count, offset, -jnp.inf)
+
+
+@partial(jax.jit, static_argnames=("k", "double"))
+def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool) -> tuple[Array, Array]:
+    """The best of each device's share, and then of these: float32 [Q, k], int32 [Q, k]."""
+    devices, tiles, tile, _ = shares.shape
+
+    def of_share(share: Array, offset: Array) -> tuple[Array, Array]:
+        def step(best: tuple[Array, Array], one: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+            references, offset, number = one
+            scores = jnp.matmul(queries, references.T, precision=lax.Precision.HIGHEST)
+            scores = (2 * scores if double else scores) + offset
+            values, at = _top(scores, min(k, tile))
+            values, at = jnp.concatenate([best[0], values], 1), jnp.concatenate([best[1], number * tile + at], 1)
+            values, chosen = lax.top_k(values, k)  # of equals the first, which are of earlier tiles
+            return (values, jnp.take_along_axis(at, chosen, 1)), None
+
+        none = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
+        return lax.scan(step, none, (share, offset, jnp.arange(tiles)))[0]
+
+    values, at = jax.vmap(of_share, out_axes=1)(shares, offsets)
+    at = at + (jnp.arange(devices) * tiles * tile)[:, None]
+    values, chosen = lax.top_k(values.reshape(len(queries), -1), k)
+    return values, jnp.take_along_axis(at.reshape(len(queries), -1), chosen, 1)
+
+
+def _top(scores: Array, k: int) -> tuple[Array, Array]:
+    """`lax.top_k` by its parts: the k best are in the k groups of neighbours with the best maxima."""
+    rows, columns = scores.shape
+    groups = columns // GROUP
+    if columns % GROUP or k >= groups:
+        return lax.top_k(scores, k)
+    grouped = scores.reshape(rows, groups, GROUP)
+    _, chosen = lax.top_k(grouped.max(-1), k)
+    chosen = jnp.sort(chosen, 1)  # of equal scores the first column still comes first
+    values, at = lax.top_k(jnp.take_along_axis(grouped, chosen[:, :, None], 1).reshape(rows, -1), k)
+    return values, jnp.take_along_axis(chosen, at // GROUP, 1) * GROUP + at % GROUP

@@ -1,0 +1,246 @@
+"""Training: `train(config, workdir)` reads from top to bottom."""
+
+import json
+import re
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from sscd_jax import config as configs
+from sscd_jax.config import Config
+from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import check_batches, numpy_batches, train_batches
+from sscd_jax.losses import sscd_loss
+from sscd_jax.models import SSCD, build_from, normalize
+from sscd_jax.optimizer import lars, warmup_cosine
+from sscd_jax.sharding import (
+    check_divisible,
+    check_same_on_all_hosts,
+    create_mesh,
+    finish_together,
+    has_other_hosts,
+    is_first_host,
+    replicated,
+    to_devices,
+)
+from sscd_jax.training import checkpoint, device_augment
+from sscd_jax.training import state as train_state
+from sscd_jax.training.init_from import start_from
+from sscd_jax.training.log import TrainLog, latest_metrics
+from sscd_jax.training.microbatch import gradients_in_pieces
+from sscd_jax.training.preemption import Preempted, deferred_interrupt
+from sscd_jax.training.profiling import Profile
+from sscd_jax.training.state import TrainState
+from sscd_jax.training.validation import open_validation, validate
+
+
+def train_step(
+    state: TrainState,
+    images: Array,
+    instance_ids: Array,
+    recolour: dict[str, Array] | None = None,
+    mixing: dict[str, Array] | None = None,
+    *,
+    model: SSCD,
+    optimizer: optax.GradientTransformation,
+    loss: configs.Loss,
+    mixup_group: int = 0,
+    pieces: int = 1,
+    devices: int = 1,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids.
+
+    `recolour` and `mixing` are what the host left of the augmentations to the devices. The batch is on so many
+    `devices`, and is computed in so many `pieces` (`microbatch`).
+    """
+    if recolour is not None:
+        images = device_augment.recolour(images, **recolour)
+    if mixing is not None:
+        images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
+
+    weight: Array | float = loss.entropy_weight
+    if loss.entropy_warmup_steps:
+        weight *= jnp.minimum((state.step + 1) / loss.entropy_warmup_steps, 1.0)
+
+    def embed(params: optax.Params, views: Array) -> tuple[Array, Any]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        embeddings, updates = model.apply(variables, normalize(views), train=True, mutable=["batch_stats"])
+        return embeddings, updates["batch_stats"]
+
+    def loss_of(embeddings: Array) -> tuple[Array, dict[str, Array]]:
+        return sscd_loss(
+            embeddings,
+            instance_ids,
+            temperature=loss.temperature,
+            entropy_weight=weight,
+            blocks=pieces,
+            devices=devices,
+        )
+
+    def loss_fn(params: optax.Params) -> tuple[Array, Any]:
+        embeddings, batch_stats = embed(params, images)
+        value, metrics = loss_of(embeddings)
+        return value, (metrics, batch_stats)
+
+    if pieces == 1:
+        (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    else:
+        value, metrics, batch_stats, gradients = gradients_in_pieces(
+            embed, loss_of, state.params, images, pieces=pieces, devices=devices
+        )
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss": value} | metrics | {"gradient_norm": optax.tree.norm(gradients)}
+    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+
+def train(config: Config, workdir: Path) -> dict[str, float]:
+    """Trains, or continues the run in `workdir`, and returns the latest value of each metric.
+
+    Leaves in `workdir`: checkpoints/, config.json, metrics.jsonl (a line a step), TensorBoard events, and errors.jsonl
+    where pictures could not be read.
+
+    Raises:
+        ValueError: the config cannot be run on these devices or this data; says what to change.
+        FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
+        FullDiskError: there is no room on the disk of `workdir`; says after which step the same call goes on.
+        Preempted: SIGTERM came; the state is saved, and the same call goes on.
+    """
+    # ---- Devices and data: what cannot work is refused here, before any picture is read.
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file: name a folder for the run")
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):
+        raise ValueError(
+            f"{workdir}: a run's folder must be on a disk; of a bucket, mount it with Cloud Storage FUSE (docs/pods.md)"
+        )
+    mesh = create_mesh()
+    check_divisible(config.data.batch_size, "--data.batch-size")
+    check_divisible(config.microbatch or config.data.batch_size, "--microbatch")
+    source = open_source(config.data.source, split=config.data.split, data_dir=config.data.data_dir)
+    mixup_group = config.data.mixup_group if config.data.mixup else None
+    check_batches(
+        source,
+        batch_size=config.data.batch_size,
+        augmentation=config.data.augmentation,
+        mixup_group=mixup_group,
+        host_count=jax.process_count(),
+    )
+    length = configs.run_length(config, len(source))
+    validation = open_validation(config.validation)
+    if has_other_hosts():
+        check_same_on_all_hosts(configs.of_all_hosts(config) | {"the pictures of data.source": "\0".join(source.ids)})
+
+    # ---- Network, optimizer, state.
+    model = build_from(config.model)
+    schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
+    optimizer = lars(
+        schedule,
+        weight_decay=config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+        trust_coefficient=config.optimizer.trust_coefficient,
+        eps=config.optimizer.eps,
+        exclude_bias_and_norm=config.optimizer.exclude_bias_and_norm,
+    )
+    step_fn = jax.jit(
+        partial(
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            loss=config.loss,
+            mixup_group=config.data.mixup_group,
+            pieces=config.data.batch_size // config.microbatch if config.microbatch else 1,
+            devices=mesh.size,
+        ),
+        donate_argnums=0,
+        out_shardings=replicated(mesh),
+    )
+    state = train_state.create(model, optimizer, config.seed, replicated(mesh))
+    batches_of = partial(
+        train_batches,
+        source,
+        image_size=config.data.image_size,
+        augmentation=config.data.augmentation,
+        min_crop_area=config.data.min_crop_area,
+        seed=config.seed,
+        workers=config.data.workers,
+    )
+    if config.init_from and not checkpoint.has_step(workdir):
+        views = batches_of(batch_size=min(config.data.batch_size, 128))  # the same on every host
+        state = start_from(config.init_from, state, model, views, projection=config.init_projection)
+
+    # ---- Where the run stands.
+    with checkpoint.open_checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        state = checkpoint.restore(checkpoints, state, config)
+        start = int(state.step)
+        if start >= length.total:
+            print(f"{workdir} has its {length.total} steps already", file=sys.stderr)
+        elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
+            print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
+        if start < length.total and is_first_host():
+            unfinished = workdir / "config.json.unfinished"  # what was there stays whole until it is written
+            unfinished.write_text(json.dumps(configs.to_dict(config), indent=2))
+            unfinished.replace(workdir / "config.json")
+        log = TrainLog(
+            workdir,
+            saved=checkpoint.saved_steps(checkpoints),
+            total=length.total,
+            batch_size=config.data.batch_size,
+            schedule=schedule,
+            warmup_steps=max(length.warmup, config.loss.entropy_warmup_steps),
+        )
+        dataset = batches_of(
+            batch_size=config.data.batch_size,
+            mixup_group=mixup_group,
+            recolour=config.data.recolour,
+            start_step=start,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
+        )
+        batches, saving = numpy_batches(dataset), None
+
+        # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
+        save_every = config.checkpoint.every_steps or length.epoch
+        validate_every = config.validation.every_epochs * length.epoch
+        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile and is_first_host() else 0)
+        with log, profile, deferred_interrupt() as interruption:
+            try:
+                for step in range(start + 1, length.total + 1):
+                    profile.at(step)
+                    if saving:
+                        checkpoint.check(saving)
+                    asked = time.perf_counter()
+                    batch = next(batches)
+                    waited = time.perf_counter() - asked
+                    log.unreadable(source, batch.pop("requested"), batch.pop("used"))
+                    state, metrics = step_fn(state, **to_devices(batch, mesh))
+                    log.write()
+                    log.later(step, metrics, waited)
+
+                    final = step == length.total
+                    validating = validation if final or step % validate_every == 0 else None
+                    preempted = interruption.preempted_at(step) and not final
+                    if final or validating or preempted or step % save_every == 0:
+                        log.write()
+                        validated = None
+                        if validating:
+                            validated = validate(validating, model, state.variables)
+                            log.write_validation(step, validated)
+                        saving = checkpoint.save(checkpoints, state, config, validated)
+                        log.saved(step)
+                    interruption.stop_if_asked()
+                    if preempted:
+                        checkpoint.finish(checkpoints)
+                        raise Preempted(f"saved after step {step} of {length.total}")
+            except FloatingPointError:
+                # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
+                checkpoint.remove_after(checkpoints, log.last_good)
+                raise
+    finish_together()
+    return latest_metrics(workdir)

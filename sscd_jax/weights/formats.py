@@ -1,0 +1,282 @@
+"""Any file of weights to `Weights`, told apart by content; and our own two formats.
+
+Ours hold the variables by path ("params/backbone/conv1/kernel"), float32, and metadata in JSON: what network it is and
+where it comes from.
+"""
+
+import hashlib
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from sscd_jax.models import SSCD, build_from, build_model, describe
+from sscd_jax.models.folding import folded, unfold
+from sscd_jax.training import checkpoint
+from sscd_jax.weights.state_dict import COUNTER, abstract_variables, fit, from_state_dict
+
+METADATA = "sscd_jax"  # the name of ours in a file
+CARD, SUMS = "model_card.json", "SHA256SUMS"  # of a bundle, see export.py
+BUNDLES = {  # the file of each format
+    "npz": "sscd.npz",
+    "safetensors": "sscd.safetensors",
+    "torchvision": "sscd.torchvision.pt",
+    "onnx": "sscd.onnx",
+    "stablehlo": "sscd.stablehlo",
+    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
+}
+# Where a bundle's weights are, if elsewhere.
+WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
+# What the readers of archives and graphs raise on bytes that are not whole.
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+)
+MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest published network has 0.2 GB
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network with its variables, what kind of file they were in, and what is known of where they come from."""
+
+    model: SSCD
+    variables: Any
+    format: str
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_file(path: Path) -> Weights:
+    """Weights of any format that is known, told by content.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: the format is not known, the file is broken or would execute code, or keys are unknown, missing or
+            misshapen; names the file.
+        ImportError: the format needs an extra.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder of weights")
+    origin = {"file": path.name, "file_sha256": hash_file(path)}
+    with path.open("rb") as file:
+        head = file.read(16)
+    try:
+        if head.startswith(b"PK\x03\x04"):
+            return _read_zip(path, origin)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+            return _read_safetensors(path, origin)
+        if head.startswith(b"\x08"):  # the field ir_version
+            from sscd_jax.weights.read_onnx import read_onnx
+
+            model, variables, quantised = read_onnx(path)
+            return Weights(model, variables, "ONNX, int8" if quantised else "ONNX, float32", origin)
+        if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
+            return _read_torch(path, origin)
+    except (ValueError, OSError, *BROKEN) as error:  # OSError: places that are not in the file
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error or type(error).__name__}") from error
+    raise ValueError(
+        f"{path} is no file of weights that is known: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
+        f".safetensors, ONNX, or an .npz of ours; it starts with {head!r}"
+    )
+
+
+def _read_folder(path: Path) -> Weights:
+    if (path / CARD).is_file():
+        return _read_bundle(path)
+    if checkpoint.is_run(path):
+        try:
+            config, variables = checkpoint.load_run(path)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            raise ValueError(
+                f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
+            ) from error
+        return Weights(build_from(config.model), variables, "training run", {"run": path.absolute().name})
+    raise ValueError(
+        f"{path} is not a training run (a folder that `sscd-jax train --workdir` wrote), "
+        "nor a bundle that `sscd-jax weights export` wrote"
+    )
+
+
+def _read_bundle(path: Path) -> Weights:
+    """A bundle's weights, after its sums were checked."""
+    try:
+        card = json.loads((path / CARD).read_text())
+        format_, network, origin = card["format"], card["network"], dict(card["origin"])
+        file = path / WEIGHTS.get(format_, BUNDLES[format_])
+        sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole bundle ({type(error).__name__}: {error}): export it anew") from error
+    if missing := sums.keys() - (members := _members(path)):
+        raise ValueError(f"{path} is not a whole bundle, it lacks {', '.join(sorted(missing))}: export it anew")
+    for name in sorted(members - {SUMS}):
+        if hash_file(path / name) != sums.get(name):
+            raise ValueError(f"{path / name} is not what was exported: its SHA-256 is not the one in {SUMS}")
+    if format_ != "saved_model":
+        weights = read_file(file)
+        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin)
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(file))
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    names = [n.removesuffix(suffix) for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
+    arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
+    model, variables = _network(arrays, network, is_folded=True)
+    return Weights(model, variables, "bundle, saved_model", origin)
+
+
+def _members(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds what `export` wrote and nothing else, so that it can be replaced."""
+    try:
+        listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
+        known = json.loads((path / CARD).read_text())["format"] in BUNDLES
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return known and _members(path) <= {*listed, SUMS}
+
+
+def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is cut off or broken: {error}") from error
+    if sum(member.file_size for member in members) > MAX_ARCHIVE:
+        raise ValueError(f"{path} would unpack to more than {MAX_ARCHIVE >> 30} GiB")
+    names = [member.filename for member in members]
+    if any(name.startswith(("/", "\\")) or ".." in name.split("/") for name in names):
+        raise ValueError(f"{path} is refused: it has members outside its own folder")
+    if all(name.endswith(".npy") for name in names):
+        return _read_npz(path)
+    if any(name.endswith("/constants.pkl") for name in names):
+        from sscd_jax.weights.read_torch import read_torchscript
+
+        state, attributes = read_torchscript(path)
+        return _from_state_dict(state, "TorchScript", origin, **attributes)
+    if any(name.endswith("/data.pkl") for name in names):
+        return _read_torch(path, origin)
+    raise ValueError(f"{path} is an archive, but neither PyTorch's nor an .npz of ours")
+
+
+def _read_torch(path: Path, origin: dict[str, str]) -> Weights:
+    from sscd_jax.weights.read_torch import read_state_dict
+
+    state, hyperparameters, lightning = read_state_dict(path)
+    pool_param = hyperparameters.get("pool_param", 3.0)
+    return _from_state_dict(state, "Lightning checkpoint" if lightning else "PyTorch", origin, float(pool_param))
+
+
+def _from_state_dict(
+    state: Mapping[str, np.ndarray], container: str, origin: dict[str, str], pool_param: float = 3.0
+) -> Weights:
+    model, variables = from_state_dict(state, pool_param=pool_param)
+    counts = [int(value) for key, value in state.items() if key.endswith(COUNTER)]
+    layout = "classy_vision" if any("initial_block" in key for key in state) else "torchvision"
+    more = {"batches_tracked": str(counts[0])} if counts else {}
+    return Weights(model, variables, f"{container}, {layout} names", origin | more)
+
+
+def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in sorted(file.keys())}
+    except (safetensors.SafetensorError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is a broken file of safetensors: {error}") from error
+    if METADATA in metadata:
+        return _ours(arrays, metadata[METADATA], "sscd_jax, safetensors")
+    return _from_state_dict(arrays, "safetensors", origin)
+
+
+def _read_npz(path: Path) -> Weights:
+    with np.load(path, allow_pickle=False) as file:
+        if METADATA not in file:
+            raise ValueError(f"{path} is no .npz of ours: it has no array {METADATA}")
+        arrays = {key: file[key] for key in file.files}
+    metadata = str(arrays.pop(METADATA))
+    return _ours(arrays, metadata, "sscd_jax, npz")
+
+
+def _ours(arrays: Mapping[str, np.ndarray], metadata: str, format_: str) -> Weights:
+    try:
+        known = json.loads(metadata)
+        network, is_folded, origin = known["network"], bool(known["folded"]), dict(known["origin"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"its metadata are not ours: {metadata[:200]}") from error
+    return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin)
+
+
+def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is_folded: bool) -> tuple[SSCD, Any]:
+    try:
+        model = build_model(**network)
+    except TypeError as error:
+        raise ValueError(f"its metadata name no network of ours: {network}") from error
+    expected = abstract_variables(folded(model) if is_folded else model)
+    variables = fit({tuple(key.split("/")): value for key, value in arrays.items()}, expected, {}, [])
+    return unfold(folded(model), variables) if is_folded else (model, variables)
+
+
+def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
+    """Writes variables, folded or not, as safetensors with our metadata."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in _by_name(variables).items()}
+    # Not save_file, whose file only its owner may read.
+    path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin)}))
+
+
+def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
+    """Writes variables, folded or not, as an .npz with our metadata in the array `METADATA`."""
+    arrays: dict[str, Any] = {METADATA: np.array(_metadata(model, origin)), **_by_name(variables)}
+    with path.open("wb") as file:  # given a name, numpy would add an ending to it
+        np.savez(file, **arrays)
+
+
+def _by_name(variables: Any) -> dict[str, np.ndarray]:
+    return traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+
+
+def _metadata(model: SSCD, origin: Mapping[str, str]) -> str:
+    return json.dumps({"network": describe(model), "folded": model.backbone.folded, "origin": dict(origin)})
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_variables(variables: Any) -> str:
+    """A hash of names, shapes and values of all variables, which tells one set of weights from another."""
+    digest = hashlib.sha256()
+    for name, value in sorted(_by_name(variables).items()):
+        digest.update(f"{name} {value.shape} {value.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()

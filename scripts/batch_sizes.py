@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from statistics import mean, stdev
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.cli.output import table
 from sscd_jax.config import Config
 from sscd_jax.datasets import demo_set
@@ -33,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     if len(given.seeds) < 2:
         parser.error("one seed says nothing of noise: give two or more --seeds")
-    mesh.start()
+    distributed.start()
     if not (given.out / "pictures").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
         demo_set.make(given.out / "pictures", seed=0)

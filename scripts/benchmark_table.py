@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed, sharding
 from sscd_jax.cli.output import table
 from sscd_jax.data.sample import EVALUATION, photograph_paths
 from sscd_jax.descriptors import Descriptors, Provenance
@@ -27,7 +27,7 @@ from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
-from sscd_jax.weights.formats import write_safetensors
+from sscd_jax.weights.native import write_safetensors
 
 # Packages, and which of their files are pictures that anyone would tell apart.
 DEBIAN = {
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for pictures, descriptors, evaluations")
     parser.add_argument("--demo", type=Path, default=Path("sscd-demo"), help="of sscd-jax demo (default %(default)s)")
     given = parser.parse_args()
-    mesh.start()
+    distributed.start()
     out: Path = given.out
     pictures, benchmark = out / "pictures", out / "benchmark"
     if not pictures.is_dir():
@@ -63,7 +63,7 @@ def main() -> None:
     random = out / "random.safetensors"
     if not random.is_file():
         model = build_model("resnet50")
-        state = train_state.create(model, lars(0.0), 0, mesh.replicated(mesh.create_mesh()))
+        state = train_state.create(model, lars(0.0), 0, sharding.replicated(sharding.create_mesh()))
         write_safetensors(random, model, state.variables, {"source": "random, seed 0"})
     networks = {
         "random": [str(random)],

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.cli.main import table
 from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: %(default)s)")
     arguments = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
-    mesh.start()
+    distributed.start()
     results: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in SETTINGS}
     for seed in arguments.seeds:
         for name, augmentation, mixup in SETTINGS:

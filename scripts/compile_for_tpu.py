@@ -19,7 +19,7 @@ from roofline import table
 from roofline_program import collectives_of, compiled
 
 from sscd_jax import config as configs
-from sscd_jax import sharding as mesh
+from sscd_jax import sharding
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(given.topology, platform="tpu").devices
-    mesh.check_divisible(pictures, "--batch-size", len(devices))
+    sharding.check_divisible(pictures, "--batch-size", len(devices))
     program = compiled(config, devices, 2 * pictures // len(devices))
     memory, costs = program.memory_analysis(), program.cost_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes

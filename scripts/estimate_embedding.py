@@ -10,7 +10,7 @@ yours to give.
 import argparse
 from collections.abc import Sequence
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.models import build_model
 from sscd_jax.presets import PRESETS
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--decoded", type=float, required=True, help="pictures that a core decodes in a second")
     parser.add_argument("--price", type=float, default=1.0, help="of a worker's hour (default %(default)s)")
     given = parser.parse_args(arguments)
-    mesh.start()
+    distributed.start()
     count = operations(given.preset, *given.sides)
     network, decoding = given.chips * given.peak * given.share / count, given.cores * given.decoded
     rate = min(network, decoding)

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.cli.output import table
 from sscd_jax.data.sample import photograph_paths
-from sscd_jax.training import checkpoint
 from sscd_jax.training.log import read_metrics
+from sscd_jax.weights import runs
 
 MOMENTS = ("start-up", "steps", "save")
 # What differs between two runs that are the same.
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="empty folder for both runs and their output; by default not kept")
     given = parser.parse_args(arguments)
-    mesh.start()
+    distributed.start()
     with tempfile.TemporaryDirectory() as made:
         out = given.out or Path(made)
         out.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def write_config(out: Path, steps: int, every: int) -> Path:
 
 def start(config: Path, workdir: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()", "train", str(config)]
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as mesh.start left them
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as distributed.start left them
     with workdir.with_suffix(".log").open("a") as log:
         return subprocess.Popen([*command, "--workdir", str(workdir)], env=env, stdout=log, stderr=subprocess.STDOUT)
 
@@ -168,7 +168,7 @@ def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: in
         raise RuntimeError(f"the run of {workdir} came to its end before it was killed: more --steps, or fewer --kills")
     lost = last_step(workdir) - last_good(workdir) if has_made(1) else 0
     if last_good(workdir):
-        checkpoint.load_state(workdir)  # it can be read
+        runs.load_state(workdir)  # it can be read
     return Kill(moment, is_saving(), lost, last_good(workdir))
 
 
@@ -186,11 +186,11 @@ def inode(path: Path) -> int:
 
 def unfinished(workdir: Path) -> set[tuple[str, int]]:
     """Checkpoints that are being written, or were when the run was killed."""
-    return {(path.name, inode(path)) for path in (workdir / checkpoint.FOLDER).glob("*.orbax-checkpoint-tmp*")}
+    return {(path.name, inode(path)) for path in (workdir / runs.FOLDER).glob("*.orbax-checkpoint-tmp*")}
 
 
 def last_good(workdir: Path) -> int:
-    return max(checkpoint.saved_on_disk(workdir), default=0)
+    return max(runs.saved_on_disk(workdir), default=0)
 
 
 def last_step(workdir: Path) -> int:
@@ -207,9 +207,9 @@ def differences(whole: Path, killed: Path) -> list[str]:
     wrong = []
     states = []
     for workdir in (whole, killed):
-        for step in checkpoint.saved_on_disk(workdir):
+        for step in runs.saved_on_disk(workdir):
             try:
-                _, state = checkpoint.load_state(workdir / checkpoint.FOLDER / str(step))
+                _, state = runs.load_state(workdir / runs.FOLDER / str(step))
             except Exception as error:  # whatever is wrong with it
                 wrong.append(f"checkpoint {step} of {workdir} cannot be read: {error}")
         states.append(state)

@@ -28,7 +28,7 @@ from roofline_chips import CHIPS, Chip
 from roofline_program import Collective, Program, collectives, program
 
 from sscd_jax import config as configs
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed, sharding
 
 SIMULATED = 8
 GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = recipe(given)
     except ValueError as error:
         parser.error(str(error))
-    mesh.start()
+    distributed.start()
     if jax.config.values["jax_num_cpu_devices"] != SIMULATED:
         jax.config.update("jax_num_cpu_devices", SIMULATED)
     report(config, given)
@@ -200,7 +200,7 @@ def recipe(given: argparse.Namespace) -> configs.Config:
     )
     model = dataclasses.replace(model, dtype=given.dtype or model.dtype)
     config = dataclasses.replace(config, data=data, model=model)
-    mesh.check_divisible(data.batch_size, "--batch-size", given.chips)
+    sharding.check_divisible(data.batch_size, "--batch-size", given.chips)
     configs.run_length(config, int(given.pictures))
     return config
 

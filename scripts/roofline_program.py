@@ -4,6 +4,7 @@ The program is that of accelerators: where a layer is written otherwise for CPUs
 branch is counted, and the step is exported for TPUs before it is compiled for simulated devices.
 """
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from sscd_jax import sharding as mesh
+from sscd_jax import sharding
 from sscd_jax.config import Config, Data
-from sscd_jax.models import build_from, normalize
+from sscd_jax.models import build_model, normalize
 from sscd_jax.optimizer import lars
 from sscd_jax.training.state import TrainState
 from sscd_jax.training.train import train_step
@@ -175,7 +176,7 @@ def _kept(jaxpr: Any) -> float:
 
 def abstract_step(config: Config, views: int) -> tuple[Any, TrainState, Any, Any]:
     """The training step of a recipe, and the shapes of its state, images and ids; augmentations are the host's."""
-    model, optimizer = build_from(config.model), lars(0.1)
+    model, optimizer = build_model(**dataclasses.asdict(config.model)), lars(0.1)
 
     def initial() -> TrainState:
         variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
@@ -191,7 +192,7 @@ def abstract_step(config: Config, views: int) -> tuple[Any, TrainState, Any, Any
 
 def traced_forward(config: Config) -> Any:
     """The program of the network alone, in training, for `VIEWS` views."""
-    model = build_from(config.model)
+    model = build_model(**dataclasses.asdict(config.model))
     _, state, images, _ = abstract_step(config, VIEWS)
 
     def forward(variables: Any, images: Any) -> Any:
@@ -286,8 +287,8 @@ def compiled(
 ) -> Any:
     """A step with so many views on each device, compiled for these devices as it would be for TPUs."""
     step, state, images, ids = abstract_step(config, len(devices) * views)
-    on = mesh.create_mesh(devices)
-    whole, rows = mesh.replicated(on), mesh.by_rows(on)
+    on = sharding.create_mesh(devices)
+    whole, rows = sharding.replicated(on), sharding.by_rows(on)
     leaves, tree = jax.tree.flatten(state)  # as an export takes no classes of ours
 
     def flat(leaves: Any, images: Any, ids: Any) -> Any:

@@ -12,22 +12,23 @@ from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets import demo_set
+from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation import disc, results
-from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits
+from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.results import Evaluation
-from sscd_jax.models import SSCD, build_from
+from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset, choose
-from sscd_jax.search.knn import write_index
+from sscd_jax.search.faiss_backend import write_index
 from sscd_jax.sharding import create_mesh, replicated
-from sscd_jax.training import checkpoint
 from sscd_jax.training import state as train_state
 from sscd_jax.training.log import read_metrics
 from sscd_jax.training.train import train
+from sscd_jax.weights import runs
 
 SETS = ("queries", "references", "training")
 SCORE_NORM = "1.0[0,2]"
@@ -62,9 +63,9 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         demo_set.make(pictures, seed=seed)
 
     train(config, out / "run")
-    model = build_from(config.model)
+    model = build_model(**dataclasses.asdict(config.model))
     start = train_state.create(model, lars(0.0), seed, replicated(create_mesh())).variables
-    _, trained = checkpoint.load_run(out / "run")
+    _, trained = runs.load_run(out / "run")
     preset = choose(config.validation.preset, config.validation.custom)
     descriptors = out / "descriptors"
     described = {
@@ -74,7 +75,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     }
     write_index(out / "references.faiss", described["network after training"][1]["references"].vectors)
 
-    ground_truth = disc.read_ground_truth(pictures / "ground_truth.csv")
+    ground_truth = read_ground_truth(pictures / "ground_truth.csv")
     edits = read_edits(pictures / "queries.csv")
     (out / "evaluations").mkdir(exist_ok=True)
     rows, shown = [], []

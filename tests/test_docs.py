@@ -16,7 +16,7 @@ import batch_sizes
 import numpy as np
 import pytest
 import roofline
-from networks import needs_torch, seeded
+from helpers.networks import needs_torch, seeded
 from PIL import Image
 
 from sscd_jax import config as configs
@@ -28,7 +28,7 @@ from sscd_jax.descriptors import Descriptors
 from sscd_jax.files import cache_folder
 from sscd_jax.models import normalize
 from sscd_jax.presets import PRESETS, Preset
-from sscd_jax.weights.formats import write_safetensors
+from sscd_jax.weights.native import write_safetensors
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation", "training")}

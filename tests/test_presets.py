@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.networks import needs_torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import needs_torch
 from PIL import Image
 
 from sscd_jax.data.images import apply_preset, open_picture

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from networks import seeded
+from helpers.networks import seeded
 
 from sscd_jax import Descriptors
-from sscd_jax.cli.main import COMMANDS, WITH_RECIPE, main
+from sscd_jax.cli.main import COMMANDS, main
+from sscd_jax.cli.train import WITH_RECIPE
 from sscd_jax.presets import Preset
 from sscd_jax.weights.export_onnx import write_onnx
-from sscd_jax.weights.formats import write_safetensors
+from sscd_jax.weights.native import write_safetensors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -106,9 +106,9 @@ def main() -> None:
     if not find_spec("torch"):
         sys.exit("not installed: torch; pip install 'sscd_jax[torch]'")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else PyTorch's threads take time from ours
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     rng = np.random.default_rng(0)
     sums = np.zeros((2, 3))
     titles = [f"{way} {product}" for way in ("ours", "PyTorch") for product in ("output", "input", "kernel")]

@@ -9,6 +9,7 @@ turn; the best counts.
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from functools import partial
@@ -19,12 +20,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed, sharding
 from sscd_jax.config import Loss, Model
 from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import numpy_batches, train_batches
-from sscd_jax.models import build_from
+from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
 from sscd_jax.training.train import train_step
@@ -41,11 +42,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
     parser.add_argument("--augmentation", default="STRONG_BLUR", help="(default: %(default)s)")
     arguments: Any = parser.parse_args()
-    mesh.start()
-    devices = mesh.create_mesh()
+    distributed.start()
+    devices = sharding.create_mesh()
     group = arguments.batch_size // 2
-    model, optimizer = build_from(Model(backbone=arguments.backbone)), lars(0.1)
-    state = train_state.create(model, optimizer, 0, mesh.replicated(devices))
+    model, optimizer = build_model(**dataclasses.asdict(Model(backbone=arguments.backbone))), lars(0.1)
+    state = train_state.create(model, optimizer, 0, sharding.replicated(devices))
     step = jax.jit(partial(train_step, model=model, optimizer=optimizer, loss=Loss(), mixup_group=group))
 
     folder = tempfile.TemporaryDirectory()
@@ -69,7 +70,7 @@ def main() -> None:
         made = [next(batches[where]) for _ in range(arguments.batch_size // 16)]
         joined = jax.tree.map(lambda *parts: np.concatenate(parts), *made)
         views = {name: joined[name] for name in ("images", "instance_ids", "recolour", "mixing") if name in joined}
-        inputs[where] = mesh.to_devices(views, devices)
+        inputs[where] = sharding.to_devices(views, devices)
         jax.block_until_ready(step(state, **inputs[where]))
 
     host = dict.fromkeys(batches, 0.0)

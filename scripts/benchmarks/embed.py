@@ -107,9 +107,9 @@ def pytorch(weights: Path, folder: Path, *, aspect: bool) -> Describe:
 
 
 def ours(weights: Path, folder: Path, preset: str) -> Describe:
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed, sharding
 
-    mesh.start()
+    distributed.start()
     from sscd_jax.data.inference_pipeline import Unreadable
     from sscd_jax.data.sources import open_source
     from sscd_jax.embedding.collection import default_batch_size
@@ -118,7 +118,7 @@ def ours(weights: Path, folder: Path, preset: str) -> Describe:
     from sscd_jax.weights import load
 
     source, (model, variables) = open_source(str(folder)), load(weights)
-    devices = mesh.create_mesh()
+    devices = sharding.create_mesh()
 
     def describe(indexes: Sequence[int]) -> np.ndarray:
         vectors = np.empty((len(indexes), model.dims), np.float32)
@@ -204,16 +204,16 @@ def startup(weights: Path, photographs: Path, folder: Path) -> float:
 
 def export(source: str | None, folder: Path) -> None:
     """Writes the weights as both read them; in a process of its own, whose memory is free again afterwards."""
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     import jax
 
     from sscd_jax.data.sources import open_source
     from sscd_jax.models import build_model
     from sscd_jax.presets import PRESETS
     from sscd_jax.weights.export import export as write
-    from sscd_jax.weights.formats import write_safetensors
+    from sscd_jax.weights.native import write_safetensors
 
     if not source:
         model = build_model("resnet50")

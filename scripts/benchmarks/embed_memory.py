@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 
 CANVAS = 64  # short side of what the network sees, in pixels
 EVERY = 1.0  # seconds between two looks at the memory
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="picture of the curve, .png")
     parser.add_argument("--count", type=int, default=100_000, help="pictures (default %(default)s)")
     given = parser.parse_args(arguments)
-    mesh.start()
+    distributed.start()
     import jax
     import matplotlib.pyplot as plt
 
-    from sscd_jax.data.sources import Source
+    from sscd_jax.data.image_source import Source
     from sscd_jax.embedding.collection import write_descriptors
     from sscd_jax.models import build_model
     from sscd_jax.presets import Preset

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10, help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="(default %(default)s)")
     given = parser.parse_args()
-    mesh.start()
+    distributed.start()
 
     rng = np.random.default_rng(0)
     references = unit(rng.standard_normal((given.references, given.dims), np.float32))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed
 from sscd_jax.models import build_model
 from sscd_jax.models.convolution import conv2d
 from sscd_jax.models.folding import fold
@@ -163,10 +163,10 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["network"]:
         print(network())
     elif sys.argv[1:] == ["network with the flag"]:
-        mesh.start()
+        distributed.start()
         print(network())
     else:
-        mesh.start()
+        distributed.start()
         layers()
         inference()
         training()

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sscd_jax import config as configs
-from sscd_jax import sharding as mesh
+from sscd_jax import distributed, sharding
 from sscd_jax.cli.output import table
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default %(default)s)")
     parser.add_argument("--run", action="store_true", help="compute steps too")
     given = parser.parse_args()
-    mesh.start()
+    distributed.start()
     model = build_model(given.backbone, dtype=jnp.dtype(given.dtype))
     rows = []
     for batch in given.batches:
@@ -67,7 +67,7 @@ def compiled(model: SSCD, batch: int, size: int, pieces: int) -> Any:
 
 
 def new_state(model: SSCD) -> train_state.TrainState:
-    return train_state.create(model, OPTIMIZER, 0, mesh.replicated(mesh.create_mesh()))
+    return train_state.create(model, OPTIMIZER, 0, sharding.replicated(sharding.create_mesh()))
 
 
 def needed(step: Any) -> int:

@@ -41,9 +41,9 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 def export(source: str, folder: Path, size: int) -> None:
     """Writes the bundles of `EXPORTS`; in a process of its own, whose memory is free again before the first round."""
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     from sscd_jax.data.sources import open_source
     from sscd_jax.presets import Preset
     from sscd_jax.weights import export as exports
@@ -71,9 +71,9 @@ def pytorch(bundle: Path) -> Call:
 
 
 def our_network(bundle: Path, *, folded: bool) -> Call:
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     import jax
 
     from sscd_jax.models.folding import fold
@@ -87,9 +87,9 @@ def our_network(bundle: Path, *, folded: bool) -> Call:
 
 
 def stablehlo(bundle: Path) -> Call:
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     import jax
     import safetensors.numpy
     from jax import export

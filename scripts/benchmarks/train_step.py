@@ -43,7 +43,7 @@ def prepare(folder: Path, backbone: str, size: int, pictures: int) -> None:
 
     from sscd_jax.data.sample import photograph_paths
     from sscd_jax.models import build_model
-    from sscd_jax.weights.formats import write_safetensors
+    from sscd_jax.weights.native import write_safetensors
     from sscd_jax.weights.read_torch import write_state_dict
     from sscd_jax.weights.state_dict import to_state_dict
 
@@ -105,9 +105,9 @@ def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
 
 def ours(folder: Path, backbone: str, device: str) -> Step:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has the same GPU
-    from sscd_jax import sharding as mesh
+    from sscd_jax import distributed
 
-    mesh.start()
+    distributed.start()
     import jax
     import jax.numpy as jnp
 

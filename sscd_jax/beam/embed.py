@@ -17,12 +17,12 @@ from typing import Any, Literal
 import tyro
 from etils import epath
 
-from sscd_jax import sharding as mesh
-from sscd_jax import weights
+from sscd_jax import distributed, sharding, weights
+from sscd_jax.data.image_source import UNNAMABLE, Source, location
 from sscd_jax.data.images import MAX_PIXELS
-from sscd_jax.data.sources import ARCHIVES, Source, list_files, open_files
+from sscd_jax.data.sources import ARCHIVES, list_files, open_files
 from sscd_jax.descriptors import is_line
-from sscd_jax.embedding.collection import UNNAMABLE, compute_shards, default_batch_size, location, made_by, output_dims
+from sscd_jax.embedding.collection import compute_shards, default_batch_size, made_by, output_dims
 from sscd_jax.embedding.shards import PLAN, Shards
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
@@ -126,7 +126,7 @@ class EmbedShard(beam.DoFn):
         self.work = work
 
     def setup(self) -> None:
-        mesh.start()
+        distributed.start()
         self.model, self.variables = weights.load(self.work.weights)
         self.provenance = made_by(self.variables, self.work.preset, self.work.images)
 
@@ -137,7 +137,7 @@ class EmbedShard(beam.DoFn):
             source, refused = _unique(open_files(self.work.images, files.names, files.paths))
             shards.plan_shard(files.number, source.ids)
             size = self.work.batch_size or default_batch_size()
-            options: dict[str, Any] = {"mesh": mesh.create_local_mesh(), "batch_size": size}
+            options: dict[str, Any] = {"mesh": sharding.create_local_mesh(), "batch_size": size}
             options |= {"max_pixels": self.work.max_pixels, "errors": refused}
             for done, errors in compute_shards(
                 self.model, self.variables, source, self.work.preset, shards, [files.number], **options

@@ -6,8 +6,8 @@ from pathlib import Path
 import tyro
 
 from sscd_jax.data.images import MAX_PIXELS
+from sscd_jax.datasets.annotations import Strength
 from sscd_jax.datasets.edits import BENCHMARK_KINDS
-from sscd_jax.datasets.edits.common import Strength
 
 
 def benchmark_make(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sscd_jax.cli.output import checked
+from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.search.calibration import Method
 
@@ -43,7 +44,6 @@ def calibrate(
         background: Training descriptors that are kept for the normalisation.
         seed: Of what is held back, and of what is kept.
     """
-    from sscd_jax.evaluation import disc
     from sscd_jax.evaluation.fit_calibration import calibrate_by_precision, calibrate_by_rate
 
     out = checked(out, ending=".npz")
@@ -60,7 +60,7 @@ def calibrate(
             raise ValueError("--queries, --references and --ground-truth go together")
         if false_positive_rate is not None:
             raise ValueError("--false-positive-rate is counted on training descriptors: leave out --ground-truth")
-        pairs = disc.read_ground_truth(ground_truth)
+        pairs = read_ground_truth(ground_truth)
         wanted = 0.9 if precision is None else precision
         fitted = calibrate_by_precision(
             pictures, Descriptors.read(queries), searched, pairs, precision=wanted, **options

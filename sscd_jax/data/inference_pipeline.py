@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_picture
-from sscd_jax.data.sources import Source
 from sscd_jax.presets import Preset
 
 

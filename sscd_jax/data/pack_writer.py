@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES, PICTURES
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import FORMATS
 from sscd_jax.data.pack_reader import INDEX, MADE_BY, PARTS, THREADS, Index, join, read_index, shard_path, to_bytes
-from sscd_jax.data.sources import Source
 
 _ABSENT = -1, -1
 _AHEAD = 2 * THREADS  # pictures that are read before they are written

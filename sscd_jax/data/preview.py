@@ -17,7 +17,8 @@ from sscd_jax.data.augment.mixup import mix, mixed_ids
 from sscd_jax.data.augment.views import RECIPES, views
 from sscd_jax.data.contact_sheet import draw_sheet, fitted
 from sscd_jax.data.decode_tf import decode
-from sscd_jax.data.sources import Source, open_source
+from sscd_jax.data.image_source import Source
+from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import why_unreadable
 
 _AFTER = {

@@ -6,72 +6,19 @@ examples that it would have seen.
 
 import bisect
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from sscd_jax.data import storage
-from sscd_jax.data.archives import MAX_BYTES, PICTURES, Archive, open_archive
+from sscd_jax.data.archives import PICTURES, Archive, open_archive
+from sscd_jax.data.image_source import Source, read_file
 from sscd_jax.data.pack_reader import MADE_BY, Pack, is_pack
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
 ARCHIVES = (".tar", ".parquet")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Encoded pictures by index.
-
-    Attributes:
-        name: as the user gave it.
-        ids: one for each picture; training does not need them to be unique, see `check_unique_ids`.
-        paths: where each picture is: its file, or for messages its place in the data set.
-        record: from an index to the encoded bytes; None where `paths` are files.
-        files: that are read; none of TFDS.
-    """
-
-    name: str
-    ids: Sequence[str]
-    paths: Sequence[str]
-    record: Callable[[int], bytes] | None = None
-    files: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def load(self, index: int) -> bytes:
-        """The encoded bytes of a picture.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        return read_file(self.paths[index]) if self.record is None else self.record(index)
-
-    def read(self, index: "tf.Tensor") -> "tf.Tensor":
-        """The same in a graph: int64 scalar to scalar string."""
-        import tensorflow as tf
-
-        if self.record is None:
-            return tf.io.read_file(self._table[index])
-        return tf.ensure_shape(
-            tf.numpy_function(lambda i: np.array(self.load(int(i)), object), [index], tf.string, stateful=False), []
-        )
-
-    @cached_property
-    def _table(self) -> "tf.Tensor":
-        import tensorflow as tf
-
-        with tf.init_scope():  # one table for all graphs
-            return tf.constant(self.paths)
 
 
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
@@ -236,26 +183,3 @@ def _unreadable(reason: str) -> Archive:
         raise OSError(reason)
 
     return Archive(["?"], fail)
-
-
-def read_file(path: str, _: int = 0) -> bytes:
-    """The bytes of a regular file, or of an object of a store, of at most MAX_BYTES.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if not storage.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is no regular file")
-    size, _ = storage.status(path)
-    if size > MAX_BYTES:
-        raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
-    return storage.read_bytes(path)
-
-
-def check_unique_ids(source: Source) -> None:
-    """Raises ValueError where two pictures have one id, as photo.jpg and photo.webp in one folder; names them."""
-    first: dict[str, str] = {}
-    for one, path in zip(source.ids, source.paths, strict=True):
-        if one in first:
-            raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
-        first[one] = path

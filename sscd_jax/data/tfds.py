@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 from tqdm import tqdm
 
-from sscd_jax.data.sources import Source
+from sscd_jax.data.image_source import Source
 from sscd_jax.descriptors import is_line
 
 # Not among the data sets of TFDS itself.

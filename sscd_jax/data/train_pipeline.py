@@ -14,8 +14,8 @@ from sscd_jax.data.augment.heavy import draw_other
 from sscd_jax.data.augment.mixup import mix, mixed_ids
 from sscd_jax.data.augment.views import RECIPES, apply, apply_before_recolour, draw_views
 from sscd_jax.data.decode_tf import decode
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import open_picture
-from sscd_jax.data.sources import Source
 
 # Pictures tried in place of one that cannot be read.
 _TRIES = 100

@@ -28,14 +28,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from sscd_jax.data.contact_sheet import draw_sheet, fitted
+from sscd_jax.data.image_source import Source, check_unique_ids, location
 from sscd_jax.data.images import MAX_PIXELS
-from sscd_jax.data.sources import Source, check_unique_ids
-from sscd_jax.datasets.demo_set import write_csv
+from sscd_jax.datasets.annotations import Strength, write_csv
 from sscd_jax.datasets.edits import BENCHMARK_KINDS, KINDS, WITH_OTHERS
-from sscd_jax.datasets.edits.common import Strength
-from sscd_jax.datasets.rendering import FOLDERS, Job, Maker, processes
-from sscd_jax.datasets.screening import LOOKED_AT, ORIGINALS, Log, choose, local_file, write_whole
-from sscd_jax.embedding.collection import location
+from sscd_jax.datasets.rendering import FOLDERS, Job, Maker
+from sscd_jax.datasets.screening import LOOKED_AT, ORIGINALS, Log, choose, local_file
+from sscd_jax.datasets.worker_pool import processes
+from sscd_jax.files import write_whole
 
 _MADE_BY, _MADE = "made_by.json", "made.jsonl"
 _SHEET_ROWS, _SHEET_COLUMNS = 10, 5

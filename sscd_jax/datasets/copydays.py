@@ -9,8 +9,8 @@ archive's name or all in one.
 import re
 from pathlib import Path
 
-from sscd_jax.data.sources import Source
-from sscd_jax.evaluation.copydays import BLOCKS
+from sscd_jax.data.image_source import Source
+from sscd_jax.datasets.annotations import BLOCKS
 
 NEEDED = ("original", "strong")
 _ARCHIVES = {

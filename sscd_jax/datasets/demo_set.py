@@ -7,9 +7,7 @@ from one grid, so that none overlap; the rest of those are held back: they are i
 they make the queries that copy nothing, and the pictures that queries are pasted onto or under.
 """
 
-import csv
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,9 @@ from PIL.Image import Resampling
 from tqdm import tqdm
 
 from sscd_jax.data.sample import EVALUATION, TRAINING, photograph_paths
+from sscd_jax.datasets.annotations import write_csv
 from sscd_jax.datasets.edits import edit
+from sscd_jax.datasets.screening import detail
 
 REFERENCES = 60
 COPIES_OF_EACH = 3
@@ -126,16 +126,6 @@ def least_detail(image: Image.Image) -> float:
     return min(detail(image.crop(quarter)) for quarter in quarters)
 
 
-def detail(image: Image.Image) -> float:
-    """How much there is to see: the standard deviation, in grey levels (0 to 255), of the picture
-    reduced to 16x16, less its best-fitting plane. Near 0 for a flat area and a smooth gradient.
-    """
-    grey = np.asarray(image.convert("L").resize((16, 16), Resampling.BOX), np.float64).ravel()
-    y, x = np.divmod(np.arange(256), 16)
-    plane = np.stack([x, y, np.ones(256)], axis=1)
-    return float(np.std(grey - plane @ np.linalg.lstsq(plane, grey)[0]))
-
-
 def _cells(name: str, path: Path, side: int) -> list[Cell]:
     """The cells of a photograph, about `side` pixels wide and high, that have enough detail."""
     photograph = Image.open(path).convert("RGB")
@@ -171,11 +161,3 @@ def _resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def _save(image: Image.Image, path: Path, rng: np.random.Generator) -> None:
     image.save(path, quality=int(rng.integers(90, 96)))
-
-
-def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """A table as all picture sets have them: UTF-8, commas, lines that end in a line feed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sscd_jax.data.sources import Source, list_files
+from sscd_jax.data.image_source import Source
+from sscd_jax.data.sources import list_files
 
 _REFERENCES = {"references": ("references", "references_*"), "training": ("train", "train_*", "training")}
 # Patterns of each, of which the first that matches anything counts.

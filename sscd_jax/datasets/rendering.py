@@ -4,41 +4,23 @@ Whatever is drawn for a picture comes from the seed and the picture's name alone
 makes it, in what order, or whether another one began.
 """
 
-import errno
-import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
+from sscd_jax.data.image_source import read_file
 from sscd_jax.data.images import open_picture
-from sscd_jax.data.sources import read_file
-from sscd_jax.datasets.demo_set import detail
+from sscd_jax.datasets.annotations import Strength
 from sscd_jax.datasets.edits import WITH_OTHERS, edit
-from sscd_jax.datasets.edits.common import Strength
 
 FOLDERS = {"T": "training", "R": "references", "Q": "queries"}  # of pictures, by the first letter of their names
 
-LEAST_SIDE = 64  # pixels
-LONGEST_ASPECT = 4  # edits can make it several times as long, and presets end at 1:32
-LEAST_DETAIL = 5.0
 _QUALITIES = (85, 96)  # of JPEG
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -131,89 +113,3 @@ def _reduced(picture: Image.Image, side: int) -> Image.Image:
         return picture
     width, height = (max(1, round(length * scale)) for length in picture.size)
     return picture.resize((width, height), Resampling.LANCZOS)
-
-
-def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
-    """Whether a picture can serve, and what tells it from others.
-
-    Args:
-        max_pixels: larger ones are not read.
-        one: its index, its file, and why that cannot be read, if that is known.
-
-    Returns:
-        index; and `unreadable` or `unfit`, which say why; or else `pixels`, a hash of them, and `thumbnail`, in
-        hexadecimal digits 16 x 16 grey levels.
-    """
-    index, path, reason = one
-    try:
-        if reason:
-            raise OSError(reason)
-        picture = open_picture(read_file(path), exif=True, max_pixels=max_pixels)
-        short, long = sorted(picture.size)
-        size = f"{picture.width} x {picture.height} pixels"
-        if short < LEAST_SIDE:
-            return {"index": index, "unfit": f"too small: {size}"}
-        if long > LONGEST_ASPECT * short:
-            return {"index": index, "unfit": f"longer than 1:{LONGEST_ASPECT}: {size}"}
-        if detail(picture) < LEAST_DETAIL:
-            return {"index": index, "unfit": "too little to see: nearly one colour or one gradient"}
-        pixels = hashlib.blake2b(picture.tobytes(), digest_size=16).hexdigest()
-        thumbnail = picture.convert("L").resize((16, 16), Resampling.BOX)
-    except MemoryError:
-        return {"index": index, "unreadable": "it does not fit into memory"}
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it is not the picture's fault
-        return {"index": index, "unreadable": str(error)}
-    return {"index": index, "pixels": f"{size} {pixels}", "thumbnail": thumbnail.tobytes().hex()}
-
-
-@contextmanager
-def processes(function: Callable[[T], U], workers: int) -> Iterator[Callable[[Iterable[T]], Iterator[U]]]:
-    """Gives a `map` whose results come in order, by so many processes; by this one alone where it is one."""
-    if workers == 1:
-        yield partial(map, function)
-        return
-    # Not forked: JAX and TensorFlow, which this process may have imported, have threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
-
-    def mapped(jobs: Iterable[T]) -> Iterator[U]:
-        pending: deque[Future[U]] = deque()
-        try:
-            for job in jobs:
-                pending.append(pool.submit(_call, job))
-                if len(pending) > 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            message = "one of the processes was killed, for lack of memory perhaps: take fewer --workers"
-            raise OSError(f"{message}; the same command goes on") from error
-
-    try:
-        yield mapped
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_function: Callable[[Any], Any]
-
-
-def _begin(function: Callable[[Any], Any]) -> None:
-    """Of a process: Ctrl-C is for its parent to handle, and without the parent it ends."""
-    global _function
-    _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only processes of a pool come here"
-    parent.join()
-    os._exit(1)
-
-
-def _call(job: Any) -> Any:
-    return _function(job)

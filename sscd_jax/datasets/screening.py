@@ -1,5 +1,7 @@
 """Which pictures of a source `benchmark_make` takes: those that can be read, show something, and are there once."""
 
+import errno
+import hashlib
 import json
 import os
 import sys
@@ -9,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
 from tqdm import tqdm
 
-from sscd_jax.data.sources import Source
-from sscd_jax.datasets.rendering import look, processes
+from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, read_file
+from sscd_jax.data.images import open_picture
+from sscd_jax.datasets.worker_pool import processes
 from sscd_jax.descriptors import is_line
-from sscd_jax.embedding.collection import ERRORS_SHOWN, UNNAMABLE
+from sscd_jax.files import write_whole
 
 LOOKED_AT, ORIGINALS = "looked_at.jsonl", "originals"
 # Of grey thumbnails, 16 x 16: correlated more than this, two pictures are taken for one.
@@ -153,8 +158,55 @@ class Log:
             file.write(json.dumps(line) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def detail(image: Image.Image) -> float:
+    """How much there is to see: the standard deviation, in grey levels (0 to 255), of the picture
+    reduced to 16x16, less its best-fitting plane. Near 0 for a flat area and a smooth gradient.
+    """
+    grey = np.asarray(image.convert("L").resize((16, 16), Resampling.BOX), np.float64).ravel()
+    y, x = np.divmod(np.arange(256), 16)
+    plane = np.stack([x, y, np.ones(256)], axis=1)
+    return float(np.std(grey - plane @ np.linalg.lstsq(plane, grey)[0]))
+
+
+LEAST_SIDE = 64  # pixels
+
+
+LONGEST_ASPECT = 4  # edits can make it several times as long, and presets end at 1:32
+
+
+LEAST_DETAIL = 5.0
+
+
+def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
+    """Whether a picture can serve, and what tells it from others.
+
+    Args:
+        max_pixels: larger ones are not read.
+        one: its index, its file, and why that cannot be read, if that is known.
+
+    Returns:
+        index; and `unreadable` or `unfit`, which say why; or else `pixels`, a hash of them, and `thumbnail`, in
+        hexadecimal digits 16 x 16 grey levels.
+    """
+    index, path, reason = one
+    try:
+        if reason:
+            raise OSError(reason)
+        picture = open_picture(read_file(path), exif=True, max_pixels=max_pixels)
+        short, long = sorted(picture.size)
+        size = f"{picture.width} x {picture.height} pixels"
+        if short < LEAST_SIDE:
+            return {"index": index, "unfit": f"too small: {size}"}
+        if long > LONGEST_ASPECT * short:
+            return {"index": index, "unfit": f"longer than 1:{LONGEST_ASPECT}: {size}"}
+        if detail(picture) < LEAST_DETAIL:
+            return {"index": index, "unfit": "too little to see: nearly one colour or one gradient"}
+        pixels = hashlib.blake2b(picture.tobytes(), digest_size=16).hexdigest()
+        thumbnail = picture.convert("L").resize((16, 16), Resampling.BOX)
+    except MemoryError:
+        return {"index": index, "unreadable": "it does not fit into memory"}
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # it is not the picture's fault
+        return {"index": index, "unreadable": str(error)}
+    return {"index": index, "pixels": f"{size} {pixels}", "thumbnail": thumbnail.tobytes().hex()}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from sscd_jax.data.sources import Source, check_unique_ids
+from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.datasets.copydays import find, pictures
 
 _DESCRIPTION = """

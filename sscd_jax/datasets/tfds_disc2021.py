@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from sscd_jax.data.sources import Source, check_unique_ids
+from sscd_jax.data.image_source import Source, check_unique_ids
+from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.datasets.disc2021 import find_all, pictures
-from sscd_jax.evaluation.disc import read_ground_truth
 
 _DESCRIPTION = """
 DISC2021, of the Image Similarity Challenge at NeurIPS 2021: a million references, a million training pictures that are

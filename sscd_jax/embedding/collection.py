@@ -1,7 +1,6 @@
 """A collection of pictures to a folder of descriptors, by one process or several, in one run or several."""
 
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, check_unique_ids, location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Unreadable
-from sscd_jax.data.sources import Source, check_unique_ids
 from sscd_jax.descriptors import Provenance, is_line
 from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.shards import Shards
@@ -27,8 +26,6 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_variables
 
 BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
-ERRORS_SHOWN = 20
-UNNAMABLE = "its name has a line break, or is no Unicode: rename it"
 
 
 def write_descriptors(
@@ -156,11 +153,6 @@ def made_by(variables: Any, preset: Preset, source: str) -> Provenance:
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
     details = {"preset": preset.parameters(), "versions": versions, "source": source}
     return Provenance(hash_variables(variables), preset.name, details)
-
-
-def location(source: str) -> str:
-    """A source as `Shards` compares it: an absolute path, if it is one."""
-    return os.path.abspath(source) if os.path.exists(source) else source
 
 
 def output_dims(model: SSCD) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Batch, Unreadable, inference_batches
-from sscd_jax.data.sources import Source
 from sscd_jax.models import SSCD, normalize, transpose
 from sscd_jax.models.folding import fold, folded
 from sscd_jax.presets import Preset, Triple

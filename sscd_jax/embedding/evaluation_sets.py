@@ -1,14 +1,15 @@
-"""Descriptors of DISC2021 as it lies on disks: see `data.disc_layout`."""
+"""Descriptors of DISC2021 and Copydays as they lie on disks: see `datasets`."""
 
 from pathlib import Path
 from typing import Any
 
-from sscd_jax.datasets.disc2021 import Split, find, pictures
+from sscd_jax.data.sources import open_source
+from sscd_jax.datasets import copydays, disc2021
+from sscd_jax.datasets.disc2021 import Split
+from sscd_jax.descriptors import MANIFEST
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset
-
-__all__ = ["embed_split", "find"]
 
 
 def embed_split(
@@ -19,7 +20,7 @@ def embed_split(
     What is there already is not computed again.
 
     Args:
-        split: of `find`.
+        split: of `disc2021.find`.
         model, variables, preset, options: as `write_descriptors`.
         out: a folder; descriptors of the split's part go to OUT/SPLIT-PART.
     """
@@ -29,6 +30,43 @@ def embed_split(
             continue
         # References and training are those of every split; queries are not.
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
-        write_descriptors(model, variables, pictures(folders), preset, folder, **options)
+        write_descriptors(model, variables, disc2021.pictures(folders), preset, folder, **options)
         written[part] = folder
+    return written
+
+
+def embed_copydays(
+    root: Path,
+    model: SSCD,
+    variables: Any,
+    preset: Preset,
+    out: Path,
+    *,
+    distractors: str | None = None,
+    training: str | None = None,
+    **options: Any,
+) -> dict[str, Path | None]:
+    """Writes descriptors of Copydays, distractors and training (None where there are none), to folders of `out`.
+
+    What is there already is not computed again.
+
+    Args:
+        root: a folder with Copydays; see `copydays.find`.
+        model, variables, preset, options: as `write_descriptors`.
+        out: a folder; descriptors go to OUT/copydays, OUT/distractors and OUT/training.
+        distractors, training: pictures, as for `open_source`, or a folder of descriptors, which stays where it is.
+
+    Raises:
+        ValueError: there is no Copydays, there are no such pictures, or a folder of `out` has others.
+    """
+    sources = {"copydays": copydays.pictures(root, copydays.find(root))}
+    written: dict[str, Path | None] = {"copydays": None, "distractors": None, "training": None}
+    for name, given in (("distractors", distractors), ("training", training)):
+        if given and (Path(given) / MANIFEST).is_file():
+            written[name] = Path(given)
+        elif given:
+            sources[name] = open_source(given)
+    for name, source in sources.items():
+        write_descriptors(model, variables, source, preset, out / name, **options)
+        written[name] = out / name
     return written

@@ -63,7 +63,7 @@ def _npy(folder: Path, out: Path) -> None:
 
 
 def _faiss(folder: Path, out: Path) -> None:
-    from sscd_jax.search.knn import write_index
+    from sscd_jax.search.faiss_backend import write_index
 
     write_index(out, Descriptors.read(folder).vectors)
 

@@ -1,53 +1,14 @@
 """Metrics by what was done to the queries: which edits does a descriptor not see through?"""
 
-import csv
-import io
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from sscd_jax.datasets.edits.common import Strength
+from sscd_jax.datasets.annotations import STRENGTHS, Edited
 from sscd_jax.evaluation.bootstrap import METRICS, interval, sample_of, samples_of
 from sscd_jax.evaluation.metrics import Predictions, is_answered
-
-SEPARATOR = " + "  # between edits in a CSV file
-STRENGTHS = get_args(Strength)
-
-
-@dataclass(frozen=True)
-class Edited:
-    """How a query was made: kinds of edits in the order applied, and their strength ("" if unknown)."""
-
-    kinds: tuple[str, ...]
-    strength: str = ""
-
-
-def read_edits(path: Path) -> dict[str, Edited]:
-    """Of each query, from a CSV file with query_id, edits ("crop + text") and maybe strength.
-
-    Raises:
-        ValueError: there is no such file, or it has no such columns; names it.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; it should be a CSV file with the columns query_id and edits")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-    with io.StringIO(text, newline="") as file:
-        reader = csv.DictReader(file)
-        if absent := {"query_id", "edits"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column {', '.join(sorted(absent))}: its first line must name the columns")
-        return {
-            row["query_id"]: Edited(
-                tuple(kind for kind in (row["edits"] or "").split(SEPARATOR) if kind), row.get("strength") or ""
-            )
-            for row in reader
-        }
 
 
 def by_edit(

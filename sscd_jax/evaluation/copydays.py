@@ -5,19 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from sscd_jax.datasets.annotations import BLOCKS
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import as_row, by_id, interval, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
-from sscd_jax.search.knn import is_unit, knn, project, similarities
+from sscd_jax.search.faiss_backend import project
+from sscd_jax.search.knn import is_unit, knn, similarities
 
-# Pictures of each: 157, in strong 229.
-BLOCKS = (
-    "original",
-    "strong",
-    *(f"jpegqual/{quality}" for quality in (3, 5, 8, 10, 15, 20, 30, 50, 75)),
-    *(f"crops/{percent}" for percent in (10, 15, 20, 30, 40, 50, 60, 70, 80)),
-)
-PICTURES = 157 * 19 + 229
 _PREFIX = 4  # of a name says which original it is made of: 2014 of 201402
 
 

@@ -1,9 +1,6 @@
 """Evaluation as on DISC2021 (official disc_eval.py): descriptors and ground truth in, numbers out."""
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,40 +16,11 @@ from sscd_jax.evaluation.metrics import (
     recall_at_precision,
 )
 from sscd_jax.search.calibration import Calibration
-from sscd_jax.search.knn import SPARE, Metric, capped_search, is_unit, knn, project, similarities
+from sscd_jax.search.faiss_backend import project
+from sscd_jax.search.knn import SPARE, Metric, capped_search, is_unit, knn, similarities
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Candidates = Literal["per_query", "global"]
-
-
-def read_ground_truth(path: Path) -> list[tuple[str, str]]:
-    """Pairs (query id, reference id) of a CSV file with the header query_id,reference_id.
-
-    DISC2021's released files have no header: one is not missed where the first line begins with such an id, as Q00000.
-    Rows without a reference, as in DISC2021's released files, are queries that copy nothing; they are left out.
-
-    Raises:
-        ValueError: there is no such file, or it is not of that form; names the line.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; the ground truth is a CSV file with the header query_id,reference_id")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except csv.Error as error:
-        raise ValueError(f"{path}: {error}; is a quotation mark missing?") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-    header = 1 if rows and rows[0][:2] == ["query_id", "reference_id"] else 0
-    if not header and not (rows and rows[0] and re.fullmatch(r"Q\d{5}", rows[0][0])):
-        raise ValueError(f"{path}: the first line must be query_id,reference_id")
-    for number, row in enumerate(rows[header:], header + 1):
-        if len(row) < 2 and row:
-            raise ValueError(f"{path}, line {number}: it must be query_id,reference_id, not {','.join(row)}")
-    pairs = [(row[0], row[1]) for row in rows[header:] if row and row[1]]
-    if not pairs:
-        raise ValueError(f"{path}: there is no pair in it: nothing copies anything")
-    return pairs
 
 
 def default_codecs(training: Descriptors | None) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax.evaluation.by_edit import SEPARATOR, Edited
+from sscd_jax.datasets.annotations import SEPARATOR, Edited
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.evaluation.thresholds import per_threshold
 

@@ -1,5 +1,5 @@
 """The network."""
 
-from sscd_jax.models.sscd import SSCD, build_from, build_model, describe, normalize, transpose
+from sscd_jax.models.sscd import SSCD, build_model, describe, normalize, transpose
 
-__all__ = ["SSCD", "build_from", "build_model", "describe", "normalize", "transpose"]
+__all__ = ["SSCD", "build_model", "describe", "normalize", "transpose"]

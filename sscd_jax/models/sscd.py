@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sscd_jax.config import Model
 from sscd_jax.models.layers import gem_pool, l2_normalize
 from sscd_jax.models.resnet import BACKBONES, ResNet
 from sscd_jax.presets import IMAGENET_MEAN, IMAGENET_STD
@@ -75,7 +74,7 @@ def build_model(
         raise ValueError(f"no network has dims {dims}, width {width} and pool_param {pool_param}")
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
-    return SSCD(BACKBONES[backbone](width=width, dtype=dtype, remat=remat), dims, pool_param)
+    return SSCD(BACKBONES[backbone](width=width, dtype=jnp.dtype(dtype), remat=remat), dims, pool_param)
 
 
 def transpose(variables: Any) -> Any:
@@ -85,18 +84,6 @@ def transpose(variables: Any) -> Any:
     serves both upright and wide pictures.
     """
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if leaf.ndim == 4 else leaf, variables)
-
-
-def build_from(config: Model) -> SSCD:
-    """The network that a run's config describes."""
-    return build_model(
-        config.backbone,
-        config.dims,
-        width=config.width,
-        pool_param=config.pool_param,
-        dtype=jnp.dtype(config.dtype),
-        remat=config.remat,
-    )
 
 
 def describe(model: SSCD) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Exact nearest neighbours by JAX, for TPUs and GPUs: a matrix product and top-k, tile by tile, over all devices."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -108,3 +109,8 @@ def _top(scores: Array, k: int) -> tuple[Array, Array]:
     chosen = jnp.sort(chosen, 1)  # of equal scores the first column still comes first
     values, at = lax.top_k(jnp.take_along_axis(grouped, chosen[:, :, None], 1).reshape(rows, -1), k)
     return values, jnp.take_along_axis(chosen, at // GROUP, 1) * GROUP + at % GROUP
+
+
+def default_backend() -> Literal["faiss", "jax"]:
+    """What serves this machine's devices."""
+    return "faiss" if jax.default_backend() == "cpu" else "jax"

@@ -1,10 +1,7 @@
-"""Exact nearest neighbours, faiss codecs and indexes; the only file that imports faiss."""
+"""Exact nearest neighbors, by faiss on CPUs and by JAX on accelerators."""
 
-import os
-from pathlib import Path
 from typing import Literal
 
-import faiss
 import numpy as np
 from tqdm import tqdm
 
@@ -12,7 +9,6 @@ Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
 BLOCK = 4096  # queries at once, as faiss takes them itself
 SPARE = 4  # times as many neighbours as are wanted of a query on average, where some may have more
-_FAISS_METRIC = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
 def knn(
@@ -25,25 +21,25 @@ def knn(
         references: float32 [R, D].
         k: how many; at most R are given.
         metric: inner product, or minus the squared L2 distance, so that more is better.
-        backend: faiss, for CPUs, or jax, for accelerators (`search_jax`); by default what JAX finds decides.
+        backend: faiss, for CPUs, or jax, for accelerators (`jax_backend`); by default what JAX finds decides.
 
     Returns:
         (scores float32 [Q, k], indexes int64 [Q, k]), best first.
     """
     k = min(k, len(references))
-    if (backend or default_backend()) == "jax":
-        from sscd_jax.search import jax_backend
+    from sscd_jax.search import faiss_backend, jax_backend  # each loads its library
 
+    if (backend or jax_backend.default_backend()) == "jax":
         return jax_backend.knn(queries, references, k, metric)
-    references = _contiguous(references)
+    references = faiss_backend.contiguous(references)
     scores, indexes = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for start in tqdm(
         range(0, len(queries), BLOCK), desc="search", unit="block", dynamic_ncols=True, leave=False, delay=1
     ):
-        block = _contiguous(queries[start : start + BLOCK])
+        block = queries[start : start + BLOCK]
         here = slice(start, start + len(block))
-        scores[here], indexes[here] = faiss.knn(block, references, k, metric=_FAISS_METRIC[metric])
-    return (-scores if metric == "l2" else scores), indexes
+        scores[here], indexes[here] = faiss_backend.knn(block, references, k, metric)
+    return scores, indexes
 
 
 def similarities(
@@ -66,13 +62,6 @@ def is_unit(vectors: np.ndarray) -> bool:
     blocks = range(0, len(vectors), BLOCK)
     norms = (np.linalg.norm(vectors[start : start + BLOCK], axis=1) for start in blocks)
     return all(np.allclose(some, 1, atol=1e-3) for some in norms)
-
-
-def default_backend() -> Backend:
-    """What serves this machine's devices."""
-    import jax
-
-    return "faiss" if jax.default_backend() == "cpu" else "jax"
 
 
 def capped_search(
@@ -120,59 +109,3 @@ def capped_search(
     query, reference, score = found
     best = np.argsort(-score, kind="stable")[:count]
     return query[best], reference[best], score[best]
-
-
-def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:
-    """Vectors as a faiss codec encodes them: the training vectors, where given, then the others.
-
-    Args:
-        codec: faiss factory string that ends in Flat, as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
-        training: float32 [T, D], on which the codec is fitted.
-        others: float32 [N, D] each.
-
-    Raises:
-        ValueError: the codec is not such a string, cannot be fitted on these vectors, or gives non-finite numbers.
-    """
-    given = [] if training is None else [training]
-    if codec == "Flat":
-        return [*given, *others]
-    if not codec.endswith(",Flat"):
-        raise ValueError(f"codec {codec}: it must end in Flat, as PCAW512,L2norm,Flat")
-    if training is None:
-        raise ValueError(f"codec {codec} must be fitted: give training descriptors, or use the codec Flat")
-    try:
-        index = faiss.index_factory(training.shape[1], codec)
-    except RuntimeError as error:
-        raise ValueError(f"codec {codec}: faiss knows no such factory string; one is PCAW512,L2norm,Flat") from error
-    encoder = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    if not isinstance(encoder, faiss.IndexFlat):
-        raise ValueError(f"codec {codec}: only transforms before Flat give vectors, as PCAW512,L2norm,Flat")
-    try:
-        index.train(_contiguous(training))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(
-            f"codec {codec} cannot be fitted on {len(training)} vectors of {training.shape[1]} dimensions: {reason}; "
-            "give more training descriptors, or a codec of fewer dimensions"
-        ) from error
-    encoded = [index.sa_encode(_contiguous(v)).view(np.float32) for v in [*given, *others]]
-    if not all(np.isfinite(v).all() for v in encoded):
-        raise ValueError(
-            f"codec {codec} gives numbers that are not finite: its {len(training)} training vectors span fewer "
-            "dimensions than it asks for; give more of them, or a codec of fewer dimensions"
-        )
-    return encoded
-
-
-def write_index(path: str | os.PathLike[str], vectors: np.ndarray, factory: str = "Flat") -> None:
-    """Writes a faiss index of the vectors, by inner product; its labels are the rows. Renamed into place when whole."""
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(_contiguous(vectors))
-    index.add(_contiguous(vectors))
-    unfinished = Path(path).with_name(f"{Path(path).name}.unfinished")
-    faiss.write_index(index, str(unfinished))
-    unfinished.replace(path)
-
-
-def _contiguous(vectors: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(vectors, np.float32)

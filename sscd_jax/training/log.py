@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from sscd_jax.data.sources import Source
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.train_pipeline import why_unreadable
 from sscd_jax.training.collapse_alarm import LOWER_RATE, CollapseAlarm
 

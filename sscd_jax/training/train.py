@@ -1,5 +1,6 @@
 """Training: `train(config, workdir)` reads from top to bottom."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -17,19 +18,11 @@ from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import check_batches, numpy_batches, train_batches
+from sscd_jax.distributed import check_same_on_all_hosts, finish_together, has_other_hosts, is_first_host
 from sscd_jax.losses import sscd_loss
-from sscd_jax.models import SSCD, build_from, normalize
+from sscd_jax.models import SSCD, build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
-from sscd_jax.sharding import (
-    check_divisible,
-    check_same_on_all_hosts,
-    create_mesh,
-    finish_together,
-    has_other_hosts,
-    is_first_host,
-    replicated,
-    to_devices,
-)
+from sscd_jax.sharding import check_divisible, create_mesh, replicated, to_devices
 from sscd_jax.training import checkpoint, device_augment
 from sscd_jax.training import state as train_state
 from sscd_jax.training.init_from import start_from
@@ -39,6 +32,7 @@ from sscd_jax.training.preemption import Preempted, deferred_interrupt
 from sscd_jax.training.profiling import Profile
 from sscd_jax.training.state import TrainState
 from sscd_jax.training.validation import open_validation, validate
+from sscd_jax.weights import runs
 
 
 def train_step(
@@ -138,7 +132,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         check_same_on_all_hosts(configs.of_all_hosts(config) | {"the pictures of data.source": "\0".join(source.ids)})
 
     # ---- Network, optimizer, state.
-    model = build_from(config.model)
+    model = build_model(**dataclasses.asdict(config.model))
     schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
     optimizer = lars(
         schedule,
@@ -171,7 +165,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         seed=config.seed,
         workers=config.data.workers,
     )
-    if config.init_from and not checkpoint.has_step(workdir):
+    if config.init_from and not runs.has_step(workdir):
         views = batches_of(batch_size=min(config.data.batch_size, 128))  # the same on every host
         state = start_from(config.init_from, state, model, views, projection=config.init_projection)
 
@@ -189,7 +183,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
             unfinished.replace(workdir / "config.json")
         log = TrainLog(
             workdir,
-            saved=checkpoint.saved_steps(checkpoints),
+            saved=runs.saved_steps(checkpoints),
             total=length.total,
             batch_size=config.data.batch_size,
             schedule=schedule,

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from sscd_jax.config import Validation
+from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.data.inference_pipeline import Unreadable
-from sscd_jax.data.sources import Source, check_unique_ids, open_source
+from sscd_jax.data.sources import open_source
+from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.embed import embed
 from sscd_jax.evaluation import disc
@@ -41,7 +43,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
     queries, references = open_source(config.queries), open_source(config.references)
     check_unique_ids(queries)
     check_unique_ids(references)
-    ground_truth = disc.read_ground_truth(Path(config.ground_truth))
+    ground_truth = read_ground_truth(Path(config.ground_truth))
     known = set(queries.ids), set(references.ids)
     if absent := [pair for pair in ground_truth if pair[0] not in known[0] or pair[1] not in known[1]]:
         raise ValueError(

@@ -5,7 +5,8 @@ from typing import Any
 
 from sscd_jax.models import SSCD, describe
 from sscd_jax.weights.fetch import PUBLISHED, cached
-from sscd_jax.weights.formats import Weights, hash_variables, read_file
+from sscd_jax.weights.formats import read_file
+from sscd_jax.weights.native import Weights, hash_variables
 
 __all__ = ["Weights", "find", "hash_variables", "load", "read"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sscd_jax.models import describe
-from sscd_jax.weights.formats import hash_variables, read_file, write_safetensors
+from sscd_jax.weights.formats import read_file
+from sscd_jax.weights.native import hash_variables, write_safetensors
 
 
 def convert(source: Path, out: Path, *, origin: Mapping[str, str] | None = None) -> dict[str, Any]:

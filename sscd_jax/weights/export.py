@@ -17,13 +17,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import apply_preset, open_picture
-from sscd_jax.data.sources import Source
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import read
-from sscd_jax.weights.formats import (
+from sscd_jax.weights.formats import read_file
+from sscd_jax.weights.native import (
     BUNDLES,
     CARD,
     SUMS,
@@ -31,7 +32,6 @@ from sscd_jax.weights.formats import (
     hash_file,
     hash_variables,
     is_bundle,
-    read_file,
     write_npz,
     write_safetensors,
 )

@@ -4,39 +4,35 @@ Ours hold the variables by path ("params/backbone/conv1/kernel"), float32, and m
 where it comes from.
 """
 
-import hashlib
+import dataclasses
 import json
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import traverse_util
 
-from sscd_jax.models import SSCD, build_from, build_model, describe
-from sscd_jax.models.folding import folded, unfold
-from sscd_jax.training import checkpoint
-from sscd_jax.weights.state_dict import COUNTER, abstract_variables, fit, from_state_dict
+from sscd_jax.models import build_model
+from sscd_jax.weights import runs
+from sscd_jax.weights.native import (
+    BUNDLES,
+    CARD,
+    METADATA,
+    SUMS,
+    WEIGHTS,
+    Weights,
+    _members,
+    _network,
+    _ours,
+    _read_npz,
+    hash_file,
+)
+from sscd_jax.weights.state_dict import COUNTER, from_state_dict
 
-METADATA = "sscd_jax"  # the name of ours in a file
-CARD, SUMS = "model_card.json", "SHA256SUMS"  # of a bundle, see export.py
-BUNDLES = {  # the file of each format
-    "npz": "sscd.npz",
-    "safetensors": "sscd.safetensors",
-    "torchvision": "sscd.torchvision.pt",
-    "onnx": "sscd.onnx",
-    "stablehlo": "sscd.stablehlo",
-    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
-}
-# Where a bundle's weights are, if elsewhere.
-WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
 # What the readers of archives and graphs raise on bytes that are not whole.
 BROKEN = (
     zipfile.BadZipFile,
@@ -50,16 +46,6 @@ BROKEN = (
     TypeError,
 )
 MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest published network has 0.2 GB
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A network with its variables, what kind of file they were in, and what is known of where they come from."""
-
-    model: SSCD
-    variables: Any
-    format: str
-    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(path: Path) -> Weights:
@@ -103,9 +89,9 @@ def read_file(path: Path) -> Weights:
 def _read_folder(path: Path) -> Weights:
     if (path / CARD).is_file():
         return _read_bundle(path)
-    if checkpoint.is_run(path):
+    if runs.is_run(path):
         try:
-            config, variables = checkpoint.load_run(path)
+            config, variables = runs.load_run(path)
         except FileNotFoundError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -113,7 +99,9 @@ def _read_folder(path: Path) -> Weights:
             raise ValueError(
                 f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
             ) from error
-        return Weights(build_from(config.model), variables, "training run", {"run": path.absolute().name})
+        return Weights(
+            build_model(**dataclasses.asdict(config.model)), variables, "training run", {"run": path.absolute().name}
+        )
     raise ValueError(
         f"{path} is not a training run (a folder that `sscd-jax train --workdir` wrote), "
         "nor a bundle that `sscd-jax weights export` wrote"
@@ -148,20 +136,6 @@ def _read_bundle(path: Path) -> Weights:
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
     model, variables = _network(arrays, network, is_folded=True)
     return Weights(model, variables, "bundle, saved_model", origin)
-
-
-def _members(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a folder holds what `export` wrote and nothing else, so that it can be replaced."""
-    try:
-        listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
-        known = json.loads((path / CARD).read_text())["format"] in BUNDLES
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-    return known and _members(path) <= {*listed, SUMS}
 
 
 def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
@@ -215,68 +189,3 @@ def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
     if METADATA in metadata:
         return _ours(arrays, metadata[METADATA], "sscd_jax, safetensors")
     return _from_state_dict(arrays, "safetensors", origin)
-
-
-def _read_npz(path: Path) -> Weights:
-    with np.load(path, allow_pickle=False) as file:
-        if METADATA not in file:
-            raise ValueError(f"{path} is no .npz of ours: it has no array {METADATA}")
-        arrays = {key: file[key] for key in file.files}
-    metadata = str(arrays.pop(METADATA))
-    return _ours(arrays, metadata, "sscd_jax, npz")
-
-
-def _ours(arrays: Mapping[str, np.ndarray], metadata: str, format_: str) -> Weights:
-    try:
-        known = json.loads(metadata)
-        network, is_folded, origin = known["network"], bool(known["folded"]), dict(known["origin"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its metadata are not ours: {metadata[:200]}") from error
-    return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin)
-
-
-def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is_folded: bool) -> tuple[SSCD, Any]:
-    try:
-        model = build_model(**network)
-    except TypeError as error:
-        raise ValueError(f"its metadata name no network of ours: {network}") from error
-    expected = abstract_variables(folded(model) if is_folded else model)
-    variables = fit({tuple(key.split("/")): value for key, value in arrays.items()}, expected, {}, [])
-    return unfold(folded(model), variables) if is_folded else (model, variables)
-
-
-def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
-    """Writes variables, folded or not, as safetensors with our metadata."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in _by_name(variables).items()}
-    # Not save_file, whose file only its owner may read.
-    path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin)}))
-
-
-def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
-    """Writes variables, folded or not, as an .npz with our metadata in the array `METADATA`."""
-    arrays: dict[str, Any] = {METADATA: np.array(_metadata(model, origin)), **_by_name(variables)}
-    with path.open("wb") as file:  # given a name, numpy would add an ending to it
-        np.savez(file, **arrays)
-
-
-def _by_name(variables: Any) -> dict[str, np.ndarray]:
-    return traverse_util.flatten_dict(jax.device_get(variables), sep="/")
-
-
-def _metadata(model: SSCD, origin: Mapping[str, str]) -> str:
-    return json.dumps({"network": describe(model), "folded": model.backbone.folded, "origin": dict(origin)})
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_variables(variables: Any) -> str:
-    """A hash of names, shapes and values of all variables, which tells one set of weights from another."""
-    digest = hashlib.sha256()
-    for name, value in sorted(_by_name(variables).items()):
-        digest.update(f"{name} {value.shape} {value.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()

@@ -14,7 +14,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sscd_jax.data.sources import check_unique_ids, open_source
+from sscd_jax.data.image_source import check_unique_ids
+from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import train_batches
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers.predicted import predictions, triples, truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from predicted import predictions, triples, truths
 
 from sscd_jax.evaluation.bootstrap import METRICS, _draws, interval, resampled
 from sscd_jax.evaluation.metrics import (

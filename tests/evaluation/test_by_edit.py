@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from helpers.predicted import predictions, triples, truths
 from hypothesis import given, settings
-from predicted import predictions, triples, truths
 from scipy.stats import beta
 
+from sscd_jax.datasets.annotations import Edited, read_edits
 from sscd_jax.evaluation.bootstrap import interval, resampled, sample_of
-from sscd_jax.evaluation.by_edit import Edited, by_edit, read_edits
+from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sscd_jax.datasets.annotations import BLOCKS
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import bootstrap, copydays
 from sscd_jax.evaluation.compare import compare
@@ -27,12 +28,12 @@ DISTRACTORS, TRAINING = numbered("distractors", "D"), numbered("training", "T")
 
 @pytest.mark.parametrize("row", EXPECTED, ids=lambda row: row["codec"])
 def test_golden(row):
-    assert len(PICTURES.ids) == copydays.PICTURES
+    assert len(PICTURES.ids) == PICTURES
     (found,) = copydays.evaluate(PICTURES, DISTRACTORS, TRAINING, codecs=[row["codec"]])
     for name in ("strong_mAP", "overall_uAP"):
         assert found[name] == pytest.approx(row[name], abs=1e-6), name
     assert found["block_mAP"]["strong"] == found["strong_mAP"]
-    assert list(found["block_mAP"]) == list(copydays.BLOCKS)
+    assert list(found["block_mAP"]) == list(BLOCKS)
 
 
 def test_ids_without_endings_in_any_order():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import disc
 
@@ -90,22 +91,22 @@ def test_ids_without_descriptors_are_named():
 def test_released_ground_truth_has_no_header(tmp_path):
     path = tmp_path / "dev_queries_groundtruth.csv"
     path.write_text("Q00000,R000005\nQ00001,\nQ00002,R000001\n")
-    assert disc.read_ground_truth(path) == [("Q00000", "R000005"), ("Q00002", "R000001")]
+    assert read_ground_truth(path) == [("Q00000", "R000005"), ("Q00002", "R000001")]
 
 
 def test_read_ground_truth(tmp_path):
     path = tmp_path / "truth.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["query_id", "reference_id"], ["Q1", "R1"], ["Q2", ""], ["Q3", "R,3"]])
-    assert disc.read_ground_truth(path) == [("Q1", "R1"), ("Q3", "R,3")]
+    assert read_ground_truth(path) == [("Q1", "R1"), ("Q3", "R,3")]
     path.write_text("Q1,R1\n")
     with pytest.raises(ValueError, match="first line must be query_id,reference_id"):
-        disc.read_ground_truth(path)
+        read_ground_truth(path)
     path.write_text("query_id,reference_id\nQ1\n")
     with pytest.raises(ValueError, match="line 2"):
-        disc.read_ground_truth(path)
+        read_ground_truth(path)
     path.write_text('query_id,reference_id\n"' + "x" * 140_000)
     with pytest.raises(ValueError, match=r"truth.csv: .*quotation mark"):
-        disc.read_ground_truth(path)
+        read_ground_truth(path)
     with pytest.raises(ValueError, match="no such file"):
-        disc.read_ground_truth(tmp_path / "absent.csv")
+        read_ground_truth(tmp_path / "absent.csv")

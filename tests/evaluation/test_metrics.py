@@ -1,8 +1,8 @@
 """The metrics against their definitions, written out without numpy's help."""
 
 import pytest
+from helpers.predicted import predictions, triples, truths
 from hypothesis import given
-from predicted import predictions, triples, truths
 
 from sscd_jax.evaluation.metrics import (
     accuracy_at_1,

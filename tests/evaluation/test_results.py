@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
+from sscd_jax.datasets.annotations import Edited
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import disc
-from sscd_jax.evaluation.by_edit import Edited, by_edit
+from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.results import Evaluation, label, read, read_rows, write
 
 QUERIES, REFERENCES, COPIES = 30, 50, 20

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from helpers.predicted import predictions, triples, truths
 from hypothesis import given, settings
-from predicted import predictions, triples, truths
 
 from sscd_jax.evaluation.thresholds import per_threshold
 

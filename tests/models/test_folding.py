@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from networks import NARROW, assert_same, seeded
+from helpers.networks import NARROW, assert_same, seeded
 from PIL import Image
 
 from sscd_jax.models import normalize

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from networks import SHAPES, seeded_state_dict
+from helpers.networks import SHAPES, seeded_state_dict
 
 from sscd_jax.models import normalize
 from sscd_jax.weights.state_dict import from_state_dict

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import seeded
+from helpers.networks import seeded
 
 from sscd_jax.models import transpose
 from sscd_jax.models.folding import fold

@@ -1,5 +1,7 @@
 """The network: sizes of the published ones, initial values, precision."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from sscd_jax.config import Model
-from sscd_jax.models import build_from, build_model, normalize
+from sscd_jax.models import build_model, normalize
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 
@@ -47,7 +49,7 @@ def test_half_precision_gives_float32_descriptors_near_the_others():
     model = build_model("resnet18", 16, width=8)
     variables = jax.jit(model.init)(jax.random.key(0), normalize(IMAGES))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    in_half = build_from(Model(backbone="resnet18", dims=16, width=8, dtype="bfloat16"))
+    in_half = build_model(**dataclasses.asdict(Model(backbone="resnet18", dims=16, width=8, dtype="bfloat16")))
     half, full = (jax.jit(one.apply)(variables, normalize(IMAGES)) for one in (in_half, model))
     assert half.dtype == full.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(half, axis=1), 1, rtol=1e-5)

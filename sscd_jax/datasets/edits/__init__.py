@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
+from sscd_jax.datasets.annotations import Strength
 from sscd_jax.datasets.edits.color import brightness, colour, contrast, grey, hue, invert_channel, saturation
-from sscd_jax.datasets.edits.common import Rng, Strength
+from sscd_jax.datasets.edits.common import Rng
 from sscd_jax.datasets.edits.frame import caption, collage, pad, paste_onto, screenshot
 from sscd_jax.datasets.edits.geometry import crop, flip, perspective, rotate, stretch
 from sscd_jax.datasets.edits.overlay import overlay, stickers, text

@@ -2,7 +2,8 @@
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from sscd_jax.datasets.edits.common import Rng, Strength, graded
+from sscd_jax.datasets.annotations import Strength
+from sscd_jax.datasets.edits.common import Rng, graded
 
 Range = tuple[float, float]
 

@@ -1,13 +1,14 @@
 """What the edits of `edits_*.py` share: the strengths, and a few draws."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from sscd_jax.datasets.annotations import Strength
+
 Rng = np.random.Generator
-Strength = Literal["weak", "medium", "strong"]
 Colour = tuple[int, int, int]
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from PIL.Image import Resampling
 
-from sscd_jax.datasets.edits.common import Colour, Rng, Strength, graded, one_of, place, random_colour, scaled
+from sscd_jax.datasets.annotations import Strength
+from sscd_jax.datasets.edits.common import Colour, Rng, graded, one_of, place, random_colour, scaled
 from sscd_jax.datasets.edits.overlay import CAPTIONS, heart_outline
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.Image import Resampling, Transform, Transpose
 
-from sscd_jax.datasets.edits.common import Rng, Strength, graded, random_colour, scaled
+from sscd_jax.datasets.annotations import Strength
+from sscd_jax.datasets.edits.common import Rng, graded, random_colour, scaled
 
 
 def crop(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:

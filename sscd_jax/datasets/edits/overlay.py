@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.Image import Resampling
 
-from sscd_jax.datasets.edits.common import Rng, Strength, graded, one_of, place, random_colour, scaled
+from sscd_jax.datasets.annotations import Strength
+from sscd_jax.datasets.edits.common import Rng, graded, one_of, place, random_colour, scaled
 
 CAPTIONS = (
     "copy of a copy",

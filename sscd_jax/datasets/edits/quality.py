@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 from PIL.Image import Resampling
 
-from sscd_jax.datasets.edits.common import Rng, Strength, graded, scaled
+from sscd_jax.datasets.annotations import Strength
+from sscd_jax.datasets.edits.common import Rng, graded, scaled
 
 
 def jpeg(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ImageOps
 
 from sscd_jax.data.images import open_picture
-from sscd_jax.evaluation.by_edit import Edited
+from sscd_jax.datasets.annotations import Edited
 
 FOUND = "found"
 TOO_LOW = "missed: score too low"

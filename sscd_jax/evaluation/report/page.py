@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from sscd_jax.evaluation.by_edit import Edited, by_edit
+from sscd_jax.datasets.annotations import Edited
+from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall, recall_at_precision
 from sscd_jax.evaluation.report.charts import Line, data_uri, histogram, line_chart
 from sscd_jax.evaluation.report.evaluation_charts import best_wrong, edits_chart

@@ -1,0 +1,71 @@
+"""Runs as weights: what a folder of training holds, read without training."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import v1 as ocp
+
+from sscd_jax import config as configs
+from sscd_jax.config import Config
+
+FOLDER = "checkpoints"
+
+
+def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
+    """The steps of all complete checkpoints, in order."""
+    return sorted(c.step for c in checkpoints.checkpoints)
+
+
+def is_run(path: Path) -> bool:
+    """Whether `load_run` can read the path: the folder of a run, or of one of its checkpoints."""
+    return (path / FOLDER).is_dir() or path.parent.name == FOLDER
+
+
+def has_step(workdir: Path) -> bool:
+    """Whether a run has a complete checkpoint to continue from."""
+    return bool(saved_on_disk(workdir))
+
+
+def saved_on_disk(workdir: Path) -> list[int]:
+    """The steps of all complete checkpoints of a run that may be going on, in order."""
+    return sorted(int(path.name) for path in (workdir / FOLDER).glob("*") if path.name.isdigit())
+
+
+def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
+    """Config and variables of a run's latest checkpoint, or of one checkpoint (WORKDIR/checkpoints/STEP).
+
+    On one device of this process, whatever devices the run had.
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint.
+    """
+    config, state = load_state(path)
+    return config, {k: state[k] for k in ("params", "batch_stats")}
+
+
+def load_state(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The same with all of the state: what `train_state.TrainState` has."""
+    path = path.absolute()
+    folder = path.parent if path.parent.name == FOLDER else path / FOLDER
+    step = None
+    if folder == path.parent:
+        step = int(path.name) if path.name.isdigit() else -1
+    with ocp.training.Checkpointer(folder) as checkpoints:
+        found = saved_steps(checkpoints)
+        if not found or (step is not None and step not in found):
+            raise FileNotFoundError(f"no complete checkpoint in {path}; there are {found or 'none'} in {folder}")
+        step = max(found) if step is None else step
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), checkpoints.metadata(step).metadata
+        )
+        config, state = _config(checkpoints, step), checkpoints.load(step, abstract)
+    return config, state
+
+
+def _config(checkpoints: ocp.training.Checkpointer, step: int) -> Config:
+    metadata = checkpoints.metadata(step).custom_metadata
+    assert isinstance(metadata, dict)
+    return configs.from_dict(metadata)

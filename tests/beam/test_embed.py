@@ -1,0 +1,168 @@
+"""The Beam pipeline on the DirectRunner writes the descriptors that `embed` writes."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sscd_jax import weights
+from sscd_jax.beam.embed import Work, plan_files
+from sscd_jax.data.sources import open_source
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.models import build_model
+from sscd_jax.presets import Preset
+from sscd_jax.weights.native import write_safetensors
+
+MODEL = build_model("resnet18", 16, width=8)
+
+
+@pytest.fixture
+def folder(pictures, tmp_path) -> Path:
+    """Twelve pictures one by one, of which one is broken, and two tar files of fourteen each."""
+    out = tmp_path / "photos"
+    (out / "b").mkdir(parents=True)
+    paths = sorted(pictures.iterdir())
+    for path in paths[:12]:
+        shutil.copy(path, out / "b")
+    (out / "b" / "003.jpg").write_bytes(b"text")
+    for number, part in enumerate((paths[12:26], paths[26:])):
+        with tarfile.open(out / f"{number}.tar", "w") as archive:
+            for path in part:
+                archive.add(path, path.name)
+    return out
+
+
+@pytest.fixture
+def work(folder, tmp_path) -> Work:
+    variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
+    return Work(str(folder), str(tmp_path / "w.safetensors"), str(tmp_path / "beam"), Preset("short", 48))
+
+
+def command(work: Work, *options: str) -> dict:
+    preset = ["--preset", "custom", "--custom.mode", work.preset.mode, "--custom.size", str(work.preset.size)]
+    arguments = [work.images, "--weights", work.weights, "--out", work.out, "--shard-size", "5", *preset, *options]
+    done = subprocess.run([sys.executable, "-m", "sscd_jax.beam", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def by_id(path: Path) -> dict[str, np.ndarray]:
+    read = Descriptors.read(path)
+    return dict(zip(read.ids, read.vectors, strict=True))
+
+
+def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
+    said = command(work, "--", "--runner=DirectRunner")
+    assert said == {"count": 39, "errors": 1, "out": work.out}
+    network = weights.load(work.weights)
+    write_descriptors(*network, open_source(str(folder)), work.preset, tmp_path / "embed", batch_size=8)
+    beam, embed = by_id(Path(work.out)), by_id(tmp_path / "embed")
+    assert beam.keys() == embed.keys()
+    for one, vector in beam.items():
+        np.testing.assert_allclose(vector, embed[one], atol=2e-6)
+    provenance = Descriptors.read(work.out).provenance
+    assert provenance == Descriptors.read(tmp_path / "embed").provenance
+    (line,) = map(json.loads, (Path(work.out) / "errors.jsonl").open())
+    assert line["path"].endswith("003.jpg")
+
+    # Again with a new archive and a new picture: only these are computed.
+    before = {path: path.stat().st_mtime_ns for path in Path(work.out).glob("vectors-*")}
+    assert len(before) == 5
+    shutil.copy(folder / "0.tar", folder / "2.tar")
+    shutil.copy(folder / "b" / "000.jpg", folder / "a.jpg")
+    assert command(work)["count"] == 39 + 14 + 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    after = by_id(Path(work.out))
+    np.testing.assert_allclose(after["2/012"], beam["0/012"], atol=2e-6)
+    np.testing.assert_allclose(after["a"], beam["b/000"], atol=2e-6)
+
+    # And embed goes on where the pipeline was.
+    shutil.copy(folder / "b" / "001.jpg", folder / "c.jpg")
+    options = {"shard_size": 5, "batch_size": 8}
+    summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
+    assert (summary["embedded"], summary["total_embedded"]) == (1, 55)
+    shutil.copy(folder / "0.tar", folder / "3.tar")
+    plan = [json.loads(line)["number"] for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
+
+
+def test_the_plan(work, folder):
+    plan = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    assert [one["number"] for one in plan] == list(range(5))
+    assert [one["names"] for one in plan[:3]] == [["0.tar"], ["1.tar"], [f"b/{i:03d}.jpg" for i in range(5)]]
+    shutil.copy(folder / "0.tar", folder / "00.tar")
+    again = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    assert again[:5] == plan
+    assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")]}]
+
+
+def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
+    data = min(pictures.iterdir()).read_bytes()
+    with tarfile.open(folder / "odd.tar", "w") as archive:
+        for name in ("x.jpg", "x.jpeg", "two\nlines.jpg", "y.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    tarfile.open(folder / "empty.tar", "w").close()
+    pq.write_table(pa.table({"caption": ["a cat"]}), folder / "captions.parquet")
+    assert command(work) == {"count": 39 + 2, "errors": 4, "out": work.out}
+    found = by_id(Path(work.out))
+    np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
+    reasons = [json.loads(line)["reason"] for line in (Path(work.out) / "errors.jsonl").open()]
+    assert "another picture has the same id" in reasons
+    assert "its name has a line break, or is no Unicode: rename it" in reasons
+
+
+def test_files_that_give_the_same_ids_are_refused(work, folder):
+    shutil.copy(folder / "b" / "000.jpg", folder / "b" / "000.png")
+    with pytest.raises(ValueError, match=r"b/000\.jpg and b/000\.png in .* give the same ids"):
+        plan_files(work, 5)
+    (folder / "b" / "000.png").unlink()
+    shutil.copy(folder / "0.tar", folder / "b.tar")
+    with pytest.raises(ValueError, match=r"b\.tar and a folder of that name"):
+        plan_files(work, 5)
+
+
+def test_new_files_beside_what_embed_did(work, folder):
+    shutil.rmtree(folder / "b")
+    (folder / "2020").mkdir()
+    data = next(Path(work.images).glob("*.tar"))
+    with tarfile.open(data) as archive:
+        picture = archive.extractfile(archive.getmembers()[0]).read()
+    (folder / "2020" / "x.jpg").write_bytes(picture)
+    for path in folder.glob("*.tar"):
+        path.unlink()
+    network = weights.load(work.weights)
+    write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), batch_size=8)
+    (folder / "2021.jpg").write_bytes(picture)
+    names = [name for line in Path(plan_files(work, 5)).read_text().splitlines() for name in json.loads(line)["names"]]
+    assert names == ["2021.jpg"]
+
+
+def test_what_cannot_work_ends_in_one_line(work, tmp_path):
+    bad = [
+        sys.executable,
+        "-m",
+        "sscd_jax.beam",
+        str(tmp_path / "absent"),
+        "--weights",
+        work.weights,
+        "--out",
+        work.out,
+    ]
+    for options, message in (([], "absent: no such folder or file"), (["--shard-size", "0"], "must be positive")):
+        done = subprocess.run([*bad, *options], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

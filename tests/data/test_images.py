@@ -1,0 +1,175 @@
+"""Pictures of every format, depth and colour, upright or not; a reason for each that cannot be read."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from helpers.mutations import MUTABLE, PHOTOGRAPH, encoded, mutated
+from PIL import Image
+
+from sscd_jax.data import images
+from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.presets import PRESETS
+
+GREY = np.asarray(PHOTOGRAPH.convert("L"))
+
+
+def difference(data: bytes, expected: Image.Image) -> float:
+    picture = open_picture(data)
+    assert (picture.mode, picture.size) == ("RGB", expected.size)
+    return float(np.abs(np.asarray(picture).astype(int) - np.asarray(expected)).mean())
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options", "bound"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("TIFF", {"compression": "jpeg"}, 4),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 95}, 4),
+        ("AVIF", {"quality": 90}, 4),
+        ("HEIF", {"quality": 90}, 4),
+        ("GIF", {}, 12),
+    ],
+)
+def test_formats(fmt, options, bound):
+    assert difference(encoded(PHOTOGRAPH, fmt, **options), PHOTOGRAPH) <= bound
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
+def test_cmyk(fmt):
+    assert difference(encoded(PHOTOGRAPH.convert("CMYK"), fmt), PHOTOGRAPH) < 4
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
+def test_sixteen_bits(fmt):
+    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert difference(encoded(deep, fmt), Image.fromarray(GREY).convert("RGB")) == 0
+
+
+def test_sixteen_bits_whose_zero_is_white():
+    data = encoded(Image.fromarray(65535 - GREY.astype(np.uint16) * 257), "TIFF")
+    photometric, inverted = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert data.count(photometric) == 1
+    assert difference(data.replace(photometric, inverted), Image.fromarray(GREY).convert("RGB")) == 0
+
+
+def test_transparent_colour_of_sixteen_bits():
+    white = Image.fromarray(np.where(GREY == 7, 255, GREY).astype(np.uint8)).convert("RGB")
+    assert (GREY == 7).any()
+    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert difference(encoded(deep, "PNG", transparency=7 * 257), white) == 0
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = np.repeat((GREY.astype(">u2") * 257)[..., None], 3, axis=2)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    height, width = GREY.shape
+    parts = [
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        chunk(b"tRNS", struct.pack(">HHH", *[7 * 257] * 3)),
+        chunk(b"IDAT", zlib.compress(lines)),
+        chunk(b"IEND", b""),
+    ]
+    assert difference(b"\x89PNG\r\n\x1a\n" + b"".join(parts), white) == 0
+
+
+@pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32 bits"), (np.float32, "floating-point")])
+def test_pixels_without_a_range_are_refused(dtype, reason):
+    with pytest.raises(ValueError, match=reason):
+        open_picture(encoded(Image.fromarray(GREY.astype(dtype) * 1000), "TIFF"))
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_alpha_is_composited_on_white(fmt):
+    see_through = PHOTOGRAPH.convert("RGBA")
+    see_through.putalpha(Image.linear_gradient("L").resize(PHOTOGRAPH.size))
+    white = Image.new("RGBA", PHOTOGRAPH.size, "white")
+    expected = Image.alpha_composite(white, see_through).convert("RGB")
+    options = {"lossless": True} if fmt == "WEBP" else {"quality": 95} if fmt == "AVIF" else {}
+    assert difference(encoded(see_through, fmt, **options), expected) <= (4 if fmt == "AVIF" else 0)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_first_frame(fmt):
+    other = PHOTOGRAPH.rotate(180)
+    data = encoded(PHOTOGRAPH, fmt, save_all=True, append_images=[other])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert difference(data, PHOTOGRAPH) < 12 < difference(data, other)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_a_switch(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PHOTOGRAPH, "PNG", exif=exif)
+    np.testing.assert_array_equal(open_picture(data), PHOTOGRAPH)
+    # What each orientation says of the stored picture (EXIF 2.32, tag 274), as operations on its rows and columns.
+    stored = np.asarray(PHOTOGRAPH)
+    upright = [
+        stored,
+        stored[:, ::-1],
+        stored[::-1, ::-1],
+        stored[::-1],
+        stored.swapaxes(0, 1),
+        np.rot90(stored, -1),
+        stored.swapaxes(0, 1)[::-1, ::-1],
+        np.rot90(stored),
+    ]
+    np.testing.assert_array_equal(open_picture(data, exif=True), upright[orientation - 1])
+
+
+def test_reasons():
+    jpeg = encoded(PHOTOGRAPH, "JPEG")
+    for data, reason in [
+        (b"", "the file is empty"),
+        (b"text", "not a picture of a known format"),
+        (jpeg[:400], "Truncated"),
+        (jpeg[:-200], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a known format"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            open_picture(data)
+
+
+def test_pixel_limit():
+    with pytest.raises(ValueError, match="160 x 120 are too many pixels: over 19199"):
+        open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19199)
+    assert open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19200).size == PHOTOGRAPH.size
+    bomb = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+    with pytest.raises(ValueError, match="too many pixels"):
+        open_picture(bomb)
+    assert open_picture(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MUTABLE)
+def test_mutated_files_are_pictures_or_have_a_reason(name):
+    """400 of each kind; that it does not end the process is half of the test."""
+    rng = np.random.default_rng(list(name.encode()))
+    read, reasons = 0, set()
+    for _ in range(400):
+        try:
+            picture = open_picture(mutated(MUTABLE[name], rng), exif=True, max_pixels=2**20)
+        except ValueError as error:
+            reasons.add(str(error))
+        else:
+            assert picture.mode == "RGB"
+            assert apply_preset(picture, PRESETS["skew_320"]).size == (320, 320)
+            read += 1
+    assert read
+    assert reasons
+    assert "" not in reasons
+
+
+def test_heic_without_its_extra_says_which(monkeypatch):
+    data = encoded(PHOTOGRAPH, "HEIF")
+    monkeypatch.setattr(images, "HEIF", False)
+    with pytest.raises(ValueError, match=r"HEIC needs the extra heif: pip install 'sscd_jax\[heif\]'"):
+        open_picture(data)

@@ -1,0 +1,78 @@
+"""gs:// as TensorFlow has it, against a server on this machine: what is asked of a bucket, and how often."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers.gcs import serve
+
+# In a process of its own, as TensorFlow reads the environment when it is imported.
+READ = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from sscd_jax.cli.main import main
+from sscd_jax.data.sources import open_source
+photos, store = sys.argv[1:]
+here = open_source(photos)
+assert open_source("gs://bucket/photos").ids == here.ids
+main(["pack", "gs://bucket/photos", "--out", "gs://bucket/a/pack", "--shard-mib", "0.0625"])
+there = open_source("gs://bucket/a/pack")
+print("reads", flush=True)
+sys.stdin.readline()
+with ThreadPoolExecutor(8) as pool:
+    assert list(pool.map(there.load, range(40))) == [here.load(k) for k in range(40)]
+    assert there.ids == here.ids
+print("done", flush=True)
+sys.stdin.readline()
+import tensorflow as tf
+read = tf.data.Dataset.range(40).map(there.read, num_parallel_calls=8)
+assert list(read.as_numpy_iterator()) == [here.load(k) for k in range(40)]
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    with serve(tmp_path) as (bucket, environment):
+        yield bucket, {**os.environ, **environment}
+
+
+def test_a_folder_and_its_pack_in_a_bucket(store, pictures, tmp_path):
+    bucket, environment = store
+    (tmp_path / "photos" / "b").mkdir(parents=True)
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        shutil.copy(path, tmp_path / "photos" / ("b" if number % 2 else ""))
+    for path in (tmp_path / "photos").rglob("*.jpg"):
+        bucket.objects[f"bucket/photos/{path.relative_to(tmp_path / 'photos')}"] = path.read_bytes()
+    command = [sys.executable, "-c", READ, str(tmp_path / "photos"), ""]
+    errors = tmp_path / "errors.log"  # a pipe that nobody reads would fill, and the process wait
+    with (
+        errors.open("w") as log,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as run,
+    ):
+        try:
+            assert wait_for(run, "reads"), errors.read_text()
+            listing = [path for _, path, _ in bucket.requests if re.search(r"/o\?fields=items.*delimiter", path)]
+            assert len(listing) < 20, "not one for each picture"
+            assert sorted(name for name in bucket.objects if "pack" in name and name.endswith(".tar"))
+            assert not [name for name in bucket.objects if "unfinished" in name]
+            bucket.requests.clear()
+            run.stdin.write("\n")
+            run.stdin.flush()
+            assert wait_for(run, "done"), errors.read_text()
+            ranges = [part for method, path, part in bucket.requests if "/a/pack/" in path or "pack%2F" in path]
+            assert len(ranges) == 40, bucket.requests
+            assert all(re.fullmatch(r"bytes=\d+-\d+", part) for part in ranges)
+            run.stdin.write("\n")
+            run.stdin.flush()
+            assert run.wait() == 0, errors.read_text()
+        finally:
+            run.kill()
+
+
+def wait_for(run: subprocess.Popen, line: str) -> bool:
+    return any(said.strip() == line for said in iter(run.stdout.readline, ""))

@@ -1,0 +1,56 @@
+"""Devices and how a batch lies on them."""
+
+import os
+
+import jax
+import jaxlib
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from sscd_jax import distributed, sharding
+
+
+def test_a_batch_is_split_by_rows_and_the_state_is_everywhere():
+    devices = sharding.create_mesh()
+    assert devices.axis_names == ("data",)
+    assert devices.axis_types == (AxisType.Auto,)
+    rows = np.arange(32, dtype=np.float32).reshape(16, 2)
+    batch = sharding.to_devices({"x": rows}, devices)["x"]
+    np.testing.assert_array_equal(batch, rows)
+    assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 2)}
+    everywhere = jax.device_put(rows, sharding.replicated(devices))
+    assert {shard.data.shape for shard in everywhere.addressable_shards} == {(16, 2)}
+
+
+@pytest.mark.parametrize(("batch", "near"), [(12, 8), (4, 8), (31, 24)])
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch, near):
+    with pytest.raises(
+        ValueError, match=rf"--x {batch} does not divide over 8 devices: take a multiple of 8, as {near}$"
+    ):
+        sharding.check_divisible(batch, "--x")
+    sharding.check_divisible(near, "--x")
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
+    cache = jax.config.values["jax_compilation_cache_dir"]
+    yield
+    jax.config.update("jax_compilation_cache_dir", cache)
+
+
+def test_start_keeps_what_the_user_set(settings, monkeypatch):
+    jax.config.update("jax_compilation_cache_dir", "mine")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    distributed.start()
+    distributed.start()
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "3"
+    assert jax.config.values["jax_compilation_cache_dir"] == "mine"
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[0] == "--xla_some_flag=1"
+    assert len(flags) == len(set(flags))
+    monkeypatch.setattr(jaxlib, "__version__", "0.0.1")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    distributed.start()
+    assert os.environ["XLA_FLAGS"] == "", "a flag that this version may not know would abort the process"

@@ -1,0 +1,249 @@
+"""A full disk: one line, good checkpoints, and a run that goes on once there is room."""
+
+import dataclasses
+import errno
+import logging
+import re
+import shlex
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.hosts import TRAIN, ended, recipe, start
+from helpers.small_disk import on_small_disk
+from orbax.checkpoint import v1 as ocp
+
+from sscd_jax import config as configs
+from sscd_jax.training import checkpoint, disk_space
+from sscd_jax.training.checkpoint import open_checkpoints
+from sscd_jax.training.disk_space import FullDiskError, explained
+from sscd_jax.training.log import TrainLog, read_metrics
+from sscd_jax.training.preemption import Interruption
+from sscd_jax.training.train import train
+from sscd_jax.weights.runs import load_state, saved_on_disk
+
+FULL = "No space left on device"
+# As with quotas, or where others fill the disk in the meantime: the writing itself fails.
+UNCHECKED = f"from sscd_jax import full_disk; disk_space.check_room = lambda *_: None; {TRAIN}"
+
+
+def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room(pictures, tmp_path):
+    """A checkpoint has 1.4 MB: the first fits, the second neither where it is tried nor where it is refused before."""
+    config = recipe(tmp_path / "config.py", pictures, 10, every=3)
+
+    def life(code: str, log: str, workdir: str = '"$DISK/run"') -> str:
+        command = shlex.join([sys.executable, "-c", code, "train", str(config), "--workdir"])
+        return f"status=0; {command} {workdir} >{tmp_path / log} 2>&1 || status=$?; echo $status"
+
+    script = [
+        life(UNCHECKED, "tried"),
+        f'cp -r "$DISK/run" {tmp_path}/tried.run',
+        life(TRAIN, "refused"),
+        'rm "$DISK/ballast"',
+        life(TRAIN, "goes_on"),
+        f'cp -r "$DISK/run" {tmp_path}/killed',
+        life(TRAIN, "whole.log", str(tmp_path / "whole")),
+    ]
+    done = on_small_disk("\n".join(script), tmp_path, left=2_200_000)
+    outputs = {name: (tmp_path / name).read_text() for name in ("tried", "refused", "goes_on")}
+    assert done.stdout.split() == ["1", "1", "0", "0"], (done.stderr, outputs)
+    for name, why in (("tried", ""), ("refused", r" \(a checkpoint takes up to 1.\d MB, and 0.\d MB are left\)")):
+        said = rf"sscd-jax train: no space left on the disk of /\S+/run{why}: free some, and the same command goes on "
+        assert re.fullmatch(f"{said}after step 3, that of the latest checkpoint", outputs[name].splitlines()[-1])
+        assert "Traceback" not in outputs[name]
+    assert saved_on_disk(tmp_path / "tried.run") == [3]
+    assert int(load_state(tmp_path / "tried.run")[1]["step"]) == 3
+
+    (_, whole), (_, resumed) = (load_state(tmp_path / name) for name in ("whole", "killed"))
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    losses = [[(line["step"], line["loss"]) for line in read_metrics(tmp_path / name)] for name in ("whole", "killed")]
+    assert losses[0] == losses[1]
+    assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
+
+
+def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(pictures, tmp_path):
+    """In the middle of the last checkpoint, while the other one has written its part of it."""
+    config = recipe(tmp_path / "config.py", pictures, 6, every=3)
+    code = (
+        "import builtins, errno, sys\n"
+        "def full(path, mode='r', *rest, **more):\n"
+        "    if sys.argv[-1] == '0' and 'w' in mode and '/checkpoints/6.' in str(path):\n"
+        f"        raise OSError(errno.ENOSPC, {FULL!r})\n"
+        "    return opened(path, mode, *rest, **more)\n"
+        "opened, builtins.open = open, full\n" + TRAIN
+    )
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, code))
+    (status, output), (other, _) = results
+    said = f"no space left on the disk of {tmp_path}/run: free some, and the same command goes on after step 3, that"
+    assert output.splitlines()[-1] == f"sscd-jax train: {said} of the latest checkpoint", results
+    assert "Traceback" not in output
+    assert status == 1
+    assert other not in (0, 75), results
+    assert saved_on_disk(tmp_path / "run") == [3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, FULL),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        ValueError(f"RESOURCE_EXHAUSTED: Failed writing: /run/checkpoints/3: {FULL} [os_error_code='28']"),
+        tf.errors.ResourceExhaustedError(None, None, f"/run/events; {FULL}"),
+    ],
+)
+def test_whoever_notices_it(error, tmp_path):
+    said = r"^no space left on the disk of /run: free some$"
+    with pytest.raises(FullDiskError, match=said) as found, explained(Path("/run"), lambda: "free some"):
+        raise error
+    assert found.value.__cause__ is error
+
+
+def test_of_a_save_only_the_first_error_is_shown(monkeypatch):
+    """As TensorStore tells those of the other arrays to an event loop that Orbax has closed."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda other: shown.append(str(other.exc_value)))
+    with explained(Path("/run"), lambda: "free some"):
+        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
+            sys.unraisablehook(SimpleNamespace(exc_value=error))
+    sys.unraisablehook(SimpleNamespace(exc_value="later"))
+    assert shown == ["another", "later"]
+
+
+def test_other_errors_stay_what_they_are():
+    for error in (OSError(errno.EACCES, "Permission denied"), ValueError("no"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as found, explained(Path("/run"), lambda: "free some"):
+            raise error
+        assert found.value is error
+
+
+def log_in(workdir: Path) -> TrainLog:
+    return TrainLog(workdir, saved=[], total=9, batch_size=4, schedule=lambda step: 0.1)
+
+
+def test_metrics_that_cannot_be_written(tmp_path):
+    """/dev/full is a file on a disk that is always full."""
+
+    def write() -> None:
+        with open_checkpoints(tmp_path, keep=1), log_in(tmp_path) as log, open("/dev/full", "a") as log._lines:
+            log.later(1, {"loss": np.float32(1)}, 0.0)
+            log.write()
+
+    with pytest.raises(FullDiskError, match=f"the disk of {tmp_path}: free some, and the same command begins anew"):
+        write()
+
+
+def test_the_config_of_a_run_stays_whole(pictures, tmp_path, monkeypatch):
+    def write_half(path: Path, text: str) -> None:
+        path.write_bytes(text.encode()[:20])
+        raise OSError(errno.ENOSPC, FULL)
+
+    recipe(tmp_path / "config.py", pictures, 2)
+    config = dataclasses.replace(configs.load(tmp_path / "config.py"), optimizer=configs.Optimizer(warmup_steps=1))
+    train(config, tmp_path / "run")
+    written = (tmp_path / "run" / "config.json").read_text()
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(FullDiskError, match="goes on after step 2,"):
+        train(dataclasses.replace(config, steps=4), tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == written
+
+
+def test_the_error_before_is_the_one_that_is_raised(tmp_path, monkeypatch, capsys):
+    def stop() -> None:
+        with open_checkpoints(tmp_path, keep=1) as checkpoints, log_in(tmp_path) as log:
+            log._lines = full
+            log._lines.write("it is written when the file is closed")
+            close = checkpoints.close
+            monkeypatch.setattr(checkpoints, "close", lambda: (close(), fail()))
+            raise FloatingPointError("the loss is not finite")
+
+    def fail() -> None:
+        raise ValueError(f"RESOURCE_EXHAUSTED: {FULL}")
+
+    with Path("/dev/full").open("a") as full, pytest.raises(FloatingPointError):
+        stop()
+    assert full.closed
+    assert f"the last checkpoint could not be written: RESOURCE_EXHAUSTED: {FULL}" in capsys.readouterr().err
+
+
+def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
+    class Saving:
+        def __init__(self, error: Exception | None):
+            self.error = error
+
+        def result(self, timeout: float) -> None:
+            assert timeout == 0
+            if self.error:
+                raise self.error
+
+    checkpoint.check(Saving(None))
+    checkpoint.check(Saving(TimeoutError()))
+    with pytest.raises(ValueError, match="failed"):
+        checkpoint.check(Saving(ValueError("failed")))
+
+
+def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_full(tmp_path, monkeypatch):
+    """Orbax waits for the other processes then, and they for this one."""
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    others = threading.Event()
+
+    def wait() -> None:
+        try:
+            raise OSError(errno.ENOSPC, FULL)
+        except OSError:
+            logging.getLogger("absl").exception("as the threads of Orbax say it")
+        others.wait()
+
+    def save() -> None:
+        with open_checkpoints(tmp_path, keep=1) as checkpoints:
+            monkeypatch.setattr(checkpoints, "wait", wait)
+            monkeypatch.setattr(checkpoints, "close", others.wait)
+            checkpoint.finish(checkpoints)
+
+    with pytest.raises(FullDiskError, match="begins anew"):
+        save()
+    others.set()
+
+
+def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    waited = []
+
+    def fail() -> None:
+        waited.append(threading.current_thread())
+        raise ValueError("failed")
+
+    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoint.finish(checkpoints)
+        monkeypatch.setattr(checkpoints, "wait", fail)
+        with pytest.raises(ValueError, match="failed"):
+            checkpoint.finish(checkpoints)
+    assert waited
+    assert waited[0].daemon
+
+
+def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_path, monkeypatch):
+    def save(*arguments: object) -> object:
+        saving = written(*arguments)
+        monkeypatch.setattr(ocp.training.Checkpointer, "wait", fail)
+        return saving
+
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, FULL)
+
+    written = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(Interruption, "preempted_at", lambda self, step: step == 2)
+    recipe(tmp_path / "config.py", pictures, 3)
+    with pytest.raises(FullDiskError):
+        train(configs.load(tmp_path / "config.py"), tmp_path / "run")
+
+
+def test_room_is_asked_of_the_disk(tmp_path):
+    disk_space.check_room(tmp_path, 1)
+    with pytest.raises(FullDiskError, match=r"takes up to 1000000000000.0 MB, and \d+\.\d MB are left"):
+        disk_space.check_room(tmp_path, 10**18)

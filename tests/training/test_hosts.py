@@ -1,0 +1,103 @@
+"""Several processes end together: where one is told to, where one dies, where one or all fail."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+from helpers.hosts import TRAIN, ended, recipe, start
+
+from sscd_jax import distributed
+from sscd_jax.weights.runs import saved_on_disk
+
+
+def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictures, tmp_path):
+    config = recipe(tmp_path / "config.py", pictures, 100_000, more="profile=True")
+
+    def running() -> list[subprocess.Popen]:
+        processes = start(config, tmp_path / "run", 2, 1)
+        before = metrics.stat().st_size if metrics.exists() else 0
+        deadline = time.monotonic() + 600
+        while not metrics.exists() or metrics.stat().st_size <= before + 900:
+            if any(process.poll() is not None for process in processes) or time.monotonic() > deadline:
+                for process in processes:
+                    process.kill()
+                pytest.fail(str(ended(tmp_path / "run", processes)))
+            time.sleep(0.05)
+        return processes
+
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    processes = running()
+    processes[1].send_signal(signal.SIGTERM)
+    results = ended(tmp_path / "run", processes)
+    assert [status for status, _ in results] == [75, 75], results
+    steps = {re.findall(r"saved after step (\d+) of", output)[0] for _, output in results}
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [*steps]
+    assert len(list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))) == 1, "of the first"
+
+    # The same command goes on; then one is killed, and the other does not wait for it for ever.
+    processes = running()
+    processes[1].kill()
+    (status, output), _ = ended(tmp_path / "run", processes)
+    assert status not in (0, 75), output
+
+
+def test_a_loss_that_is_not_finite_ends_all_and_leaves_the_last_good_checkpoint(pictures, tmp_path):
+    config = recipe(tmp_path / "config.py", pictures, 12, every=1, rate=1e30)
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1))
+    assert [status for status, _ in results] == [1, 1], results
+    (good,) = {
+        re.findall(r"train: the loss of step \d+ is .* checkpoint is of step (\d+)", out)[0] for _, out in results
+    }
+    assert saved_on_disk(tmp_path / "run")[-1] == int(good)
+    assert not any("Traceback" in output for _, output in results)
+
+
+def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
+    """Nobody waits for it for ever; the others may be in the middle of what they do together."""
+    good = recipe(tmp_path / "good.py", pictures, 100_000)
+    other = recipe(tmp_path / "other.py", tmp_path / "absent", 100_000)
+    for number, configs in enumerate(([good, other], [other, good])):
+        workdir = tmp_path / f"run{number}"
+        results = ended(workdir, start(configs, workdir, 2, 1))
+        (status, output), (alive, _) = reversed(results) if number == 0 else results
+        assert status == 1, output
+        assert re.search(r"sscd-jax train: .*absent", output), output
+        assert alive not in (0, 75)
+
+
+def test_a_machine_whose_name_has_no_address(pictures, tmp_path):
+    config = recipe(tmp_path / "config.py", pictures, 3)
+    nameless = "import socket; socket.gethostname = lambda: 'no-such-host.invalid'; " + TRAIN
+    results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, nameless))
+    assert [status for status, _ in results] == [0, 0], results
+
+
+def test_the_address_towards_a_coordinator():
+    assert distributed._address_towards("127.0.0.1:1234") == "127.0.0.1"
+    with socket.create_server(("localhost", 0)) as server:
+        assert distributed._address_towards(f"localhost:{server.getsockname()[1]}") in ("127.0.0.1", "::1")
+
+
+def test_other_options_or_pictures_than_the_others_are_named(pictures, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(pictures, fewer)
+    next(fewer.iterdir()).unlink()
+    configs = [recipe(tmp_path / "one.py", pictures, 6), recipe(tmp_path / "other.py", fewer, 7)]
+    for status, output in ended(tmp_path / "run", start(configs, tmp_path / "run", 2, 1)):
+        assert status == 1, output
+        assert "train: the processes of this run differ in steps, the pictures of data.source: start all" in output
+
+
+def test_a_coordinator_without_a_port_is_refused():
+    with pytest.raises(ValueError, match="--coordinator nohost: its port is missing"):
+        distributed.join_hosts_if_any("nohost", 2, 0)
+
+
+def test_what_does_not_go_together_is_refused():
+    for coordinator, count, index in (("localhost:1", None, 0), (None, 2, 0), ("localhost:1", 2, 2)):
+        with pytest.raises(ValueError, match="give all three"):
+            distributed.join_hosts_if_any(coordinator, count, index)

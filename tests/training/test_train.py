@@ -1,0 +1,294 @@
+"""Training: one program for any number of devices, and interruption."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.hosts import TRAIN, ended, log_of
+from jax.sharding import Mesh
+
+from sscd_jax import config as configs
+from sscd_jax.config import Config, Data, Loss, Model, Optimizer
+from sscd_jax.data.augment import glyph_atlas
+from sscd_jax.data.sources import open_source
+from sscd_jax.data.train_pipeline import train_batches
+from sscd_jax.losses import sscd_loss
+from sscd_jax.models import build_model, normalize
+from sscd_jax.optimizer import lars, warmup_cosine
+from sscd_jax.sharding import create_mesh, replicated, to_devices
+from sscd_jax.training import state as train_state
+from sscd_jax.training.train import train, train_step
+from sscd_jax.weights import runs
+
+ROOT = Path(__file__).parents[2]
+MODEL = build_model("resnet18", 16, width=8)
+OPTIMIZER = lars(warmup_cosine(0.05, warmup_steps=2, total_steps=10))
+
+
+def compiled_step(mesh: Mesh):
+    return jax.jit(
+        partial(train_step, model=MODEL, optimizer=OPTIMIZER, loss=Loss(entropy_weight=5.0)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def ten_losses(pictures: Path, devices: int) -> list[float]:
+    mesh = create_mesh(jax.devices()[:devices])
+    state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
+    step = compiled_step(mesh)
+    source = open_source(str(pictures))
+    batches = train_batches(source, batch_size=16, image_size=64, augmentation="STRONG_BLUR", seed=0)
+    losses = []
+    for batch in batches.take(10).as_numpy_iterator():
+        views = {name: batch[name] for name in ("images", "instance_ids")}
+        state, metrics = step(state, **to_devices(views, mesh))
+        losses.append(float(metrics["loss"]))
+    return losses
+
+
+def test_one_two_and_eight_devices_give_the_same_losses(pictures):
+    one, two, eight = (ten_losses(pictures, devices) for devices in (1, 2, 8))
+    for other in (two, eight):
+        np.testing.assert_allclose(other[0], one[0], rtol=1e-5)
+        np.testing.assert_allclose(other, one, rtol=1e-3)
+    assert len({round(loss, 3) for loss in one}) == 10, "the network did not change"
+
+
+def test_the_similarity_matrix_is_never_whole_on_one_device():
+    views, mesh = 112, create_mesh(jax.devices()[:8])
+    state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
+    batch = {"images": np.zeros((views, 64, 64, 3), np.uint8), "instance_ids": np.arange(views, dtype=np.int32)}
+    hlo = compiled_step(mesh).lower(state, **to_devices(batch, mesh)).compile().as_text()
+    shapes = set(re.findall(r"\[(\d+(?:,\d+)*)\]", hlo))
+    assert "14,112" in shapes, "the rows of a device"
+    assert not {shape for shape in shapes if shape.split(",").count("112") > 1}
+
+
+def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
+    mesh = create_mesh(jax.devices()[:1])
+    state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    batch = to_devices({"images": images, "instance_ids": np.arange(16, dtype=np.int32) // 2}, mesh)
+
+    def step(**loss):
+        return jax.jit(partial(train_step, model=MODEL, optimizer=OPTIMIZER, loss=Loss(entropy_weight=6.0, **loss)))
+
+    warming = step(entropy_warmup_steps=4)
+    plain = float(step()(state, **batch)[1]["entropy"])
+    weights = [
+        float(warming(dataclasses.replace(state, step=state.step + done), **batch)[1]["entropy"]) / plain
+        for done in range(6)
+    ]
+    np.testing.assert_allclose(weights, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-4)
+    _, metrics = step()(state, **batch)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        embeddings, _ = MODEL.apply(variables, normalize(images), train=True, mutable=["batch_stats"])
+        return sscd_loss(embeddings, batch["instance_ids"], entropy_weight=6.0)[0]
+
+    squares = [np.square(one).sum() for one in jax.tree.leaves(jax.jit(jax.grad(loss_of))(state.params))]
+    assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-3)
+
+
+def run_config(pictures: Path, **changes) -> Config:
+    return Config(
+        **{
+            "steps": 4,
+            "data": Data(source=str(pictures), batch_size=8, image_size=32),
+            "model": Model(backbone="resnet18", dims=16, width=8),
+            "loss": Loss(entropy_weight=5.0),
+            "optimizer": Optimizer(warmup_steps=1),
+            **changes,
+        }
+    )
+
+
+def test_a_run_leaves_what_it_says(pictures, tmp_path):
+    config = run_config(pictures)
+    result = train(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    names = {"loss", "InfoNCE", "entropy", "positive_sim", "negative_sim", "nearest_negative_sim", "center_l2_norm"}
+    names |= {"learning_rate", "images_per_second", "data_wait_seconds"}
+    assert all(names <= set(line) for line in lines)
+    assert lines[0]["learning_rate"] == 0.0
+    assert result["loss"] == lines[-1]["loss"]
+    assert configs.from_dict(json.loads((tmp_path / "config.json").read_text())) == config
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    saved, variables = runs.load_run(tmp_path)
+    assert saved == config
+    assert variables["params"]["embeddings"]["kernel"].shape == (64, 16)
+
+
+def test_a_corrupt_picture_is_reported_and_the_run_goes_on(pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in pictures.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    jpeg = bytearray(next(pictures.iterdir()).read_bytes())
+    start = jpeg.index(b"\xff\xc0") + 5
+    jpeg[start : start + 4] = b"\xea\x60\xea\x60"  # declares 60,000 x 60,000 pixels
+    (folder / "bomb.jpg").write_bytes(jpeg)
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    train(run_config(folder, steps=6), tmp_path / "run")
+    errors = map(json.loads, (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
+    reasons = {error["path"]: error["reason"] for error in errors}
+    assert "pixels" in reasons.pop(str(folder / "bomb.jpg"))
+    assert reasons.pop(str(folder / "broken.jpg")) == "not a picture of a known format"
+    assert not reasons
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(glyph_atlas, "find_spec", lambda _: None)
+    glyph_atlas.load_atlas.cache_clear()
+    data = {"source": str(pictures), "image_size": 32}
+    with pytest.raises(ImportError, match="augly"):
+        train(run_config(pictures, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
+    with pytest.raises(ValueError, match="fewer than a batch"):
+        train(run_config(pictures, data=Data(**data, batch_size=64)), tmp_path / "run")
+    with pytest.raises(ValueError, match="gs:/bucket/run: a run's folder must be on a disk"):
+        train(run_config(pictures), Path("gs://bucket/run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):
+    config = run_config(
+        pictures,
+        steps=12,
+        optimizer=Optimizer(warmup_steps=4, absolute_learning_rate=1e30),
+        checkpoint=configs.Checkpoint(every_steps=1),
+    )
+    with pytest.raises(FloatingPointError, match=r"loss of step (\d+) is .*checkpoint is of step (\d+)") as error:
+        train(config, tmp_path)
+    bad, good = map(int, re.findall(r"of step (\d+)", str(error.value)))
+    assert good == bad - 2, "the loss of a step is computed from what the step before left"
+    assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == good
+    with pytest.raises(FloatingPointError, match=f"loss of step {bad} "):
+        train(config, tmp_path)  # continues from the good one, and to the same end
+
+
+def test_another_network_is_refused_in_an_existing_run(pictures, tmp_path):
+    train(run_config(pictures, steps=2), tmp_path)
+    with pytest.raises(ValueError, match="take another --workdir"):
+        train(run_config(pictures, steps=4, model=Model(backbone="resnet18", dims=32, width=8)), tmp_path)
+
+
+def start(config: Path, workdir: Path) -> subprocess.Popen:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    # As in a terminal; a shell's background jobs ignore Ctrl-C.
+    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", terminal + TRAIN, "train", str(config), "--workdir", str(workdir)]
+    with log_of(workdir, 0).open("w") as log:  # a pipe that nobody reads would fill, and the process wait
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(process: subprocess.Popen, workdir: Path) -> None:
+    ((status, output),) = ended(workdir, [process], timeout=300)
+    assert status == 0, output
+
+
+def lines_in(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_lines(workdir: Path, count: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while lines_in(workdir) < count and process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(log_of(workdir, 0).read_text())
+        time.sleep(0.01)
+
+
+def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
+    """Real processes, SIGKILL at moments that differ in what is under way."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from sscd_jax.config import *\n"
+        "def get_config():\n"
+        f"    return Config(steps=24, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
+        "        optimizer=Optimizer(warmup_steps=2), checkpoint=Checkpoint(every_steps=3))\n"
+    )
+    finish(start(config, tmp_path / "whole"), tmp_path / "whole")
+    killed = 0
+    for after_lines in (5, 12, 19):
+        process = start(config, tmp_path / "killed")
+        wait_for_lines(tmp_path / "killed", after_lines, process)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed == 3
+    finish(start(config, tmp_path / "killed"), tmp_path / "killed")
+
+    (_, whole), (_, resumed) = (runs.load_run(tmp_path / name) for name in ("whole", "killed"))
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    histories = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    assert [line["step"] for line in histories[1]] == list(range(1, 25))
+    assert [line["loss"] for line in histories[0]] == [line["loss"] for line in histories[1]]
+
+
+def test_going_on_with_other_settings_is_said(pictures, tmp_path, capsys):
+    train(run_config(pictures, steps=2), tmp_path)
+    train(run_config(pictures, steps=4), tmp_path)
+    assert f"{tmp_path} goes on after step 2 with other settings: steps 2 -> 4\n" in capsys.readouterr().err
+    written = (tmp_path / "config.json").read_text()
+    train(run_config(pictures, steps=3), tmp_path)
+    assert f"{tmp_path} has its 3 steps already\n" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
+
+
+def test_sigterm_saves_and_has_a_status_of_its_own(pictures, tmp_path):
+    """With checkpoints far apart: what is there after it is of the step that it ended at."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from sscd_jax.config import *\n"
+        "def get_config():\n"
+        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
+    )
+    process = start(config, tmp_path / "run")
+    wait_for_lines(tmp_path / "run", 2, process)
+    process.send_signal(signal.SIGTERM)
+    ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
+    assert status == 75
+    assert "Traceback" not in output
+    (step,) = re.findall(
+        r"sscd-jax train: ended by SIGTERM, saved after step (\d+) of 100000; the same command", output
+    )
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [step]
+    assert lines_in(tmp_path / "run") == int(step)
+
+
+def test_ctrl_c_is_one_line(pictures, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from sscd_jax.config import *\n"
+        "def get_config():\n"
+        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        "        model=Model(backbone='resnet18', dims=16, width=8))\n"
+    )
+    process = start(config, tmp_path / "run")
+    wait_for_lines(tmp_path / "run", 2, process)
+    process.send_signal(signal.SIGINT)
+    ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
+    assert status == 130
+    assert "stops after this step" in output
+    assert "sscd-jax train: interrupted; the same command goes on" in output
+    assert "Traceback" not in output

@@ -1,0 +1,236 @@
+"""Our own files, runs and what is no file of weights."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers.networks import NARROW, assert_same, seeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sscd_jax import weights
+from sscd_jax.models.folding import fold
+from sscd_jax.presets import Preset
+from sscd_jax.weights import formats as files
+from sscd_jax.weights.convert import convert
+from sscd_jax.weights.export_onnx import write_onnx
+from sscd_jax.weights.native import hash_variables, write_npz, write_safetensors
+from sscd_jax.weights.state_dict import to_state_dict
+
+ORIGIN = {"name": "a test", "licence": "MIT"}
+WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("backbone", NARROW)
+def test_what_was_written_is_read_bit_for_bit_under_any_name(kind, backbone, tmp_path):
+    model, variables = seeded(backbone, pool_param=2.0)
+    WRITERS[kind](tmp_path / "weights", model, variables, ORIGIN)
+    loaded = weights.read(tmp_path / "weights")
+    assert (loaded.model, loaded.format, loaded.origin) == (model, f"sscd_jax, {kind}", ORIGIN)
+    assert_same(loaded.variables, variables)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read it too"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_folded_weights_come_back_as_a_network_that_can_be_trained(kind, tmp_path):
+    model, variables = seeded("resnet50")
+    folded = fold(model, variables)
+    WRITERS[kind](tmp_path / "weights", *folded, ORIGIN)
+    loaded, found = weights.load(tmp_path / "weights")
+    assert loaded == model
+    assert_same(fold(loaded, found)[1], folded[1])
+
+
+def test_the_hash_tells_weights_apart():
+    _, variables = seeded("resnet18")
+    same, other = jax.tree.map(np.copy, variables), jax.tree.map(np.copy, variables)
+    other["params"]["embeddings"]["bias"][3] += 1e-6
+    assert hash_variables(same) == hash_variables(variables) != hash_variables(other)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_arrays_that_do_not_fit_are_listed(kind, tmp_path):
+    model, variables = seeded("resnet18")
+    del variables["params"]["backbone"]["bn1"]["scale"]
+    variables["params"]["embeddings"]["bias"] = np.zeros(3, np.float32)
+    variables["params"]["more"] = np.zeros(3, np.float32)
+    WRITERS[kind](tmp_path / "weights", model, variables, ORIGIN)
+    with pytest.raises(ValueError, match="do not fit the network") as error:
+        weights.load(tmp_path / "weights")
+    for line in (
+        "missing: params/backbone/bn1/scale",
+        "unknown: params/more",
+        "instead of (24,): params/embeddings/bias",
+    ):
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no file of weights that is known"),
+        (b"<!DOCTYPE html><html>not found", "no file of weights that is known"),
+        (b"PK\x03\x04 cut off", "cut off or broken"),
+        ((30).to_bytes(8, "little") + b'{"a": 1}' + bytes(100), "broken file of safetensors"),
+    ],
+)
+def test_what_is_no_file_of_weights(data, message, tmp_path):
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=message) as error:
+        weights.load(tmp_path / "a.pt")
+    assert "a.pt" in str(error.value)
+
+
+def test_nothing_a_folder_and_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="absent"):
+        weights.load(tmp_path / "absent")
+    with pytest.raises(ValueError, match="is not a training run"):
+        weights.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="sscd-jax weights fetch sscd_disc_large"):
+        weights.load("sscd_disc_large")
+    model, variables = seeded("resnet18")
+    (tmp_path / "sscd_jax" / "weights").mkdir(parents=True)
+    for name in ("sscd_disc_mixup", "sscd_disc_mixup_int8"):
+        write_safetensors(tmp_path / "sscd_jax" / "weights" / f"{name}.safetensors", model, variables, ORIGIN)
+        assert_same(weights.load(name)[1], variables)
+    (tmp_path / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"`sscd-jax weights fetch` repairs it"):
+        weights.load("sscd_disc_mixup")
+
+
+def archive(path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def test_archives_are_checked_for_path_and_size(tmp_path, monkeypatch):
+    archive(tmp_path / "other.zip", {"a.txt": b""})
+    archive(tmp_path / "outside.pt", {"../data.pkl": b""})
+    archive(tmp_path / "bomb.pt", {"archive/data.pkl": bytes(2000)})
+    monkeypatch.setattr(files, "MAX_ARCHIVE", 1000)
+    for name, message in {
+        "other.zip": "neither PyTorch's nor an .npz of ours",
+        "outside.pt": "members outside its own folder",
+        "bomb.pt": "would unpack to more than",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            weights.load(tmp_path / name)
+
+
+def test_an_npz_of_something_else(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz is no \.npz of ours"):
+        weights.load(tmp_path / "a.npz")
+
+
+def test_a_folder_named_checkpoints_does_not_make_a_run_of_a_file(tmp_path):
+    model, variables = seeded("resnet18")
+    (tmp_path / "checkpoints").mkdir()
+    write_npz(tmp_path / "checkpoints" / "epoch=1.ckpt", model, variables, ORIGIN)
+    assert weights.read(tmp_path / "checkpoints" / "epoch=1.ckpt").format == "sscd_jax, npz"
+
+
+def test_convert(tmp_path):
+    model, variables = seeded("resnet50")
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    summary = convert(tmp_path / "a.npz", tmp_path / "b.safetensors", origin={"more": "said"})
+    assert json.dumps(summary)
+    assert (summary["backbone"], summary["dims"], summary["width"]) == ("resnet50", 24, 8)
+    loaded = weights.read(tmp_path / "b.safetensors")
+    assert summary["sha256"] == hash_variables(loaded.variables) == hash_variables(variables)
+    assert loaded.origin == {**ORIGIN, "more": "said"}
+    assert sorted(os.listdir(tmp_path)) == ["a.npz", "b.safetensors"]
+
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        convert(tmp_path / "a.npz", tmp_path / "b.pt")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ValueError, match="it is a folder"):
+        convert(tmp_path / "a.npz", tmp_path / "folder.safetensors")
+    (tmp_path / "folder.safetensors").rmdir()
+    with pytest.raises(ValueError, match="there is no folder"):
+        convert(tmp_path / "a.npz", tmp_path / "absent" / "b.safetensors")
+    before = (tmp_path / "b.safetensors").read_bytes()
+    (tmp_path / "a.npz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"a\.npz"):
+        convert(tmp_path / "a.npz", tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> Path:
+    """A folder with one small file of each kind that needs no torch."""
+    folder = tmp_path_factory.mktemp("originals")
+    model, variables = seeded("resnet18", 2, width=1)
+    for kind, write in WRITERS.items():
+        write(folder / kind, model, variables, ORIGIN)
+    write_onnx(folder / "onnx", model, variables, uint8=True, preset=Preset("skew", 64))
+    safetensors.numpy.save_file(to_state_dict(model, variables), folder / "torchvision")
+    return folder
+
+
+@pytest.mark.parametrize("place", [-3, -4, -6])
+def test_an_archive_whose_directory_is_elsewhere(originals, tmp_path, place):
+    content = bytearray((originals / "npz").read_bytes())
+    content[place] ^= 1
+    (tmp_path / "changed.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"changed\.npz"):
+        weights.load(tmp_path / "changed.npz")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, originals, tmp_path_factory):
+    content = bytearray((originals / data.draw(st.sampled_from([*WRITERS, "onnx", "torchvision"]))).read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    else:
+        ends = st.one_of(st.integers(0, min(3000, len(content) - 1)), st.integers(-6000, -1))
+        for place, value in data.draw(st.lists(st.tuples(ends, st.integers(0, 255)), min_size=1, max_size=20)):
+            content[max(place, -len(content))] = value
+    path = tmp_path_factory.getbasetemp() / "changed"
+    path.write_bytes(content)
+    message = None
+    try:
+        weights.load(path)
+    except ValueError as error:
+        message = str(error)
+    except ImportError:  # without torch, for bytes that begin as a pickle
+        assert content[:1] == b"\x80"
+    assert message is None or str(path) in message
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model, variables = seeded("resnet18")
+    variables["params"]["embeddings"]["bias"][1] = np.nan
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    with pytest.raises(ValueError, match="not finite: params/embeddings/bias"):
+        weights.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["width", "pool_param", "dims"])
+def test_metadata_of_no_network(name, tmp_path):
+    model, variables = seeded("resnet18")
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    known = json.loads(str(arrays["sscd_jax"]))
+    known["network"][name] = -1
+    np.savez(tmp_path / "a.npz", **{**arrays, "sscd_jax": np.array(json.dumps(known))})
+    with pytest.raises(ValueError, match=r"a\.npz: no network has"):
+        weights.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "{}", '{"network": {"a": 1}, "folded": false, "origin": {}}'])
+def test_metadata_of_something_else(metadata, tmp_path):
+    np.savez(tmp_path / "a.npz", sscd_jax=np.array(metadata), a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz: its metadata"):
+        weights.load(tmp_path / "a.npz")

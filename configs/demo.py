@@ -1,9 +1,9 @@
-"""The demo's recipe: a narrow ResNet-18 that learns copies from a few hundred small pictures in minutes on 2 CPU cores.
+"""The demo's recipe: a narrow ResNet-18 that learns copies from a few hundred small images in minutes on 2 CPU cores.
 
     sscd-jax demo
     sscd-jax train configs/demo.py --workdir runs/demo --data.source DIR
 
-Needs 128 pictures or more. It differs from the paper's recipe where the size asks for it (see the README).
+Needs 128 images or more. It differs from the paper's recipe where the size asks for it (see the README).
 """
 
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation

@@ -2,7 +2,7 @@
 
     sscd-jax train configs/disc_blur.py --workdir runs/disc_blur --data.source DISC2021/training
 
-Needs the million training pictures of DISC2021 and devices that together hold 8192 views of 224 px. The official code
+Needs the million training images of DISC2021 and devices that together hold 8192 views of 224 px. The official code
 calls this `train.py --augmentations STRONG_BLUR`; its weights are published as sscd_disc_blur (ours are not trained).
 """
 

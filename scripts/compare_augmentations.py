@@ -3,7 +3,7 @@
     pip install -r requirements.txt -e '.[augly]'
     python scripts/compare_augmentations.py --out runs/augmentations
 
-Trains the demo's network on the demo's pictures with each augmentation for as many steps, once for each seed, and
+Trains the demo's network on the demo's images with each augmentation for as many steps, once for each seed, and
 searches the demo's strongly edited queries. Runs that are there already are read, interrupted ones go on.
 """
 
@@ -34,10 +34,10 @@ METRICS = ("uAP", "accuracy_at_1", "recall_at_p90")
 
 def run(out: Path, *, seed: int, steps: int, augmentation: Any, mixup: bool) -> dict[str, float]:
     """The metrics at the end of a run."""
-    pictures = out / str(seed) / "pictures"
-    if not pictures.is_dir():
-        pictures.parent.mkdir(parents=True, exist_ok=True)
-        demo_set.make(pictures, seed=seed)
+    images = out / str(seed) / "images"
+    if not images.is_dir():
+        images.parent.mkdir(parents=True, exist_ok=True)
+        demo_set.make(images, seed=seed)
     config = demo_config(out / str(seed), seed=seed, steps=steps)
     data = dataclasses.replace(config.data, augmentation=augmentation, mixup=mixup)
     validation = dataclasses.replace(config.validation, every_epochs=10**6)
@@ -48,7 +48,7 @@ def run(out: Path, *, seed: int, steps: int, augmentation: Any, mixup: bool) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for pictures, runs and results.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for images, runs and results.json")
     parser.add_argument("--steps", type=int, default=300, help="of each run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: %(default)s)")
     arguments = parser.parse_args()

@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a recipe, as configs/disc_blur.py")
     parser.add_argument("--topology", default="v5e:4x8", help="kind and shape of the slice (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="pictures of a step (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="images of a step (default: the recipe's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
     parser.add_argument("--remat", action="store_true", help="as --model.remat")
     given = parser.parse_args(arguments)
     config = configs.load(given.config)
-    pictures, dtype = given.batch_size or config.data.batch_size, given.dtype or config.model.dtype
+    images, dtype = given.batch_size or config.data.batch_size, given.dtype or config.model.dtype
     model = dataclasses.replace(config.model, dtype=dtype, remat=given.remat or config.model.remat)
     config = dataclasses.replace(config, model=model)
     # libtpu would ask Google's metadata service where it is and lock chips, and JAX would look for them.
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(given.topology, platform="tpu").devices
-    sharding.check_divisible(pictures, "--batch-size", len(devices))
-    program = compiled(config, devices, 2 * pictures // len(devices))
+    sharding.check_divisible(images, "--batch-size", len(devices))
+    program = compiled(config, devices, 2 * images // len(devices))
     memory, costs = program.memory_analysis(), program.cost_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     versions = ", ".join(version(package) for package in ("jax", "libtpu"))
-    print(f"{given.config.stem}, {dtype}, {pictures} pictures a step, on {given.topology}, jax and libtpu {versions}")
+    print(f"{given.config.stem}, {dtype}, {images} images a step, on {given.topology}, jax and libtpu {versions}")
     print(f"{held / 2**30:.2f} GiB of a chip, of it {memory.argument_size_in_bytes / 2**30:.2f} state and views")
     print(f"{costs['flops']:.3e} operations and {costs['bytes accessed']:.3e} bytes of a chip")
-    found = collectives_of(program.as_text(), 2 * pictures)
+    found = collectives_of(program.as_text(), 2 * images)
     rows = [[c.kind, c.purpose, str(c.count), f"{c.bytes / 1e6:.3f}"] for c in found]
     print(table([["collectives", "for", "count", "MB"], *rows]))
 

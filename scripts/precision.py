@@ -3,7 +3,7 @@
     python scripts/precision.py [--steps 200] [--seeds 0 1 2] [--out runs/precision]
 
 Prints the loss over the last tenth of the steps and the uAP of each run, and for each of the two the difference of the
-means beside its standard error over the seeds: a difference of less than twice that is called noise. The pictures are
+means beside its standard error over the seeds: a difference of less than twice that is called noise. The images are
 the demo's, the same for all; a run that was interrupted goes on.
 """
 
@@ -33,9 +33,9 @@ def main() -> None:
     if len(given.seeds) < 2:
         parser.error("one seed says nothing of noise: give two or more --seeds")
     distributed.start()
-    if not (given.out / "pictures").is_dir():
+    if not (given.out / "images").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
-        demo_set.make(given.out / "pictures", seed=0)
+        demo_set.make(given.out / "images", seed=0)
     results: dict[str, dict[str, list[float]]] = {dtype: {"loss": [], "uAP": []} for dtype in DTYPES}
     rows = []
     for seed in given.seeds:

@@ -115,18 +115,18 @@ def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], r
 
 
 def write_config(out: Path, steps: int, every: int) -> Path:
-    """A recipe that takes a core some milliseconds a step, and its pictures."""
-    (out / "pictures").mkdir()
+    """A recipe that takes a core some milliseconds a step, and its images."""
+    (out / "images").mkdir()
     rng = np.random.default_rng(0)
     for number, path in enumerate(list(photograph_paths().values()) * 2):
         photograph = Image.open(path).convert("RGB")
         left, top = (int(rng.integers(0, side - 80)) for side in photograph.size)
-        photograph.crop((left, top, left + 80, top + 80)).save(out / "pictures" / f"{number}.jpg")
+        photograph.crop((left, top, left + 80, top + 80)).save(out / "images" / f"{number}.jpg")
     config = out / "config.py"
     config.write_text(
         "from sscd_jax.config import *\n"
         "def get_config():\n"
-        f"    data = Data(source={str(out / 'pictures')!r}, batch_size=16, image_size=32)\n"
+        f"    data = Data(source={str(out / 'images')!r}, batch_size=16, image_size=32)\n"
         f"    return Config(steps={steps}, data=data, model=Model(backbone='resnet18', dims=16, width=8),\n"
         "        loss=Loss(entropy_weight=5.0), optimizer=Optimizer(warmup_steps=2, absolute_learning_rate=0.05),\n"
         f"        checkpoint=Checkpoint(every_steps={every}))\n"

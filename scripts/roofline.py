@@ -116,7 +116,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def growth(step: Program, found: dict[int, list[Collective]], sizes: dict[int, int], chip: Chip, dtype: str) -> str:
     """A line for each number of chips; `sizes` gives the views on a chip."""
-    head = ["chips", "pictures", "matrix ms", "of it loss", "HBM ms", "of it loss", "links ms", "step ms", "limit"]
+    head = ["chips", "images", "matrix ms", "of it loss", "HBM ms", "of it loss", "links ms", "step ms", "limit"]
     rows = [[*head, "views/s", "MFU %", "GiB", "of it loss"]]
     for chips, views in sizes.items():
         at = bound(step, found[chips * views], chips, views, chip, dtype)
@@ -158,18 +158,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("config", type=Path, help="a recipe, as configs/disc_blur.py")
     parser.add_argument("--chips", type=int, default=8, help="(default %(default)s)")
     parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="of chip (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="pictures of a step (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="images of a step (default: the recipe's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
-    parser.add_argument("--pictures", type=float, default=1e6, help="of the data set (default %(default)g)")
+    parser.add_argument("--images", type=float, default=1e6, help="of the data set (default %(default)g)")
     parser.add_argument("--share", type=float, help="of the bound that is reached, for hours and price")
     parser.add_argument(
         "--price", type=float, nargs="+", default=[], help="dollars an hour of all chips, one or several"
     )
-    parser.add_argument("--core-rate", type=float, help="pictures that a core of the hosts prepares in a second")
+    parser.add_argument("--core-rate", type=float, help="images that a core of the hosts prepares in a second")
     parser.add_argument("--brief", action="store_true", help="without the tables of 8 to 4096 chips")
     parser.add_argument("--measured", type=float, help="milliseconds of a step, to compare")
     given = parser.parse_args(arguments)
-    positive = ("chips", "batch_size", "pictures", "share", "core_rate", "measured")
+    positive = ("chips", "batch_size", "images", "share", "core_rate", "measured")
     for name in positive:
         if (value := getattr(given, name)) is not None and value <= 0:
             parser.error(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
@@ -191,7 +191,7 @@ def recipe(given: argparse.Namespace) -> configs.Config:
     """The config with the options of the command line.
 
     Raises:
-        ValueError: there is no such file, or its run is not one that these chips or pictures allow.
+        ValueError: there is no such file, or its run is not one that these chips or images allow.
     """
     config = configs.load(given.config)
     data, model = config.data, config.model
@@ -201,30 +201,30 @@ def recipe(given: argparse.Namespace) -> configs.Config:
     model = dataclasses.replace(model, dtype=given.dtype or model.dtype)
     config = dataclasses.replace(config, data=data, model=model)
     sharding.check_divisible(data.batch_size, "--batch-size", given.chips)
-    configs.run_length(config, int(given.pictures))
+    configs.run_length(config, int(given.images))
     return config
 
 
 def report(config: configs.Config, given: argparse.Namespace) -> None:
     chip, chips, dtype = CHIPS[given.kind], given.chips, config.model.dtype
-    pictures = config.data.batch_size
-    views = 2 * pictures // chips
+    images = config.data.batch_size
+    views = 2 * images // chips
     step = program(config)
     simulated = [] if given.brief and chips == 1 else collectives(config, SIMULATED, views)
 
     def found_for(all_views: int) -> list[Collective]:
         return grown(simulated, all_views / (SIMULATED * views))
 
-    at = bound(step, found_for(2 * pictures), chips, views, chip, dtype)
+    at = bound(step, found_for(2 * images), chips, views, chip, dtype)
     title = f"{given.config.stem}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
-    print(f"{title}, {pictures} pictures a step")
+    print(f"{title}, {images} images a step")
     print(f"{chips} x {chip.name}, {views} views a chip")
     print(
         f"forward {step.forward / 2e9:.3f} GMAC a view, a step {step.step.operations / step.forward:.3f} times that\n"
     )
-    print_step(step, found_for(2 * pictures) if chips > 1 else [], at, chips, views, chip)
+    print_step(step, found_for(2 * images) if chips > 1 else [], at, chips, views, chip)
     usage = mfu(step, views, chip, dtype, at.seconds)
-    rates = f"{2 * pictures / at.seconds:.0f} views/s, {pictures / at.seconds:.0f} pictures/s"
+    rates = f"{2 * images / at.seconds:.0f} views/s, {images / at.seconds:.0f} images/s"
     print(f"at most {rates}, MFU {100 * usage:.1f} %")
     room = "" if at.memory < chip.memory else ": more than it has, so that XLA must do with less"
     print(f"{at.memory / 2**30:.2f} of a chip's {chip.memory / 2**30:.2f} GiB{room}")
@@ -236,16 +236,16 @@ def report(config: configs.Config, given: argparse.Namespace) -> None:
         print_run(config, given, at.seconds)
     if not given.brief:
         together = dict.fromkeys(GROWTH, views)
-        fixed = {n: 2 * pictures // n for n in GROWTH if pictures % n == 0}
+        fixed = {n: 2 * images // n for n in GROWTH if images % n == 0}
         all_found = {n * v: found_for(n * v) for sizes in (together, fixed) for n, v in sizes.items()}
         print(f"\nthe batch grows with the chips, {views} views a chip")
         print(growth(step, all_found, together, chip, dtype))
-        print(f"\nthe batch stays {pictures} pictures")
+        print(f"\nthe batch stays {images} images")
         print(growth(step, all_found, fixed, chip, dtype))
 
 
 def print_run(config: configs.Config, given: argparse.Namespace, seconds: float) -> None:
-    steps = config.epochs * int(given.pictures // config.data.batch_size) if config.steps is None else config.steps
+    steps = config.epochs * int(given.images // config.data.batch_size) if config.steps is None else config.steps
     expected = seconds / given.share
     hours = steps * expected / 3600
     rate = config.data.batch_size / expected
@@ -254,8 +254,8 @@ def print_run(config: configs.Config, given: argparse.Namespace, seconds: float)
     dollars = f", {prices} dollars" if prices else ""
     if given.core_rate:
         cores = math.ceil(rate / given.core_rate)
-        dollars += f"; {cores} cores must prepare {given.core_rate:g} pictures/s each"
-    times = f"{1e3 * expected:.0f} ms a step, {rate:.0f} pictures/s, {hours:.2f} hours"
+        dollars += f"; {cores} cores must prepare {given.core_rate:g} images/s each"
+    times = f"{1e3 * expected:.0f} ms a step, {rate:.0f} images/s, {hours:.2f} hours"
     print(f"at {given.share} of the bound {times}{dollars}")
 
 

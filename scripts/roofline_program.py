@@ -162,7 +162,7 @@ def count(jaxpr: Any) -> tuple[Work, list[Any]]:
 
 
 def _kept(jaxpr: Any) -> float:
-    """Bytes of the distinct inputs and outputs of convolutions, but for the first one's input, which is the picture."""
+    """Bytes of the distinct inputs and outputs of convolutions, but for the first one's input, which is the image."""
     seen: dict[object, float] = {}
     first = True
     for equation, operands, results in needed(jaxpr):
@@ -272,7 +272,7 @@ def _purpose(line: str, axes: list[int], rows: int) -> str:
     if "backbone" not in name and "embeddings" not in name:
         return "loss" if rows in axes else "metrics"
     is_statistic = len(axes) == 1 and re.search(r"/\(?(bn\d|downsample_bn)", name)
-    return "batch normalisation" if is_statistic else "gradients"
+    return "batch normalization" if is_statistic else "gradients"
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import os
 
-# tf.io.gfile asks gs:// for this many bytes at least, by default for 64 MiB, though a picture were all that is wanted.
+# tf.io.gfile asks gs:// for this many bytes at least, by default for 64 MiB, though an image were all that is wanted.
 # GFile reads 512 KiB at a time, and one byte before them when it seeks. TensorFlow looks when it is imported.
 os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(512 * 1024 + 1))
 

@@ -25,7 +25,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Training pictures and what is done to them."""
+    """Training images and what is done to them."""
 
     source: str = ""
     """A folder (searched recursively), a text file of paths, a .tar or .parquet file, a pack, tfds:NAME (a prepared
@@ -35,7 +35,7 @@ class Data:
     data_dir: str | None = None
     """Where TFDS data sets are kept; by default where TFDS puts them."""
     batch_size: int = 4096
-    """Pictures in the global batch, over all devices; each gives two views."""
+    """Images in the global batch, over all devices; each gives two views."""
     image_size: int = 224
     """Side of a view in pixels."""
     augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED", "HEAVY"] = "STRONG_BLUR"
@@ -43,11 +43,11 @@ class Data:
     mixup: bool = False
     """Mix one view in twenty with another one, half of these by cutmix."""
     mixup_group: int = 128
-    """Pictures whose views are mixed among one another; the official code has 128 on a GPU."""
-    recolour: Literal["host", "device"] = "host"
-    """Where jitter, grey, blur and mixing are computed: device spares hosts with few cores, the views are the same."""
+    """Images whose views are mixed among one another; the official code has 128 on a GPU."""
+    color_ops: Literal["host", "device"] = "host"
+    """Where jitter, gray, blur and mixing are computed: device spares hosts with few cores, the views are the same."""
     min_crop_area: float = 0.08
-    """Smallest share of a picture that a view shows; small pictures and small networks need more than the paper."""
+    """Smallest share of an image that a view shows; small images and small networks need more than the paper."""
     workers: int | None = None
     """Threads for augmenting on each host, and as many for reading; by default one a core, and two for reading."""
 
@@ -57,7 +57,7 @@ class Data:
             self.image_size >= 32, f"data.image_size is {self.image_size}; the network halves it 5 times: 32 or more"
         )
         _require(0 < self.min_crop_area <= 1, f"data.min_crop_area is {self.min_crop_area}; it must be in (0, 1]")
-        _require(self.mixup_group > 1, f"data.mixup_group is {self.mixup_group}; mixing takes at least 2 pictures")
+        _require(self.mixup_group > 1, f"data.mixup_group is {self.mixup_group}; mixing takes at least 2 images")
         fitting = max(size for size in range(1, self.mixup_group + 1) if self.batch_size % size == 0)
         _require(
             not self.mixup or fitting == self.mixup_group,
@@ -93,7 +93,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Loss:
-    """InfoNCE and the entropy regulariser."""
+    """InfoNCE and the entropy regularizer."""
 
     temperature: float = 0.05
     """Of InfoNCE."""
@@ -113,7 +113,7 @@ class Optimizer:
     """LARS and its schedule."""
 
     base_learning_rate: float = 0.3
-    """Learning rate for a batch of 256 pictures; scaled linearly with data.batch_size."""
+    """Learning rate for a batch of 256 images; scaled linearly with data.batch_size."""
     absolute_learning_rate: float | None = None
     """Learning rate as it is; takes the place of base_learning_rate."""
     warmup_epochs: float = 5
@@ -129,7 +129,7 @@ class Optimizer:
     eps: float = 1e-8
     """LARS's epsilon."""
     exclude_bias_and_norm: bool = False
-    """Neither decay nor scale biases and batch normalisation; the official code does not exclude them."""
+    """Neither decay nor scale biases and batch normalization; the official code does not exclude them."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it must be in [0, 1)")
@@ -145,19 +145,19 @@ class Validation:
     """Copy detection on a DISC-like set now and then; left out while no queries are given."""
 
     queries: str = ""
-    """Pictures to find copies of: a source as data.source."""
+    """Images to find copies of: a source as data.source."""
     references: str = ""
-    """Pictures that are searched."""
+    """Images that are searched."""
     ground_truth: str = ""
     """CSV file with the header query_id,reference_id; ids are paths without the ending, relative to the folder."""
     every_epochs: int = 1
     """Epochs from one validation to the next; there is always one at the end."""
     preset: PresetName = "custom"
-    """How pictures are resized and normalised."""
+    """How images are resized and normalized."""
     custom: Preset = OFFICIAL_VALIDATION
     """The preset custom, by default that of the official validation."""
     batch_size: int = 256
-    """Pictures a batch, over the devices of a host; every host computes the whole."""
+    """Images a batch, over the devices of a host; every host computes the whole."""
 
     def __post_init__(self) -> None:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]
@@ -196,8 +196,8 @@ class Config:
     profile: bool = False
     """Write a trace of some steps to WORKDIR/profile, for TensorBoard or Perfetto."""
     microbatch: int | None = None
-    """Pictures that are embedded at once, over all devices, where the batch is too large for their memory: the gradient
-    is that of the loss over the whole batch, batch normalisation's statistics are those of each piece."""
+    """Images that are embedded at once, over all devices, where the batch is too large for their memory: the gradient
+    is that of the loss over the whole batch, batch normalization's statistics are those of each piece."""
     init_from: str = ""
     """Weights to start from, of any format: a file, a training run, or the name of fetched weights."""
     init_projection: bool = True
@@ -238,8 +238,8 @@ def run_length(config: Config, examples: int) -> Length:
     batch = config.data.batch_size
     if examples < batch:
         raise ValueError(
-            f"{config.data.source} has {examples} pictures, fewer than a batch of {batch}: "
-            f"give more pictures, or --data.batch-size {max(examples, 2)} or less"
+            f"{config.data.source} has {examples} images, fewer than a batch of {batch}: "
+            f"give more images, or --data.batch-size {max(examples, 2)} or less"
         )
     epoch = examples // batch
     total = config.epochs * epoch if config.steps is None else config.steps
@@ -291,7 +291,7 @@ def differences(before: Config, after: Config) -> list[str]:
 
 
 def of_all_hosts(config: Config) -> dict[str, str]:
-    """The settings, by name, that all processes of a run share; each may have the pictures at a place of its own."""
+    """The settings, by name, that all processes of a run share; each may have the images at a place of its own."""
     own = ("data.source", "data.data_dir", "data.workers")
     return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}
 

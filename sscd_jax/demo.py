@@ -1,4 +1,4 @@
-"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own pictures."""
+"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own images."""
 
 import dataclasses
 import json
@@ -36,9 +36,9 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
 
 
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
-    """Makes the picture set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
+    """Makes the image set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
 
-    Leaves in `out`: pictures/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
+    Leaves in `out`: images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
     evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted goes on where it was.
 
     Raises:
@@ -47,20 +47,18 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     if not RECIPE.is_file():
         raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
     config = demo_config(out, seed=seed, steps=steps)
-    pictures, earlier = out / "pictures", out / "run" / "config.json"
+    images, earlier = out / "images", out / "run" / "config.json"
     if earlier.is_file():
         there = configs.from_dict(json.loads(earlier.read_text()))
         # The folder may have been moved since.
         data = dataclasses.replace(there.data, source=config.data.source)
         if dataclasses.replace(there, data=data, validation=config.validation) != config:
             raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    elif (
-        out.exists() and not (pictures / "queries.csv").is_file() and set(out.iterdir()) - {out / "pictures.unfinished"}
-    ):
+    elif out.exists() and not (images / "queries.csv").is_file() and set(out.iterdir()) - {out / "images.unfinished"}:
         raise ValueError(f"{out} holds something else than a demo: name another --out")
-    if not pictures.is_dir():
+    if not images.is_dir():
         out.mkdir(parents=True, exist_ok=True)
-        demo_set.make(pictures, seed=seed)
+        demo_set.make(images, seed=seed)
 
     train(config, out / "run")
     model = build_model(**dataclasses.asdict(config.model))
@@ -69,23 +67,23 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     preset = choose(config.validation.preset, config.validation.custom)
     descriptors = out / "descriptors"
     described = {
-        "PDQ, a perceptual hash": ("pdq", _hash(pictures, descriptors / "pdq")),
-        "network before training": ("untrained", _embed(model, start, pictures, preset, descriptors / "untrained")),
-        "network after training": ("trained", _embed(model, trained, pictures, preset, descriptors / "trained")),
+        "PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq")),
+        "network before training": ("untrained", _embed(model, start, images, preset, descriptors / "untrained")),
+        "network after training": ("trained", _embed(model, trained, images, preset, descriptors / "trained")),
     }
     write_index(out / "references.faiss", described["network after training"][1]["references"].vectors)
 
-    ground_truth = read_ground_truth(pictures / "ground_truth.csv")
-    edits = read_edits(pictures / "queries.csv")
+    ground_truth = read_ground_truth(images / "ground_truth.csv")
+    edits = read_edits(images / "queries.csv")
     (out / "evaluations").mkdir(exist_ok=True)
     rows, shown = [], []
     for name, (folder, sets) in described.items():
-        evaluation = _evaluate(sets, ground_truth, edits, sources=[(part, str(pictures / part)) for part in SETS[:2]])
+        evaluation = _evaluate(sets, ground_truth, edits, sources=[(part, str(images / part)) for part in SETS[:2]])
         results.write(out / "evaluations" / f"{folder}.json", evaluation)
         plain, normed = results_of(evaluation)
-        metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalisation": normed.metrics["uAP"]}
+        metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalization": normed.metrics["uAP"]}
         metrics |= {metric: plain.metrics[metric] for metric in ("accuracy@1", "recall@p90")}
-        intervals = {**plain.intervals, "uAP, score normalisation": normed.intervals["uAP"]}
+        intervals = {**plain.intervals, "uAP, score normalization": normed.intervals["uAP"]}
         rows.append({"descriptor": name} | metrics)
         shown.append(dataclasses.replace(plain, name=name, metrics=metrics, intervals=intervals))
     unfinished = out / "metrics.json.unfinished"
@@ -96,9 +94,9 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
 
 
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """The recipe of configs/demo.py on the pictures in `out`; fewer steps keep the same share of warm-up."""
+    """The recipe of configs/demo.py on the images in `out`; fewer steps keep the same share of warm-up."""
     config = configs.load(RECIPE)
-    pictures = out.absolute() / "pictures"
+    images = out.absolute() / "images"
     optimizer = config.optimizer
     if steps is not None:
         optimizer = dataclasses.replace(optimizer, warmup_steps=min(optimizer.warmup_steps or 0, steps // 10))
@@ -107,29 +105,29 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
         seed=seed,
         steps=config.steps if steps is None else steps,
         optimizer=optimizer,
-        data=dataclasses.replace(config.data, source=str(pictures / "training")),
+        data=dataclasses.replace(config.data, source=str(images / "training")),
         validation=dataclasses.replace(
             config.validation,
-            queries=str(pictures / "queries"),
-            references=str(pictures / "references"),
-            ground_truth=str(pictures / "ground_truth.csv"),
+            queries=str(images / "queries"),
+            references=str(images / "references"),
+            ground_truth=str(images / "ground_truth.csv"),
         ),
     )
 
 
-def _embed(model: SSCD, variables: Any, pictures: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
+def _embed(model: SSCD, variables: Any, images: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        source = dataclasses.replace(open_source(str(pictures / name)), name=name)  # the folder may be moved
+        source = dataclasses.replace(open_source(str(images / name)), name=name)  # the folder may be moved
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
     return {name: Descriptors.read(out / name) for name in SETS}
 
 
-def _hash(pictures: Path, out: Path) -> dict[str, Descriptors]:
+def _hash(images: Path, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        paths = sorted((pictures / name).iterdir())
+        paths = sorted((images / name).iterdir())
         ids = [path.stem for path in paths]
-        Descriptors(ids, pdq_vectors(paths), Provenance("pdqhash", "whole picture")).write(out / name)
+        Descriptors(ids, pdq_vectors(paths), Provenance("pdqhash", "whole image")).write(out / name)
     return {name: Descriptors.read(out / name) for name in SETS}
 
 
@@ -158,30 +156,30 @@ def _report(
     ground_truth: list[tuple[str, str]],
     edits: dict[str, Edited],
 ) -> None:
-    pictures = out / "pictures"
+    images = out / "images"
     lines = [line for line in read_metrics(out / "run") if "loss" in line]
-    counts = {name: len(list((pictures / name).iterdir())) for name in SETS}
+    counts = {name: len(list((images / name).iterdir())) for name in SETS}
     write_report(
         out / "report.html",
         title="Finding copies: a descriptor trained from photographs",
         summary=(
-            f"A narrow {config.model.backbone} learned from {counts['training']} pictures, cut from photographs that "
-            f"scikit-image and scikit-learn ship, which pictures are edited copies of one another. It then searched "
-            f"{counts['references']} other pictures, cut from other photographs, for the originals of "
+            f"A narrow {config.model.backbone} learned from {counts['training']} images, cut from photographs that "
+            f"scikit-image and scikit-learn ship, which images are edited copies of one another. It then searched "
+            f"{counts['references']} other images, cut from other photographs, for the originals of "
             f"{counts['queries']} queries: {len(ground_truth)} are copies with two or three strong edits, the rest "
             "copy nothing."
         ),
         results=shown,
         ground_truth=ground_truth,
-        query_pictures={path.stem: path.read_bytes for path in (pictures / "queries").iterdir()},
-        reference_pictures={path.stem: path.read_bytes for path in (pictures / "references").iterdir()},
+        query_images={path.stem: path.read_bytes for path in (images / "queries").iterdir()},
+        reference_images={path.stem: path.read_bytes for path in (images / "references").iterdir()},
         query_ids=list(dict.fromkeys(shown[0].query_ids.tolist())),
         history={name: np.array([line[name] for line in lines]).tolist() for name in lines[0]},
         edits=edits,
         facts={
-            "Training": f"{config.steps} steps of {config.data.batch_size} pictures, two views of "
+            "Training": f"{config.steps} steps of {config.data.batch_size} images, two views of "
             f"{config.data.image_size} px each, {config.data.augmentation}, seed {config.seed}",
-            "Descriptor": f"{config.model.dims} numbers, from pictures resized to {config.validation.custom.size} px",
+            "Descriptor": f"{config.model.dims} numbers, from images resized to {config.validation.custom.size} px",
             "Command": "sscd-jax demo",
         },
     )

@@ -25,7 +25,7 @@ class Provenance:
 
     Attributes:
         weights: SHA-256 of the weights, or a word for what has none.
-        preset: name of the preset that resized and normalised the pictures.
+        preset: name of the preset that resized and normalized the images.
         details: the preset's parameters, versions of packages and the like; not compared.
     """
 
@@ -73,7 +73,7 @@ class Descriptors:
         if not len(self.ids):
             raise ValueError(f"there are no descriptors to write to {folder}")
         if bad := next((i for i in self.ids if not is_line(i)), None):
-            raise ValueError(f"the id {bad!r} has a line break, or is no Unicode: rename that picture")
+            raise ValueError(f"the id {bad!r} has a line break, or is no Unicode: rename that image")
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -114,7 +114,7 @@ def shard_name(number: int) -> str:
 def manifest(
     counts: Sequence[int], dims: int, dtype: str, provenance: Provenance, *, errors: int = 0
 ) -> dict[str, Any]:
-    """What manifest.json says of shards of so many vectors, and of so many pictures that have none."""
+    """What manifest.json says of shards of so many vectors, and of so many images that have none."""
     return {
         "format": 2,
         "count": sum(counts),

@@ -31,7 +31,7 @@ def start() -> None:
 
     On the CPU, one fusion pass of XLA makes convolutions slower; it is turned off (scripts/benchmarks/layers.py).
     Compiled programs are kept in ~/.cache/sscd_jax/compiled, or where JAX_COMPILATION_CACHE_DIR says.
-    TensorFlow prepares pictures side by side, each on one thread: to share an operation out costs more than it gains
+    TensorFlow prepares images side by side, each on one thread: to share an operation out costs more than it gains
     (scripts/benchmarks/device_augment.py).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors still show.
@@ -174,5 +174,5 @@ def check_same_on_all_hosts(values: Mapping[str, str]) -> None:
     if different := [name for name, is_same in zip(values, same, strict=True) if not is_same]:
         raise ValueError(
             f"the processes of this run differ in {', '.join(different)}: "
-            "start all with the same recipe, options and pictures"
+            "start all with the same recipe, options and images"
         )

@@ -1,4 +1,4 @@
-"""The loss of SSCD: InfoNCE plus a differential-entropy (KoLeo) regulariser, as pure functions of the global batch.
+"""The loss of SSCD: InfoNCE plus a differential-entropy (KoLeo) regularizer, as pure functions of the global batch.
 
 Under jit the rows of the embeddings may be sharded over devices: each device then holds its rows of the similarity
 matrix, never the whole of it.
@@ -45,7 +45,7 @@ def info_nce(similarity: Array, positives: Array, negatives: Array, temperature:
 def koleo(rows: Array, embeddings: Array, similarity: Array, negatives: Array) -> Array:
     """Kozachenko-Leonenko estimate of minus the entropy: the mean of -log of the distance to the nearest negative.
 
-    The paper's differential-entropy regulariser; the squared distance is held above 1e-6 as in the official train.py.
+    The paper's differential-entropy regularizer; the squared distance is held above 1e-6 as in the official train.py.
 
     Args:
         rows: float32 [R, D], those over which the mean is.
@@ -134,7 +134,7 @@ def _of_rows(
     rows: Array, row_ids: Array, numbers: Array, embeddings: Array, instance_ids: Array, temperature: float
 ) -> dict[str, Array]:
     """Means over some rows, whose numbers among all are int [R], and sums of what is not a mean over rows."""
-    # TPUs multiply matrices in bfloat16 by default, which near s = 1 quantises 2 - 2s by about 0.008.
+    # TPUs multiply matrices in bfloat16 by default, which near s = 1 quantizes 2 - 2s by about 0.008.
     similarity = jnp.matmul(rows, embeddings.T, precision=lax.Precision.HIGHEST)
     matches = match_matrix(row_ids, instance_ids)
     positives, negatives = matches & (numbers[:, None] != jnp.arange(len(embeddings))), ~matches

@@ -25,7 +25,7 @@ def lars(
 
     Args:
         learning_rate: a number, or a schedule step -> rate.
-        exclude_bias_and_norm: neither decay nor scale parameters of one axis (biases, batch normalisation); the
+        exclude_bias_and_norm: neither decay nor scale parameters of one axis (biases, batch normalization); the
             official code treats them as all others.
     """
 

@@ -1,4 +1,4 @@
-"""How pictures are resized and normalised for inference: one contract for validation, embed, exports and evaluation."""
+"""How images are resized and normalized for inference: one contract for validation, embed, exports and evaluation."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +17,11 @@ _ASPECTS = ((1, 1), (4, 3), (3, 2), (16, 9), (9, 4), (3, 1), (4, 1), (8, 1), (16
 
 @dataclass(frozen=True)
 class Preset:
-    """What becomes of a picture before the network sees it. Resizing is Pillow's: bilinear with antialiasing."""
+    """What becomes of an image before the network sees it. Resizing is Pillow's: bilinear with antialiasing."""
 
     mode: Mode = "short"
-    """What `size` is: short or long, that side, keeping the aspect; skew, both sides; crop, both sides of the centre of
-    a picture whose short side is 8/7 of it."""
+    """What `size` is: short or long, that side, keeping the aspect; skew, both sides; crop, both sides of the center of
+    an image whose short side is 8/7 of it."""
     size: int = 288
     """Pixels."""
     mean: Triple = IMAGENET_MEAN
@@ -29,7 +29,7 @@ class Preset:
     std: Triple = IMAGENET_STD
     """Divides it after that."""
     exif: bool = False
-    """Turn pictures upright as their EXIF orientation says; the official code ignores it."""
+    """Turn images upright as their EXIF orientation says; the official code ignores it."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -39,7 +39,7 @@ class Preset:
         if not 32 <= self.size <= 4096:
             raise ValueError(f"the size of a preset is {self.size}; it must be 32 to 4096 pixels")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ValueError(f"the mean {self.mean} or the std {self.std} of a preset is no number to normalise by")
+            raise ValueError(f"the mean {self.mean} or the std {self.std} of a preset is no number to normalize by")
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Preset:
 
     @property
     def ragged(self) -> bool:
-        """Whether pictures keep their aspect, so that they come out in different sizes."""
+        """Whether images keep their aspect, so that they come out in different sizes."""
         return self.mode in ("short", "long")
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -82,9 +82,9 @@ class Preset:
         return (short, long) if width <= height else (long, short)
 
     def canvases(self) -> list[tuple[int, int]]:
-        """(height, width) of the arrays that pictures are laid into, height <= width, from the smallest to the largest.
+        """(height, width) of the arrays that images are laid into, height <= width, from the smallest to the largest.
 
-        A picture that is higher than wide is laid on its side; see `models.transpose`.
+        An image that is higher than wide is laid on its side; see `models.transpose`.
         """
         if not self.ragged:
             return [(self.size, self.size)]

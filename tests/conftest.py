@@ -46,9 +46,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """A folder of 40 cuts of photographs, JPEG, 80 x 96 pixels."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
     for number in range(40):

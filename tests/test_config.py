@@ -117,7 +117,7 @@ def test_impossible_values_are_refused(make, message):
         make()
 
 
-def test_fewer_pictures_than_a_batch_says_what_to_do():
+def test_fewer_images_than_a_batch_says_what_to_do():
     with pytest.raises(ValueError, match=r"--data\.batch-size 10 or less"):
         run_length(Config(data=Data(source="folder", batch_size=16)), 10)
 

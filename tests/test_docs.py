@@ -1,6 +1,6 @@
 """The blocks of the pages in docs/ do what they say, without packages they do not name.
 
-A block of text is what the Python before it prints. Pictures have 64 pixels a side here, not 320: it takes seconds.
+A block of text is what the Python before it prints. Images have 64 pixels a side here, not 320: it takes seconds.
 """
 
 import json
@@ -22,7 +22,7 @@ from PIL import Image
 from sscd_jax import config as configs
 from sscd_jax.cli.main import main
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer, Validation
-from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.files import cache_folder
@@ -107,7 +107,7 @@ def python(code: str, packages: list[str]) -> str:
 def test_every_section_is_tested():
     assert list(SECTIONS) == [
         "Bundles",
-        "Pictures",
+        "Images",
         "ONNX Runtime",
         "TensorFlow Serving",
         "PyTorch",
@@ -119,7 +119,7 @@ def test_every_section_is_tested():
         "Other tools",
         "DISC2021 and Copydays",
         "How sure",
-        "A benchmark of your own pictures",
+        "A benchmark of your own images",
         "Calibrate",
         "At DISC2021's size",
         "As TFDS data sets",
@@ -150,35 +150,35 @@ def test_bundles_and_onnxruntime(folder):
     assert {re.sub(r"\d+\.png", "*.png", file) for file in files} == set(
         re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
     )
-    assert len(files) == 12, "eight pictures"
+    assert len(files) == 12, "eight images"
     assert run_section("ONNX Runtime")
 
     (verify,) = re.findall(r"^\(cd .*", SECTIONS["Bundles"], re.MULTILINE)
-    (bundle / "golden" / "0.png").write_bytes(b"another picture")
+    (bundle / "golden" / "0.png").write_bytes(b"another image")
     done = subprocess.run(["bash", "-c", verify], capture_output=True, text=True)
     assert done.returncode
     assert "golden/0.png: FAILED" in done.stdout
 
 
-def test_pictures(folder, pictures):
+def test_images(folder, images):
     Path("photos").mkdir()
-    Image.open(min(pictures.iterdir())).resize((480, 400)).save("photo.jpg")
+    Image.open(min(images.iterdir())).resize((480, 400)).save("photo.jpg")
     shutil.copy("photo.jpg", "photos")
-    code = re.findall(r"```python\n(.*?)```", SECTIONS["Pictures"], re.DOTALL)[0]
-    run_section("Pictures")
+    code = re.findall(r"```python\n(.*?)```", SECTIONS["Images"], re.DOTALL)[0]
+    run_section("Images")
     python(f"{code}\nnp.savez('prepared.npz', pixels=pixels, images=images)", ["numpy", "pillow"])
     prepared = np.load("prepared.npz")
     source = open_source("photos")
-    picture = np.asarray(apply_preset(open_picture(source.load(0)), Preset("skew", 320)))
-    difference = np.abs(prepared["pixels"].astype(int) - picture)
+    image = np.asarray(apply_preset(open_image(source.load(0)), Preset("skew", 320)))
+    difference = np.abs(prepared["pixels"].astype(int) - image)
     assert difference.max() <= 1, "Pillow's fixed point"
     assert difference.mean() < 0.01
     np.testing.assert_allclose(prepared["images"], normalize(prepared["pixels"]), atol=1e-6)
 
 
-def test_embedding(folder, pictures):
-    """The page's blocks in order; pictures and canvases are small."""
-    shutil.copytree(pictures, "photos")
+def test_embedding(folder, images):
+    """The page's blocks in order; images and canvases are small."""
+    shutil.copytree(images, "photos")
     first = re.findall(r"```bash\n(.*?)```", PAGES["embedding"], re.DOTALL)[0]
     main(shlex.split(first)[1:])
     run_section("Going on, sharing, adding")
@@ -193,10 +193,10 @@ def test_embedding(folder, pictures):
     assert names == {"--preset", *PRESETS, "custom"}
 
 
-def test_evaluation(folder, pictures, capsys):
+def test_evaluation(folder, images, capsys):
     """The page's sections in order, on DISC2021 and Copydays in small."""
-    paths = sorted(pictures.iterdir())
-    shutil.copytree(pictures, "photos")
+    paths = sorted(images.iterdir())
+    shutil.copytree(images, "photos")
     for name, letter, some in (
         ("val_query", "Q", [*paths[:6], *paths[20:24]]),
         ("val_ref", "R", paths[:20]),
@@ -227,7 +227,7 @@ def test_evaluation(folder, pictures, capsys):
     }
     assert {f"{name}.{end}" for name in ("precision_recall", "scores") for end in ("svg", "png")} <= beside
     assert {name for name in named if not name.startswith((".", "by_edit"))} <= beside
-    run_section("A benchmark of your own pictures")
+    run_section("A benchmark of your own images")
     assert "By edit" in capsys.readouterr().out
     assert Path("mine.html").read_text().count("data:image/jpeg") > 10
     printed = run_section("Calibrate")
@@ -258,8 +258,8 @@ def test_jax(folder):
     assert run_section("JAX")
 
 
-def test_search_with_faiss(folder, pictures):
-    shutil.copytree(pictures, "photos")
+def test_search_with_faiss(folder, images):
+    shutil.copytree(images, "photos")
     Path("queries").mkdir()
     names = sorted(path.stem for path in Path("photos").iterdir())[:5]
     for name in names:
@@ -280,12 +280,12 @@ NOT_RUN = {
 }
 
 
-def test_training(folder, pictures, monkeypatch):
-    """The page's runs, two steps of a narrow network on a few small pictures."""
+def test_training(folder, images, monkeypatch):
+    """The page's runs, two steps of a narrow network on a few small images."""
     page = PAGES["training"]
     (folder / "configs").symlink_to(DOCS.parent / "configs")
     for name in ("DISC2021/training", "photos"):
-        shutil.copytree(pictures, name)
+        shutil.copytree(images, name)
     narrow = "--model.backbone resnet18 --model.width 8 --model.dims 24 --data.image-size 32 --data.batch-size 16"
     write_safetensors(cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet18", 24, width=8), {})
     commands = [
@@ -310,31 +310,31 @@ def test_the_tables_of_the_training_page_are_of_the_commands_above_them():
         assert [line.split()[:4] for line in said.splitlines()[1:]] == settings
 
 
-def test_batch_sizes(pictures, tmp_path, monkeypatch, capsys):
+def test_batch_sizes(images, tmp_path, monkeypatch, capsys):
     """A setting, two seeds, four steps of a narrow network."""
     truth = tmp_path / "truth.csv"
-    truth.write_text("query_id,reference_id\n" + "".join(f"{path.stem},{path.stem}\n" for path in pictures.iterdir()))
-    (tmp_path / "pictures").mkdir()
+    truth.write_text("query_id,reference_id\n" + "".join(f"{path.stem},{path.stem}\n" for path in images.iterdir()))
+    (tmp_path / "images").mkdir()
 
     def small(_: Path, *, seed: int, steps: int) -> Config:
         return Config(
             seed=seed,
             steps=steps,
-            data=Data(source=str(pictures), image_size=32),
+            data=Data(source=str(images), image_size=32),
             model=Model(backbone="resnet18", dims=16, width=8),
             optimizer=Optimizer(warmup_steps=0),
-            validation=Validation(str(pictures), str(pictures), str(truth), custom=Preset("skew", 32)),
+            validation=Validation(str(images), str(images), str(truth), custom=Preset("skew", 32)),
         )
 
     monkeypatch.setattr(batch_sizes, "demo_config", small)
     monkeypatch.setattr(
-        "sys.argv", ["batch_sizes.py", "8,0.5,2,3", "--seeds", "0", "1", "--pictures", "32", "--out", str(tmp_path)]
+        "sys.argv", ["batch_sizes.py", "8,0.5,2,3", "--seeds", "0", "1", "--images", "32", "--out", str(tmp_path)]
     )
     batch_sizes.main()
     header, row = capsys.readouterr().out.splitlines()
     names = ["batch", "rate", "entropy weight", "its warm-up", "steps", "uAP", "standard error", "positive_sim"]
     assert re.split("  +", header) == [*names, "nearest_negative_sim"]
-    assert row.split()[:7] == ["8", "0.5", "2", "3", "4", "1.000", "0.000"], "a picture is its own copy"
+    assert row.split()[:7] == ["8", "0.5", "2", "3", "4", "1.000", "0.000"], "an image is its own copy"
     run = configs.from_dict(json.loads((tmp_path / "8,0.5,2,3,1" / "config.json").read_text()))
     assert (run.seed, run.data.batch_size, run.loss) == (1, 8, Loss(entropy_weight=2, entropy_warmup_steps=3))
     assert configs.learning_rate(run) == 0.5
@@ -359,9 +359,9 @@ def test_the_estimates_of_a_step(name, count, capsys, monkeypatch):
         assert capsys.readouterr().out == said
 
 
-def test_the_pods_page_packs(folder, pictures):
+def test_the_pods_page_packs(folder, images):
     """To a store in memory in the bucket's place."""
-    shutil.copytree(pictures, "photos")
+    shutil.copytree(images, "photos")
     (command,) = re.findall(r"^sscd-jax pack .*", (DOCS / "pods.md").read_text(), re.MULTILINE)
     main(shlex.split(command.replace("gs://BUCKET", "ram://docs"))[1:])
     packed, there = open_source("ram://docs/photos"), open_source("photos")

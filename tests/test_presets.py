@@ -1,4 +1,4 @@
-"""Presets against torchvision's and the official rules, and canvases that hold every picture."""
+"""Presets against torchvision's and the official rules, and canvases that hold every image."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.data.sample import photograph_paths
 from sscd_jax.presets import CUSTOM, PRESETS, Preset, choose
 
@@ -74,8 +74,8 @@ def test_choose():
     [
         ({"mode": "wide"}, "choose one of short, long, skew, crop"),
         ({"size": 16}, "32 to 4096"),
-        ({"std": (0.5, 0.0, 0.5)}, "no number to normalise by"),
-        ({"mean": (float("nan"), 0.0, 0.5)}, "no number to normalise by"),
+        ({"std": (0.5, 0.0, 0.5)}, "no number to normalize by"),
+        ({"mean": (float("nan"), 0.0, 0.5)}, "no number to normalize by"),
     ],
 )
 def test_nonsense_is_refused(values, message):
@@ -101,7 +101,7 @@ def test_usual_photographs_fill_their_canvas(sides):
 
 
 @given(SIDES, st.sampled_from(RAGGED))
-def test_every_picture_has_a_canvas(sides, preset):
+def test_every_image_has_a_canvas(sides, preset):
     width, height = preset.resized(*sides)
     assert preset.resized(*sides[::-1]) == (height, width)
     assert {"short": min, "long": max}[preset.mode](width, height) == preset.size
@@ -109,7 +109,7 @@ def test_every_picture_has_a_canvas(sides, preset):
     assert any(min(width, height) <= h and max(width, height) <= w for h, w in preset.canvases())
 
 
-def test_too_long_a_picture_is_refused():
+def test_too_long_an_image_is_refused():
     assert PRESETS["skew_320"].resized(1, 1000) == (320, 320)
     assert PRESETS["small_288"].resized(10, 320) == (288, 9216)
     with pytest.raises(ValueError, match="10 x 321 pixels: presets that keep the aspect end at 1:32"):
@@ -129,5 +129,5 @@ def test_pixels_are_those_of_torchvision(tmp_path):
     subprocess.run([sys.executable, "-c", TORCHVISION, json.dumps(jobs)], check=True)
     for name, cut, out in jobs:
         with open(cut, "rb") as file:
-            picture = open_picture(file.read())
-        np.testing.assert_array_equal(np.asarray(apply_preset(picture, PRESETS[name])), np.load(out), err_msg=name)
+            image = open_image(file.read())
+        np.testing.assert_array_equal(np.asarray(apply_preset(image, PRESETS[name])), np.load(out), err_msg=name)

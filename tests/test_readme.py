@@ -47,15 +47,15 @@ def test_the_first_commands_are_those_of_ci():
 
 
 @pytest.fixture
-def folder(pictures, tmp_path, monkeypatch) -> Path:
+def folder(images, tmp_path, monkeypatch) -> Path:
     """The working folder of the README's commands, with photos in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    shutil.copytree(pictures, "photos")
+    shutil.copytree(images, "photos")
     return tmp_path
 
 
-def test_your_own_pictures(folder, capsys):
+def test_your_own_images(folder, capsys):
     Path("queries").mkdir()
     pairs = ["query_id,reference_id"]
     for path in sorted(Path("photos").iterdir())[:5]:
@@ -63,12 +63,12 @@ def test_your_own_pictures(folder, capsys):
         pairs.append(f"Q{path.stem},{path.stem}")
     Path("ground_truth.csv").write_text("\n".join(pairs))
 
-    ours = [command[1:] for command in commands("Your own pictures")]
+    ours = [command[1:] for command in commands("Your own images")]
     assert [command[0] for command in ours] == ["train", "preview", "embed", "embed", "evaluate"]
     for command in ours:
         main([*command, *(REDUCED if command[0] == "train" else [])])
-    assert "1.0000" in capsys.readouterr().out, "the uAP of pictures that are their own copies"
-    (code,) = blocks("python", "Your own pictures")
+    assert "1.0000" in capsys.readouterr().out, "the uAP of images that are their own copies"
+    (code,) = blocks("python", "Your own images")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert [line.split() for line in found.splitlines()] == [[*pair.split(","), "1.00"] for pair in pairs[1:]]
 

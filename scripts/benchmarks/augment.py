@@ -4,8 +4,8 @@
     python scripts/benchmarks/views.py [--out views.json]
 
 The official pipeline's work is done by Pillow as the official code does it (its torchvision transforms are Pillow
-calls; its text and emoji are its own Pillow code), normalised to float32 by numpy. Ours decodes once and gives uint8;
-and normalised float32, as a second figure. Both take the same JPEGs: the sample's photographs at long sides of 500, 400
+calls; its text and emoji are its own Pillow code), normalized to float32 by numpy. Ours decodes once and gives uint8;
+and normalized float32, as a second figure. Both take the same JPEGs: the sample's photographs at long sides of 500, 400
 and 350 px. They run in turn, and the best round of each counts.
 """
 
@@ -72,7 +72,7 @@ def official_view(image: Image.Image, augmentation: str) -> Image.Image:
     return image
 
 
-def official_normalised(image: Image.Image) -> np.ndarray:
+def official_normalized(image: Image.Image) -> np.ndarray:
     pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)).astype(np.float32) / 255
     return (pixels - MEAN[:, None, None]) / STD[:, None, None]
 
@@ -148,9 +148,9 @@ def with_text(image: Image.Image) -> Image.Image:
     text = text[: random.randint(1, longest)]
     _, _, right, bottom = font.getbbox(text)
     at = random.random() * (image.width - right), random.random() * (image.height - bottom)
-    colour = (*(random.randint(0, 255) for _ in range(3)), int(random.uniform(0.1, 1) * 255 + 0.5))
+    color = (*(random.randint(0, 255) for _ in range(3)), int(random.uniform(0.1, 1) * 255 + 0.5))
     layer = Image.new("RGBA", image.size, (255, 255, 255, 0))
-    ImageDraw.Draw(layer).text(at, text, fill=colour, font=font)
+    ImageDraw.Draw(layer).text(at, text, fill=color, font=font)
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
@@ -190,7 +190,7 @@ def official(files: list[bytes], augmentation: str) -> None:
     for data in files:
         image = Image.open(io.BytesIO(data)).convert("RGB")
         for _ in range(2):
-            official_normalised(official_view(image, augmentation))
+            official_normalized(official_view(image, augmentation))
 
 
 def official_uint8(files: list[bytes], augmentation: str) -> None:
@@ -223,7 +223,7 @@ def ours(files: list[bytes], augmentation: str, stage: str) -> Callable[[list[by
         pixels = tf.stack([views.apply(image, view) for view in drawn])
         if stage == "uint8":
             return pixels
-        return normalised(pixels)
+        return normalized(pixels)
 
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(files)).repeat().enumerate()
     dataset = dataset.map(lambda number, data: make(data, number))
@@ -242,7 +242,7 @@ def ours(files: list[bytes], augmentation: str, stage: str) -> Callable[[list[by
 
 
 @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([2, SIZE, SIZE, 3], tf.uint8)])
-def normalised(pixels: tf.Tensor) -> tf.Tensor:
+def normalized(pixels: tf.Tensor) -> tf.Tensor:
     return (tf.cast(tf.cast(pixels, tf.int32), tf.float32) / 255 - MEAN) / STD
 
 
@@ -289,7 +289,7 @@ def main() -> None:
         print("  where our milliseconds go, for a source image:")
         before = 0.0
         for stage, name in zip(
-            STAGES, ("decode", "draw", "edits, crop, resize", "colours, blur, JPEG", "normalise"), strict=True
+            STAGES, ("decode", "draw", "edits, crop, resize", "colors, blur, JPEG", "normalize"), strict=True
         ):
             print(f"    {name:<22} {times[stage] - before:5.2f}")
             before = times[stage]

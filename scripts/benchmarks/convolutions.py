@@ -126,7 +126,7 @@ def main() -> None:
             )
         )
         seconds = np.array([ours(x, kernel, d_out, stride), pytorch(x, kernel, d_out, stride)])
-        if channels == 3:  # no gradient of the pictures is asked for
+        if channels == 3:  # no gradient of the images is asked for
             seconds[:, 1] = 0
         sums += count * seconds
         name = f"{count} x {side} px, {k}x{k}, {channels} to {out}" + (f", stride {stride}" if stride > 1 else "")

@@ -1,4 +1,4 @@
-"""Jitter, grey, blur and mixing on the host or on the devices: source images a second of the host, and the step's time.
+"""Jitter, gray, blur and mixing on the host or on the devices: source images a second of the host, and the step's time.
 
     pip install -r requirements.txt -e '.[augly]'
     python scripts/benchmarks/device_augment.py [--batch-size 32] [--backbone resnet50]
@@ -36,7 +36,7 @@ ROUNDS, BATCHES = 4, 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--batch-size", type=int, default=32, help="pictures of a step, a multiple of 16 (default: %(default)s)"
+        "--batch-size", type=int, default=32, help="images of a step, a multiple of 16 (default: %(default)s)"
     )
     parser.add_argument("--backbone", default="resnet50", help="of the step (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
@@ -64,12 +64,12 @@ def main() -> None:
             augmentation=arguments.augmentation,
             seed=0,
             mixup_group=8,
-            recolour=where,
+            color_ops=where,
         )
         batches[where] = numpy_batches(dataset)
         made = [next(batches[where]) for _ in range(arguments.batch_size // 16)]
         joined = jax.tree.map(lambda *parts: np.concatenate(parts), *made)
-        views = {name: joined[name] for name in ("images", "instance_ids", "recolour", "mixing") if name in joined}
+        views = {name: joined[name] for name in ("images", "instance_ids", "color_ops", "mixing") if name in joined}
         inputs[where] = sharding.to_devices(views, devices)
         jax.block_until_ready(step(state, **inputs[where]))
 
@@ -87,7 +87,7 @@ def main() -> None:
             jax.block_until_ready(step(state, **inputs[where]))
             seconds[where] = min(seconds[where], time.perf_counter() - start)
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {arguments.augmentation}, {arguments.backbone}")
-    print("colours, blur, mixing on   host, images/s   step, seconds")
+    print("colors, blur, mixing on   host, images/s   step, seconds")
     for where in batches:
         print(f"{where:<26} {host[where]:>14.1f} {seconds[where]:>15.3f}")
     print(

@@ -1,9 +1,9 @@
-"""An evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training pictures, 512 dimensions.
+"""An evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training images, 512 dimensions.
 
 python scripts/benchmarks/disc_size.py [--queries 50000] [--references 1000000]
 
 Random vectors of unequal variance with planted copies, on disk, and the command itself, with whitening, without and
-with score normalisation; then its time and the most memory that it held.
+with score normalization; then its time and the most memory that it held.
 """
 
 import argparse

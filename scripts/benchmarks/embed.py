@@ -2,13 +2,13 @@
 
 python scripts/benchmarks/embed.py [--photographs DIR] [--count 1000] [--weights SRC]
 
-    (a) PyTorch, small_288, one picture at a time, as the official code runs pictures that keep their aspect
+    (a) PyTorch, small_288, one image at a time, as the official code runs images that keep their aspect
     (b) ours, small_288
     (c) PyTorch in batches of 8, and ours, skew_320
     (d) decoding and resizing alone, ours, small_288
 
 Without --photographs, cuts of the bundled photographs in the sizes and aspects that cameras and the web give; without
---weights, a ResNet-50 as it is initialised (the time does not depend on it). All take the same files in the same
+--weights, a ResNet-50 as it is initialized (the time does not depend on it). All take the same files in the same
 rounds, in turns, each in a process of its own that is warm; all use as many threads as there are CPUs, PyTorch also as
 many processes that decode. Then the time of the whole command `sscd-jax embed` for one photograph, with a warm
 compilation cache. PyTorch's and our descriptors are compared.

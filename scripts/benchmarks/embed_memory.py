@@ -2,8 +2,8 @@
 
 python scripts/benchmarks/embed_memory.py --out memory.png [--count 100000]
 
-Pictures are cuts of the bundled photographs, of several aspects, made anew whenever they are read, so that nothing but
-the embedding can grow; the network is narrow and pictures are small, so that it takes minutes.
+Images are cuts of the bundled photographs, of several aspects, made anew whenever they are read, so that nothing but
+the embedding can grow; the network is narrow and images are small, so that it takes minutes.
 """
 
 import argparse
@@ -45,8 +45,8 @@ def encoded_cuts() -> list[bytes]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="picture of the curve, .png")
-    parser.add_argument("--count", type=int, default=100_000, help="pictures (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="image of the curve, .png")
+    parser.add_argument("--count", type=int, default=100_000, help="images (default %(default)s)")
     given = parser.parse_args(arguments)
     distributed.start()
     import jax
@@ -84,15 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done.set()
     watcher.join()
     seconds = time.perf_counter() - start
-    pictures, memory = zip(*curve, strict=True)
+    images, memory = zip(*curve, strict=True)
     figure, axes = plt.subplots(figsize=(7, 3))
-    axes.plot(pictures, memory)
-    axes.set(xlabel="pictures", ylabel="resident memory, MB", ylim=(0, None), title="sscd-jax embed")
+    axes.plot(images, memory)
+    axes.set(xlabel="images", ylabel="resident memory, MB", ylim=(0, None), title="sscd-jax embed")
     figure.tight_layout()
     figure.savefig(given.out)
     for share in range(10, 101, 10):
         near = min(curve, key=lambda point: abs(point[0] - given.count * share / 100))
-        print(f"{near[0]:8d} pictures {near[1]:8.0f} MB")
+        print(f"{near[0]:8d} images {near[1]:8.0f} MB")
     print(f"{summary['embedded']} embedded, {summary['unreadable']} could not be read, in {seconds:.0f} s")
 
 

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours on this machine, beside plain faiss and the matrix product alone; and the metrics.
+"""Exact nearest neighbors on this machine, beside plain faiss and the matrix product alone; and the metrics.
 
 python scripts/benchmarks/knn.py [--queries 50000] [--references 100000] [--dims 512] [--k 10] [--rounds 2]
 
@@ -63,7 +63,7 @@ def main() -> None:
             if result is not None:
                 found[name] = result[1]
     print(f"{given.queries} queries, {given.references} references, {given.dims} dimensions, k = {given.k}")
-    print(f"{'':22}{'seconds':>9}{'of faiss':>10}{'same neighbours':>17}")
+    print(f"{'':22}{'seconds':>9}{'of faiss':>10}{'same neighbors':>17}")
     plain = min(seconds["faiss.knn"])
     for name, times in seconds.items():
         same = f"{(found[name] == found['faiss.knn']).mean():17.6f}" if name in found else ""

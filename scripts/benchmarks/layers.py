@@ -104,7 +104,7 @@ def layers() -> None:
         report(f"max-pool, {list(x.shape)}", *milliseconds(*pair, arguments=(x,)))
         flax_norm = nn.BatchNorm(use_running_average=False)
         pair = [with_gradients(batch_norm(flax_norm, x)), with_gradients(batch_norm(OurBatchNorm(), x))]
-        report(f"batch normalisation, {list(x.shape)}", *milliseconds(*pair, arguments=(x,)))
+        report(f"batch normalization, {list(x.shape)}", *milliseconds(*pair, arguments=(x,)))
 
 
 def gradients() -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -1,10 +1,10 @@
-"""Pictures a second that each runtime describes on this machine's CPU, beside the official network in PyTorch.
+"""Images a second that each runtime describes on this machine's CPU, beside the official network in PyTorch.
 
 python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
 
 SRC: a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
 folder; each runtime then loads its bundle in a process of its own, and must compute the golden descriptors. All take
-the same photographs, from numpy and to numpy: uint8 pixels, or float32 normalised beforehand, as the second column
+the same photographs, from numpy and to numpy: uint8 pixels, or float32 normalized beforehand, as the second column
 says. All use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts. On a machine
 that others use too PyTorch slows down most, and the ratios are too good: run it on a quiet one.
 """
@@ -120,7 +120,7 @@ def saved_model(bundle: Path) -> Call:
 # What is measured: bundle, input, how it is loaded. The first is the reference.
 RUNTIMES: dict[str, tuple[str, str, Callable[[Path], Call]]] = {
     "official network, PyTorch": ("torchvision", "float32 NCHW", pytorch),
-    "our network, batch normalisation": (
+    "our network, batch normalization": (
         "torchvision",
         "float32 NHWC",
         lambda bundle: our_network(bundle, folded=False),
@@ -134,7 +134,7 @@ RUNTIMES: dict[str, tuple[str, str, Callable[[Path], Call]]] = {
 
 
 def golden_images(bundle: Path, input: str) -> np.ndarray:
-    """The golden pictures as the input of a runtime."""
+    """The golden images as the input of a runtime."""
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(bundle.glob("golden/*.png"))])
     if input.startswith("uint8"):
         return pixels
@@ -146,7 +146,7 @@ def golden_images(bundle: Path, input: str) -> np.ndarray:
 def work(runtime: str, folder: Path) -> None:
     """Loads and checks a runtime, then measures for as many seconds as each line of stdin says.
 
-    Answers on stdout: pictures a second of each batch size, in JSON.
+    Answers on stdout: images a second of each batch size, in JSON.
     """
     name, input, load = RUNTIMES[runtime]
     images = golden_images(folder / name, input)
@@ -175,7 +175,7 @@ def fastest(call: Call, images: np.ndarray, seconds: float) -> float:
 
 
 def measure(folder: Path, seconds: float) -> dict[str, list[float]]:
-    """Pictures a second of each runtime, for each batch size: the best of the rounds."""
+    """Images a second of each runtime, for each batch size: the best of the rounds."""
     best = {runtime: [0.0] * len(BATCHES) for runtime in RUNTIMES}
     here = [sys.executable, __file__, "--work"]
     with contextlib.ExitStack() as stack:
@@ -209,7 +209,7 @@ def answer(worker: Any, log: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC")
-    parser.add_argument("--size", type=int, default=288, help="side of the pictures in pixels (default 288)")
+    parser.add_argument("--size", type=int, default=288, help="side of the images in pixels (default 288)")
     parser.add_argument("--seconds", type=float, default=20, help="of measuring each runtime (default 20)")
     given = parser.parse_args(arguments)
     if absent := [name for name in ("torch", "torchvision", "onnx", "onnxruntime") if not find_spec(name)]:
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(f"{given.source} cannot be exported")
         best = measure(Path(folder), given.seconds)
     reference = next(iter(best.values()))[-1]
-    print(f"pictures a second, {given.size} x {given.size}, {THREADS} threads; ratio: to PyTorch, both at batch 8")
+    print(f"images a second, {given.size} x {given.size}, {THREADS} threads; ratio: to PyTorch, both at batch 8")
     print(f"{'runtime':34}{'input':14}{'batch 1':>9}{'batch 8':>9}{'ratio':>8}")
     for runtime, (one, eight) in best.items():
         print(f"{runtime:34}{RUNTIMES[runtime][1]:14}{one:9.2f}{eight:9.2f}{eight / reference:7.2f}x")

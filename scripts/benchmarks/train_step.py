@@ -3,8 +3,8 @@
     pip install -r requirements.txt -e '.[torch]'
     python scripts/benchmarks/train_step.py [--device cpu] [--rounds 7]
 
-On the CPU ResNet-18 at 64 px, 128 pictures, and ResNet-50 at 224 px, 16 pictures, in float32; PyTorch with its own
-order of axes and with channels last. On a GPU ResNet-50 at 224 px, 128 pictures, in bfloat16; PyTorch with autocast and
+On the CPU ResNet-18 at 64 px, 128 images, and ResNet-50 at 224 px, 16 images, in float32; PyTorch with its own
+order of axes and with channels last. On a GPU ResNet-50 at 224 px, 128 images, in bfloat16; PyTorch with autocast and
 channels last, eager and compiled. It is torchvision's network with GeM and a projection, the paper's loss, the same
 parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD with momentum, which computes less.
 Each of the two ways of PyTorch runs beside ours: two processes that are warm, one step each in turn; the median counts.
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 THREADS = os.cpu_count() or 1
-# Device: backbone, side of a view in pixels, pictures of a batch.
+# Device: backbone, side of a view in pixels, images of a batch.
 SETTINGS = {"cpu": [("resnet18", 64, 128), ("resnet50", 224, 16)], "gpu": [("resnet50", 224, 128)]}
 PEERS = {"cpu": ("PyTorch", "PyTorch, channels last"), "gpu": ("PyTorch, channels last", "PyTorch, compiled")}
 DIMS, TEMPERATURE, ENTROPY_WEIGHT, RATE = 512, 0.05, 30.0, 1e-3
@@ -37,7 +37,7 @@ DIMS, TEMPERATURE, ENTROPY_WEIGHT, RATE = 512, 0.05, 30.0, 1e-3
 Step = Callable[[], float]
 
 
-def prepare(folder: Path, backbone: str, size: int, pictures: int) -> None:
+def prepare(folder: Path, backbone: str, size: int, images: int) -> None:
     """Writes the parameters and a batch of views; in a process of its own."""
     import jax
 
@@ -53,15 +53,15 @@ def prepare(folder: Path, backbone: str, size: int, pictures: int) -> None:
     write_state_dict(folder / "weights.pt", to_state_dict(model, variables))
     rng = np.random.default_rng(0)
     photographs = [Image.open(path).convert("RGB") for path in photograph_paths().values()]
-    views = np.empty((2, pictures, size, size, 3), np.uint8)
-    for picture in range(pictures):
-        photograph = photographs[picture % len(photographs)]
+    views = np.empty((2, images, size, size, 3), np.uint8)
+    for image in range(images):
+        photograph = photographs[image % len(photographs)]
         for view in views:
             side = float(rng.uniform(0.2, 0.6)) * min(photograph.size)
             left, top = (float(rng.uniform(0, whole - side)) for whole in photograph.size)
             cut = photograph.resize((size, size), box=(left, top, left + side, top + side))
-            view[picture] = np.asarray(cut)
-    np.savez(folder / "batch.npz", images=views.reshape(-1, size, size, 3), ids=np.tile(np.arange(pictures), 2))
+            view[image] = np.asarray(cut)
+    np.savez(folder / "batch.npz", images=views.reshape(-1, size, size, 3), ids=np.tile(np.arange(images), 2))
 
 
 def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
@@ -157,11 +157,11 @@ def answer(worker: Any) -> float:
     return float(line)
 
 
-def compare(backbone: str, size: int, pictures: int, device: str, peer: str, rounds: int) -> None:
+def compare(backbone: str, size: int, images: int, device: str, peer: str, rounds: int) -> None:
     """Prints the rows of a network, of a peer and ours."""
     ways = (peer, "ours")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        prepared = [folder, backbone, str(size), str(pictures)]
+        prepared = [folder, backbone, str(size), str(images)]
         subprocess.run([sys.executable, __file__, "--prepare", *prepared], check=True)
         workers, losses = {}, {}
         for way in ways:
@@ -178,7 +178,7 @@ def compare(backbone: str, size: int, pictures: int, device: str, peer: str, rou
     for way in ways:
         spread = f"{min(seconds[way]):.3f} to {max(seconds[way]):.3f}"
         print(
-            f"{f'{backbone}, {size} px, {way}':42}{2 * pictures / median[way]:9.1f}{median[way]:9.3f}"
+            f"{f'{backbone}, {size} px, {way}':42}{2 * images / median[way]:9.1f}{median[way]:9.3f}"
             f"  {spread:18}{median[way] / median['ours']:6.2f}x{losses[way]:12.5f}",
             flush=True,
         )

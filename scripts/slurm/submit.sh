@@ -7,12 +7,12 @@ usage() {
 usage: scripts/slurm/submit.sh [options] -- train CONFIG.py --workdir DIR [options of sscd-jax train]
 
 Submits scripts/slurm/train.sbatch: the command after `--` (of sscd-jax) with a process for each GPU. The job goes back to
-the queue where it is preempted or its time is up, and goes on from its latest checkpoint. DIR and the pictures must be
+the queue where it is preempted or its time is up, and goes on from its latest checkpoint. DIR and the images must be
 where all nodes see them, and sscd-jax must be installed there: pip install -r requirements.txt -e '.[cuda,augly]'
 
   --nodes N           (default 4)
   --gpus N            of a node, and processes on it (default 8)
-  --cpus N            for each process, to prepare pictures (default 12)
+  --cpus N            for each process, to prepare images (default 12)
   --name NAME         of the job (default sscd_jax)
   --time LIMIT        after which the job is put back (default 24:00:00)
   --partition NAME    (default: Slurm's)

@@ -26,7 +26,7 @@ A TPU pod slice as a queued resource of Google Cloud, and a training run on all 
   --runtime VERSION     of software on the workers (default: the one for the type)
   --worker N            whose log `follow` shows (default 0)
   --on-demand           not a spot slice: dearer, and not preempted
-  --data-disk SOURCE    a disk with the pictures, attached read-only to all workers:
+  --data-disk SOURCE    a disk with the images, attached read-only to all workers:
                         projects/PROJECT/zones/ZONE/disks/DISK
   --setup COMMAND       what `install` runs on every worker at its end, as to mount the disk
   --interval SECONDS    between two looks at the state (default 60)

@@ -2,7 +2,7 @@
 
     python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [-- --runner=DataflowRunner ...]
 
-A shard is an archive, or some pictures that lie in the folder one by one. docs/beam.md says how to run it on Google
+A shard is an archive, or some images that lie in the folder one by one. docs/beam.md says how to run it on Google
 Cloud Dataflow with TPUs or GPUs.
 """
 
@@ -40,13 +40,13 @@ class Work:
     """What every worker needs to know.
 
     Attributes:
-        images: where the pictures are, as the user gave it.
+        images: where the images are, as the user gave it.
         weights: of the network, a path that every worker can read.
         out: the folder of descriptors, which every worker can write to.
-        preset: how pictures are resized and normalised.
+        preset: how images are resized and normalized.
         dtype: of the vectors in the files.
-        batch_size: pictures a batch over the devices of a worker; by default as `write_descriptors`.
-        max_pixels: larger pictures are not read.
+        batch_size: images a batch over the devices of a worker; by default as `write_descriptors`.
+        max_pixels: larger images are not read.
     """
 
     images: str
@@ -88,7 +88,7 @@ def plan_files(work: Work, shard_size: int) -> str:
             ids = file.read_text().split("\n")
             embedded |= {*ids, *(f"{parent}/" for one in ids for parent in _parents(one))}
     archives: list[tuple[str, str]] = []
-    pictures: list[tuple[str, str]] = []
+    images: list[tuple[str, str]] = []
     stems: dict[str, str] = {}
     for name, place in zip(*list_files(work.images), strict=True):
         stem, is_archive = os.path.splitext(name)[0], place.lower().endswith(ARCHIVES)
@@ -98,11 +98,11 @@ def plan_files(work: Work, shard_size: int) -> str:
             )
         stems[stem] = name
         if name not in known and (f"{stem}/" if is_archive else stem) not in embedded:
-            (archives if is_archive else pictures).append((name, place))
+            (archives if is_archive else images).append((name, place))
     if mixed := {parent for stem in stems for parent in _parents(stem)} & {*stems}:
         raise ValueError(f"{work.images} has {stems[mixed.pop()]} and a folder of that name, which give the same ids")
     groups = [[archive] for archive in archives]
-    groups += [pictures[start : start + shard_size] for start in range(0, len(pictures), shard_size)]
+    groups += [images[start : start + shard_size] for start in range(0, len(images), shard_size)]
     for number, group in enumerate(groups, max(numbers, default=-1) + 1):
         names, paths = zip(*group, strict=True)
         lines.append(json.dumps(asdict(Files(number, names, paths))))
@@ -114,7 +114,7 @@ def plan_files(work: Work, shard_size: int) -> str:
 
 
 def _parents(one: str) -> list[str]:
-    """What may be the name of the archive that a picture is in."""
+    """What may be the name of the archive that an image is in."""
     parts = one.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
@@ -154,7 +154,7 @@ def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
     errors = []
     for index, one in enumerate(source.ids):
         if one in seen or not is_line(one):
-            reason = "another picture has the same id" if one in seen else UNNAMABLE
+            reason = "another image has the same id" if one in seen else UNNAMABLE
             errors.append({"path": ascii(source.paths[index])[1:-1], "reason": reason})
         else:
             seen.add(one)
@@ -167,7 +167,7 @@ def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
     """Writes the manifest; returns what it says, in JSON.
 
     Raises:
-        ValueError: no picture could be read, or `embed` is at work in the folder.
+        ValueError: no image could be read, or `embed` is at work in the folder.
     """
     _, variables = weights.load(work.weights)
     shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
@@ -202,7 +202,7 @@ def run(
     max_pixels: int = MAX_PIXELS,
     options: tyro.conf.Suppress[tuple[str, ...]] = (),
 ) -> None:
-    """Write the descriptors of pictures by a Beam pipeline; the folder is that of `sscd-jax embed`.
+    """Write the descriptors of images by a Beam pipeline; the folder is that of `sscd-jax embed`.
 
     Options after -- are Beam's: -- --runner=DataflowRunner --project=P --region=R. The same command again goes on where
     it was, and embeds the files that IMAGES has gained.
@@ -211,12 +211,12 @@ def run(
         images: A folder (searched recursively), a text file of paths, a .tar or a .parquet file; workers can read them.
         weights: Weights of any format, at a path that workers can read.
         out: Folder for the descriptors, which workers can write to.
-        preset: How pictures are resized and normalised.
+        preset: How images are resized and normalized.
         custom: The preset custom.
-        batch_size: Pictures a batch, over the devices of a worker.
+        batch_size: Images a batch, over the devices of a worker.
         dtype: Of the descriptors in the files.
-        shard_size: Pictures in a shard, of those that are not in archives; an archive is a shard.
-        max_pixels: Larger pictures are reported and left out.
+        shard_size: Images in a shard, of those that are not in archives; an archive is a shard.
+        max_pixels: Larger images are reported and left out.
         options: Beam's.
     """
     if images == "sample" or images.startswith("tfds:"):

@@ -1,4 +1,4 @@
-"""The commands that make picture sets to measure on: thin calls into the package."""
+"""The commands that make image sets to measure on: thin calls into the package."""
 
 import json
 from pathlib import Path
@@ -27,10 +27,10 @@ def benchmark_make(
     split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
-    """Make a picture set shaped like DISC2021 from any pictures: references, queries that are edited copies of them,
-    queries that copy nothing, pictures for training (whitening, score normalisation), and the ground truth.
+    """Make an image set shaped like DISC2021 from any images: references, queries that are edited copies of them,
+    queries that copy nothing, images for training (whitening, score normalization), and the ground truth.
 
-    Each picture of IMAGES goes to one part: to the references, to the queries that copy nothing, or to training. Those
+    Each image of IMAGES goes to one part: to the references, to the queries that copy nothing, or to training. Those
     that cannot be read are reported and left out, and so are those that show next to nothing, are there twice, or
     nearly. Near duplicates that look more different are not found, and would make the ground truth wrong. The same
     IMAGES and options make the same files, and after an interruption the same command goes on. Look at OUT/sheet.jpg.
@@ -39,20 +39,20 @@ def benchmark_make(
         images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, folders and
             lists of these, tfds:NAME, or sample.
         out: New folder for training/, references/, queries/, ground_truth.csv, queries.csv (the edits of each),
-            pictures.csv (what the others were), left_out.csv, errors.jsonl if pictures could not be read, made_by.json,
+            images.csv (what the others were), left_out.csv, errors.jsonl if images could not be read, made_by.json,
             sheet.jpg.
-        references: Pictures that are searched. By default, as of the next two, an even share of what the other options
-            leave; if all three are given, no more pictures are looked at than they need.
-        training: Pictures for training.
-        non_copies: Queries that copy nothing, one for each of so many pictures; these are also what copies are pasted
+        references: Images that are searched. By default, as of the next two, an even share of what the other options
+            leave; if all three are given, no more images are looked at than they need.
+        training: Images for training.
+        non_copies: Queries that copy nothing, one for each of so many images; these are also what copies are pasted
             onto, over and beside.
         copies_of_each: Queries that are edited copies of a reference, for each.
         edits: The least and the most edits of a query, each of another kind.
         strengths: Of the edits, one for each query, in turn.
         kinds: Kinds of edits to draw from.
-        max_side: Pictures with a longer side, in pixels, are reduced to it.
+        max_side: Images with a longer side, in pixels, are reduced to it.
         seed: Of all that is drawn.
-        max_pixels: Larger pictures are reported and left out.
+        max_pixels: Larger images are reported and left out.
         workers: Processes; by default one for each core.
         split: Split of a TFDS data set; by default train.
         data_dir: Where TFDS data sets are kept; by default where TFDS puts them.

@@ -28,7 +28,7 @@ def embed(
     split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
-    """Write the descriptors of pictures. Those that cannot be read are reported in OUT/errors.jsonl and left out.
+    """Write the descriptors of images. Those that cannot be read are reported in OUT/errors.jsonl and left out.
 
     The same command again goes on where it was, and embeds what IMAGES has gained.
 
@@ -37,23 +37,23 @@ def embed(
             lists of these, tfds:NAME, or sample.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
-        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if pictures could not be read.
-        preset: How pictures are resized and normalised: small_288, short side to 288 pixels; skew_320, to 320 x 320;
-            long_800, long side to 800; dcr_224, the centre 224 x 224 of short side 256, mean and std 0.5; custom.
+        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if images could not be read.
+        preset: How images are resized and normalized: small_288, short side to 288 pixels; skew_320, to 320 x 320;
+            long_800, long side to 800; dcr_224, the center 224 x 224 of short side 256, mean and std 0.5; custom.
         custom: The preset custom.
-        batch_size: Pictures a batch, over the devices of this process; long pictures are fewer, so that memory stays
+        batch_size: Images a batch, over the devices of this process; long images are fewer, so that memory stays
             the same. By default 1 on a CPU, as many being computed side by side as it has cores, and 128 for
             each accelerator.
         dtype: Of the descriptors in the files.
         shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
         distributed: The same for the processes of a TPU pod, or of a SLURM or Open MPI job: each takes the share of its
             number.
-        shard_size: Pictures in a file, and at most computed anew after an interruption; by default 128 batches, or
+        shard_size: Images in a file, and at most computed anew after an interruption; by default 128 batches, or
             1024.
-        max_pixels: Larger pictures are reported and left out.
-        strict: Stop at the first picture that cannot be read.
+        max_pixels: Larger images are reported and left out.
+        strict: Stop at the first image that cannot be read.
         workers: Threads that decode; by default one for each core.
-        retry: Compute again the parts with pictures that could not be read before.
+        retry: Compute again the parts with images that could not be read before.
         split: Split of a TFDS data set; by default train.
         data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
     """

@@ -9,7 +9,7 @@ import tyro
 
 from sscd_jax.cli.output import checked, facts_of, leave, sources_of, table
 from sscd_jax.datasets import disc2021
-from sscd_jax.datasets.annotations import BLOCKS, PICTURES, read_edits, read_ground_truth
+from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS, COPYDAYS_IMAGES, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.results import Evaluation, read_rows
@@ -17,7 +17,7 @@ from sscd_jax.evaluation.thresholds import at_thresholds
 from sscd_jax.presets import PresetName, choose
 from sscd_jax.search.calibration import Calibration
 
-LEAST_BACKGROUND = 3  # training pictures, for 1.0[0,2]
+LEAST_BACKGROUND = 3  # training images, for 1.0[0,2]
 
 
 def evaluate_disc(
@@ -40,7 +40,7 @@ def evaluate_disc(
     bootstrap: int = 1000,
     out: Path | None = None,
 ) -> None:
-    """Measure copy detection as on DISC2021: a row for each codec, without and with score normalisation.
+    """Measure copy detection as on DISC2021: a row for each codec, without and with score normalization.
 
     Either from descriptors: --queries, --references, --ground-truth and maybe --training. Or from DISC2021's folders:
     --root and --weights; what is not embedded yet is. Behind each metric is where it lies, at 95 %, were other such
@@ -48,9 +48,9 @@ def evaluate_disc(
 
     Args:
         queries: Descriptors of the queries, a folder that `sscd-jax embed` wrote.
-        references: Descriptors of the pictures that are searched.
+        references: Descriptors of the images that are searched.
         ground_truth: CSV file with the header query_id,reference_id.
-        training: Descriptors that codecs are fitted on and scores normalised by.
+        training: Descriptors that codecs are fitted on and scores normalized by.
         root: Folder with val_query, val_ref, training and val_groundtruth_matches.csv, as the official code has them,
             or with what was released: references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and
             test_queries_groundtruth.csv, each in one folder or in the parts that are downloaded. Or what `sscd-jax
@@ -58,10 +58,10 @@ def evaluate_disc(
         weights: Weights for --root, as of `sscd-jax embed`.
         split: Which of those in --root, where there are several.
         descriptors: Folder for the descriptors of --root; by default ROOT/descriptors.
-        preset: How the pictures of --root are resized and normalised.
+        preset: How the images of --root are resized and normalized.
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
-        score_norm: Score normalisations by the training descriptors, as weight[first,last], or none; by default
+        score_norm: Score normalizations by the training descriptors, as weight[first,last], or none; by default
             1.0[0,2] where there are training descriptors.
         candidates: The best k of each query, or the best k x queries of all; by default the first, with --root both.
         k: Candidates a query.
@@ -84,7 +84,7 @@ def evaluate_disc(
         if queries or references or ground_truth or training:
             raise ValueError("--root says where all is: leave out --queries, --references, --ground-truth, --training")
         if not weights:
-            raise ValueError("--root needs --weights, to embed its pictures")
+            raise ValueError("--root needs --weights, to embed its images")
         found = disc2021.find(root, split)
         known_edits = read_edits(edits) if (edits := edits or found.edits) else {}
         folder = descriptors or root / "descriptors"
@@ -101,7 +101,7 @@ def evaluate_disc(
     read = {part: Descriptors.read(path) if path else None for part, path in sets.items()}
     background = read["training"]
     if set(score_norm) - {"none"} and background is None:
-        raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalise by")
+        raise ValueError(f"--score-norm {' '.join(score_norm)} needs --training, the descriptors to normalize by")
     asked, searched = read["queries"], read["references"]
     assert asked is not None
     assert searched is not None
@@ -109,11 +109,11 @@ def evaluate_disc(
     if root:
         pairs = _readable(pairs, found, asked, searched)
     if background and len(background.ids) < LEAST_BACKGROUND and not score_norm:
-        print(f"no score normalisation: it needs {LEAST_BACKGROUND} training pictures", file=sys.stderr)
+        print(f"no score normalization: it needs {LEAST_BACKGROUND} training images", file=sys.stderr)
         score_norm = ("none",)
     chosen = codecs or disc.default_codecs(background)
     if background and not codecs and len(chosen) == 1:
-        print("no whitening: it needs training pictures that vary along all dimensions", file=sys.stderr)
+        print("no whitening: it needs training images that vary along all dimensions", file=sys.stderr)
     norms = [None if one == "none" else one for one in score_norm or (["1.0[0,2]"] if background else [])]
     rules: list[disc.Candidates] = [candidates] if candidates else ["per_query", "global"] if root else ["per_query"]
     found_by = disc.predict(
@@ -154,16 +154,16 @@ def evaluate_disc(
 def _readable(
     pairs: list[tuple[str, str]], found: disc2021.Split, queries: Descriptors, references: Descriptors
 ) -> list[tuple[str, str]]:
-    """The pairs whose pictures could be read; says which others there are."""
+    """The pairs whose images could be read; says which others there are."""
     unread = [
-        set(disc2021.pictures(found.folders[part]).ids) - set(one.ids)
+        set(disc2021.images(found.folders[part]).ids) - set(one.ids)
         for part, one in (("queries", queries), ("references", references))
     ]
     kept = [pair for pair in pairs if pair[0] not in unread[0] and pair[1] not in unread[1]]
     if len(kept) < len(pairs):
         lost = next(pair for pair in pairs if pair[0] in unread[0] or pair[1] in unread[1])
         print(
-            f"{len(pairs) - len(kept)} pairs of the ground truth are left out, as {lost[0]},{lost[1]}: a picture "
+            f"{len(pairs) - len(kept)} pairs of the ground truth are left out, as {lost[0]},{lost[1]}: an image "
             "cannot be read (errors.jsonl of the descriptors says why)",
             file=sys.stderr,
         )
@@ -198,17 +198,17 @@ def evaluate_copydays(
 
     Args:
         copydays: Descriptors of Copydays' folder, whose ids are as strong/200001.
-        distractors: Descriptors of pictures that are searched besides the originals; the paper takes 10,000. With
-            --root also the pictures, as IMAGES of `sscd-jax embed`.
-        training: Descriptors that codecs are fitted on; with --root also pictures.
+        distractors: Descriptors of images that are searched besides the originals; the paper takes 10,000. With
+            --root also the images, as IMAGES of `sscd-jax embed`.
+        training: Descriptors that codecs are fitted on; with --root also images.
         root: Folder with original, strong, jpegqual/3 to jpegqual/75 and crops/10 to crops/80, as the official code has
             them, or with what INRIA's archives unpack to.
         weights: Weights for --root, as of `sscd-jax embed`.
         descriptors: Folder for the descriptors of --root; by default ROOT/descriptors.
-        preset: How the pictures of --root are resized and normalised.
+        preset: How the images of --root are resized and normalized.
         codecs: faiss factory strings that end in Flat; by default Flat, and whitening to the full length where there
             are enough training descriptors.
-        k: Neighbours of a query that count.
+        k: Neighbors of a query that count.
         bootstrap: Sets of queries to draw for the intervals; 0 for none.
         out: JSON file for the rows, with the mAP of each block; by default COPYDAYS.copydays.json, with --root
             DESCRIPTORS/copydays.copydays.json. Charts and tables go to the folder beside it.
@@ -223,7 +223,7 @@ def evaluate_copydays(
         if copydays:
             raise ValueError("--root says where Copydays is: leave out --copydays")
         if not weights:
-            raise ValueError("--root needs --weights, to embed its pictures")
+            raise ValueError("--root needs --weights, to embed its images")
         sets = _copydays_folder(root, weights, descriptors or root / "descriptors", preset, distractors, training)
     elif copydays:
         if weights or descriptors:
@@ -239,25 +239,25 @@ def evaluate_copydays(
     assert where is not None
     out = checked(out or where.with_name(f"{where.name}.copydays.json"))
     read = {name: Descriptors.read(path) if path else None for name, path in sets.items()}
-    pictures, background = read["copydays"], read["training"]
-    assert pictures is not None
+    images, background = read["copydays"], read["training"]
+    assert images is not None
     codecs = codecs or tuple(disc.default_codecs(background))
-    found = evaluated.predict(pictures, read["distractors"], background, codecs=codecs, k=k)
-    rows = [evaluated.measure(one, pictures.ids, bootstrap=bootstrap) for one in found]
-    if len(pictures.ids) != PICTURES:
-        missing = [block for block in BLOCKS if block not in rows[0]["block_mAP"]]
+    found = evaluated.predict(images, read["distractors"], background, codecs=codecs, k=k)
+    rows = [evaluated.measure(one, images.ids, bootstrap=bootstrap) for one in found]
+    if len(images.ids) != COPYDAYS_IMAGES:
+        missing = [block for block in COPYDAYS_BLOCKS if block not in rows[0]["block_mAP"]]
         without = f"; without {', '.join(missing)}" if missing else ""
-        print(f"{where} has {len(pictures.ids)} pictures; Copydays has {PICTURES}{without}", file=sys.stderr)
-    searched = evaluated.reference_ids(pictures, read["distractors"])
-    truth = evaluated.ground_truth(pictures)
+        print(f"{where} has {len(images.ids)} images; Copydays has {COPYDAYS_IMAGES}{without}", file=sys.stderr)
+    searched = evaluated.reference_ids(images, read["distractors"])
+    truth = evaluated.ground_truth(images)
     evaluation = Evaluation(
         rows,
         found,
-        pictures.ids,
+        images.ids,
         searched,
         truth,
         facts=facts_of(read),
-        sources=[*sources_of(queries=pictures, references=pictures), *sources_of(references=read["distractors"])],
+        sources=[*sources_of(queries=images, references=images), *sources_of(references=read["distractors"])],
     )
     leave(out, evaluation)
 

@@ -27,7 +27,7 @@ def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None)
 
     Args:
         out: Folder for everything it makes; a demo that was interrupted there goes on.
-        seed: Of the picture set and of the training.
+        seed: Of the image set and of the training.
         steps: Steps of training; by default what configs/demo.py says.
     """
     from sscd_jax.demo import run
@@ -58,8 +58,8 @@ SSCD, the descriptor for image copy detection, in JAX.
   demo            train on bundled photographs, search, evaluate: the whole of it in minutes
   train           train a network from a recipe, or continue a run
   preview         show what training sees, as a contact sheet
-  pack            put pictures into a few large files, for object stores
-  embed           write the descriptors of pictures
+  pack            put images into a few large files, for object stores
+  embed           write the descriptors of images
   descriptors export
                   write descriptors for numpy, faiss, Arrow, ISC2021
   evaluate disc   measure copy detection as on DISC2021
@@ -67,9 +67,9 @@ SSCD, the descriptor for image copy detection, in JAX.
                   the same as on Copydays with distractors
   evaluate compare
                   say whether two evaluations differ by more than chance
-  calibrate       fit a transform, score normalisation and a threshold on your pictures
-  report          make one page of evaluations, with pictures
-  benchmark make  make references and edited queries of any pictures, to measure on
+  calibrate       fit a transform, score normalization and a threshold on your images
+  report          make one page of evaluations, with images
+  benchmark make  make references and edited queries of any images, to measure on
   weights fetch   download published weights
   weights convert read weights of any format
   weights export  write weights for another runtime

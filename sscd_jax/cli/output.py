@@ -27,12 +27,12 @@ def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, s
     """What a reader should know of the descriptors that were compared."""
     there = {name: one for name, one in sets.items() if one is not None}
     provenance = next(iter(there.values())).provenance
-    counts = {name.capitalize(): f"{len(one.ids)} pictures" for name, one in there.items()}
+    counts = {name.capitalize(): f"{len(one.ids)} images" for name, one in there.items()}
     return counts | {"Weights": provenance.weights, "Preset": provenance.preset} | more
 
 
 def sources_of(**sets: Descriptors | None) -> list[tuple[str, str]]:
-    """Where pictures were when they were embedded, as far as the descriptors say: (name, source)."""
+    """Where images were when they were embedded, as far as the descriptors say: (name, source)."""
     details = [(name, one.provenance.details) for name, one in sets.items() if one]
     return [(name, str(one["source"])) for name, one in details if "source" in one]
 

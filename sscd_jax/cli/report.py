@@ -17,12 +17,12 @@ def report(
     out: Path | None = None,
     title: str = "How well copies are found",
 ) -> None:
-    """Make one self-contained page of evaluations: tables, curves, edits, and answers in pictures.
+    """Make one self-contained page of evaluations: tables, curves, edits, and answers in images.
 
     Args:
         evaluations: JSON files that `sscd-jax evaluate` wrote, of the same queries, the folders of the same name beside
             them; of one or of several networks.
-        queries: Where the pictures of the queries are, as IMAGES of `sscd-jax embed`; by default where they were when
+        queries: Where the images of the queries are, as IMAGES of `sscd-jax embed`; by default where they were when
             they were embedded.
         references: The same of the references.
         out: HTML file to write; by default that of the first evaluation with the ending .html.
@@ -51,7 +51,7 @@ def report(
     }
     for part, ids in (("queries", first.query_ids), ("references", first.reference_ids)):
         if not any(name in loaders[part] for name in ids):
-            print(f"no pictures of the {part}: say by --{part} where they are", file=sys.stderr)
+            print(f"no images of the {part}: say by --{part} where they are", file=sys.stderr)
     copies = len({query for query, _ in first.ground_truth})
     out = checked(out or evaluations[0].with_suffix(".html"), ending=".html")
     write_report(
@@ -63,8 +63,8 @@ def report(
         ),
         results=results,
         ground_truth=first.ground_truth,
-        query_pictures=loaders["queries"],
-        reference_pictures=loaders["references"],
+        query_images=loaders["queries"],
+        reference_images=loaders["references"],
         query_ids=first.query_ids,
         shown=shown,
         edits=first.edits,
@@ -84,7 +84,7 @@ def _prefixes(paths: Sequence[Path]) -> list[str]:
 
 
 def _loaders(given: Sequence[str], earlier: Sequence[str]) -> dict[str, "partial[bytes]"]:
-    """Readers of pictures by id, and by the last part of the id, as the ground truth of DISC2021 has it."""
+    """Readers of images by id, and by the last part of the id, as the ground truth of DISC2021 has it."""
     from sscd_jax.data.sources import open_source
 
     loaders: dict[str, partial[bytes]] = {}

@@ -36,7 +36,7 @@ def train(arguments: Sequence[str]) -> None:
             process: Which this is, from 0.
         """
         if not config.data.source:
-            raise ValueError("no training pictures given: --data.source DIR, or tfds:NAME, or sample")
+            raise ValueError("no training images given: --data.source DIR, or tfds:NAME, or sample")
         from sscd_jax import distributed
         from sscd_jax.training.train import train as run
 
@@ -55,14 +55,14 @@ def preview(arguments: Sequence[str]) -> None:
     def command(
         out: Path, rows: int = 8, pairs: int = 2, config: Annotated[Config, tyro.conf.arg(name="")] = default
     ) -> None:
-        """Show what training sees: a contact sheet of pictures and their views, with what was applied below each.
+        """Show what training sees: a contact sheet of images and their views, with what was applied below each.
 
         Usage: sscd-jax preview CONFIG.py --out sheet.png [options]. The options of the recipe are those of training;
-        without --data.source the pictures are the sample's.
+        without --data.source the images are the sample's.
 
         Args:
-            out: Picture to write, .png or .jpg; what was applied goes beside it, to a file that ends in .captions.json.
-            rows: Pictures, evenly over the source.
+            out: Image to write, .png or .jpg; what was applied goes beside it, to a file that ends in .captions.json.
+            rows: Images, evenly over the source.
             pairs: Pairs of views of each; they are those of the first epochs of training with the same seed, but that
                 mixing is among the rows.
         """

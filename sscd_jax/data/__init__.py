@@ -1,1 +1,1 @@
-"""Pictures to batches, by TensorFlow alone."""
+"""Images to batches, by TensorFlow alone."""

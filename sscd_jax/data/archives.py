@@ -1,6 +1,6 @@
-"""Pictures in archives, read at random in place: tar files in webdataset's layout, and Parquet files.
+"""Images in archives, read at random in place: tar files in webdataset's layout, and Parquet files.
 
-Nothing is unpacked. What cannot be read is an OSError of that picture, which says why.
+Nothing is unpacked. What cannot be read is an OSError of that image, which says why.
 """
 
 import bisect
@@ -15,16 +15,16 @@ from typing import Any
 
 from sscd_jax.data import storage
 
-PICTURES = (
+IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
     *(".heic", ".heif", ".avif"),
 )
-MAX_BYTES = 1 << 30  # of one encoded picture
+MAX_BYTES = 1 << 30  # of one encoded image
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The pictures of an archive: their names in it, without the ending, and the bytes of the k-th."""
+    """The images of an archive: their names in it, without the ending, and the bytes of the k-th."""
 
     names: list[str]
     read: Callable[[int], bytes]
@@ -34,7 +34,7 @@ def open_archive(path: str) -> Archive | None:
     """An archive by the ending of its name, or None for any other file.
 
     Raises:
-        ValueError: it is a Parquet file without a column of pictures, or with several and none named image.
+        ValueError: it is a Parquet file without a column of images, or with several and none named image.
         ImportError: the extra parquet is not installed.
     """
     lower = path.lower()
@@ -46,14 +46,14 @@ def open_archive(path: str) -> Archive | None:
 
 
 def _tar(path: str) -> Archive:
-    """A tar file in webdataset's layout; what is no picture is passed over."""
+    """A tar file in webdataset's layout; what is no image is passed over."""
     names: list[str] = []
     places: list[tuple[int, int] | str] = []  # offset and size, or why not
     try:
         length, _ = storage.status(path)
         with storage.open_file(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                if not member.name.lower().endswith(PICTURES) or member.isdir():
+                if not member.name.lower().endswith(IMAGE_EXTENSIONS) or member.isdir():
                     continue
                 name = posixpath.normpath(member.name)
                 names.append(posixpath.splitext(name)[0])
@@ -71,7 +71,7 @@ def _tar(path: str) -> Archive:
             if any(file.read(tarfile.BLOCKSIZE)):  # the end is a block of zeros; tarfile takes damage for it too
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
     except Exception as error:  # tarfile raises all kinds on hostile headers; of the rest is known only that it is lost
-        places.append(f"the archive is damaged after {len(names)} pictures: {error}")
+        places.append(f"the archive is damaged after {len(names)} images: {error}")
         names.append("?")
 
     def read(k: int) -> bytes:
@@ -84,7 +84,7 @@ def _tar(path: str) -> Archive:
 
 
 def _parquet(path: str) -> Archive:
-    """A Parquet file with a column of encoded pictures: binary, or structs with a field `bytes` (Hugging Face's)."""
+    """A Parquet file with a column of encoded images: binary, or structs with a field `bytes` (Hugging Face's)."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -112,7 +112,7 @@ def _parquet(path: str) -> Archive:
     if name != "image" and len(columns) != 1:
         found = ", ".join(columns) or "none"
         raise ValueError(
-            f"{path}: a column named image, or one alone, should hold encoded pictures, binary or with a field bytes; "
+            f"{path}: a column named image, or one alone, should hold encoded images, binary or with a field bytes; "
             f"found {found}"
         )
     column = columns[name]
@@ -146,7 +146,7 @@ def _is_binary(kind: Any) -> bool:
 _LOCK = threading.Lock()
 
 
-@functools.lru_cache(4)  # of all files together: neighbours are read one after the other
+@functools.lru_cache(4)  # of all files together: neighbors are read one after the other
 def _row_group(path: str, group: int, name: str, column: str) -> Any:
     import pyarrow.parquet
 

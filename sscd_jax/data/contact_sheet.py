@@ -1,4 +1,4 @@
-"""A contact sheet: rows of pictures of one size, captions below each."""
+"""A contact sheet: rows of images of one size, captions below each."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _CHARACTERS = 36  # in a line of a caption
 
 
 def fitted(image: Image.Image) -> np.ndarray:
-    """The whole picture, which may be changed, on a square of white."""
+    """The whole image, which may be changed, on a square of white."""
     image.thumbnail((SIDE, SIDE))
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
@@ -20,14 +20,14 @@ def fitted(image: Image.Image) -> np.ndarray:
 
 
 def draw_sheet(cells: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[Sequence[str]]]) -> Image.Image:
-    """The sheet of square uint8 pictures; of a caption the parts are set one after the other, with commas."""
+    """The sheet of square uint8 images; of a caption the parts are set one after the other, with commas."""
     font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 2
     lines = [[textwrap.wrap(", ".join(text), _CHARACTERS) for text in row] for row in captions]
     heights = [SIDE + line * max(map(len, row)) + 2 * _GAP for row in lines]
     sheet = Image.new("RGB", (len(cells[0]) * (SIDE + _GAP) + _GAP, sum(heights) + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (pictures, texts) in enumerate(zip(cells, lines, strict=True)):
-        for column, (pixels, text) in enumerate(zip(pictures, texts, strict=True)):
+    for row, (images, texts) in enumerate(zip(cells, lines, strict=True)):
+        for column, (pixels, text) in enumerate(zip(images, texts, strict=True)):
             x, y = _GAP + column * (SIDE + _GAP), _GAP + sum(heights[:row])
             sheet.paste(Image.fromarray(pixels).resize((SIDE, SIDE)), (x, y))
             draw.multiline_text((x, y + SIDE + 2), "\n".join(text), fill="black", font=font, spacing=2)

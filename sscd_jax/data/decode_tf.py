@@ -1,21 +1,21 @@
-"""Encoded bytes to pixels in the graph, for training; `data.pictures` does it for inference."""
+"""Encoded bytes to pixels in the graph, for training; `data.images` does it for inference."""
 
 import numpy as np
 import tensorflow as tf
 
-from sscd_jax.data.images import MAX_PIXELS, open_picture
+from sscd_jax.data.images import MAX_PIXELS, open_image
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """A picture of any format that `open_picture` reads as RGB: scalar string -> uint8 [H, W, 3], in the graph.
+    """An image of any format that `open_image` reads as RGB: scalar string -> uint8 [H, W, 3], in the graph.
 
     Pixels are the same. EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or
     16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP
     with alpha.
 
     Raises:
-        tf.errors.OpError: when run, on bytes that are not such a picture, are cut off, or hold over MAX_PIXELS pixels.
+        tf.errors.OpError: when run, on bytes that are not such an image, are cut off, or hold over MAX_PIXELS pixels.
     """
     image = tf.case(
         [(tf.io.is_jpeg(data), lambda: _decode_jpeg(data)), (_is_deep_png(data), lambda: _decode_png(data))],
@@ -28,7 +28,7 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
         # TensorFlow prints the traceback of every exception in here.
         try:
-            return np.asarray(open_picture(data)), ""
+            return np.asarray(open_image(data)), ""
         except ValueError as error:
             return np.zeros((0, 0, 3), np.uint8), str(error)
 

@@ -28,12 +28,12 @@ def location(source: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Encoded pictures by index.
+    """Encoded images by index.
 
     Attributes:
         name: as the user gave it.
-        ids: one for each picture; training does not need them to be unique, see `check_unique_ids`.
-        paths: where each picture is: its file, or for messages its place in the data set.
+        ids: one for each image; training does not need them to be unique, see `check_unique_ids`.
+        paths: where each image is: its file, or for messages its place in the data set.
         record: from an index to the encoded bytes; None where `paths` are files.
         files: that are read; none of TFDS.
     """
@@ -48,7 +48,7 @@ class Source:
         return len(self.ids)
 
     def load(self, index: int) -> bytes:
-        """The encoded bytes of a picture.
+        """The encoded bytes of an image.
 
         Raises:
             OSError: it cannot be read.
@@ -88,7 +88,7 @@ def read_file(path: str, _: int = 0) -> bytes:
 
 
 def check_unique_ids(source: Source) -> None:
-    """Raises ValueError where two pictures have one id, as photo.jpg and photo.webp in one folder; names them."""
+    """Raises ValueError where two images have one id, as photo.jpg and photo.webp in one folder; names them."""
     first: dict[str, str] = {}
     for one, path in zip(source.ids, source.paths, strict=True):
         if one in first:

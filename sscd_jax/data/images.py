@@ -16,29 +16,29 @@ else:
     pillow_heif.register_heif_opener()
     HEIF = True
 
-# Those of Pillow's formats that pictures come in, none that runs a program on the file, as EPS does.
+# Those of Pillow's formats that images come in, none that runs a program on the file, as EPS does.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
 Image.init()
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 
 MAX_PIXELS = 89_478_485  # Pillow's guard against decompression bombs
-# Pillow refuses at twice its limit and warns at once; `open_picture` refuses at MAX_PIXELS, or what it is told.
+# Pillow refuses at twice its limit and warns at once; `open_image` refuses at MAX_PIXELS, or what it is told.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of metadata, and they name no file
 
 
-def open_picture(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture of any format of Pillow as RGB of 8 bits; the first frame of an animation.
+def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image of any format of Pillow as RGB of 8 bits; the first frame of an animation.
 
     Alpha is composited on white. Of 16 bits the upper 8 are taken, of CMYK what Pillow makes of it.
 
     Args:
-        data: the encoded picture.
+        data: the encoded image.
         exif: turn it upright as its EXIF orientation says; the official code does not.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        ValueError: the bytes are no picture, are cut off, hold too many pixels, or pixels that have no range.
+        ValueError: the bytes are no image, are cut off, hold too many pixels, or pixels that have no range.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -60,7 +60,7 @@ def open_picture(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXEL
             opened.info["transparency"] = tuple(value >> 8 for value in transparent)
         return _rgb(ImageOps.exif_transpose(opened) if exif else opened, inverted=inverted)
     except UnidentifiedImageError as error:
-        raise ValueError("not a picture of a known format") from error
+        raise ValueError("not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: over {max_pixels}") from error
     except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
@@ -90,7 +90,7 @@ def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
 
 
 def apply_preset(image: Image.Image, preset: Preset) -> Image.Image:
-    """An RGB picture resized, and cropped where the preset says so: the pixels that torchvision gives.
+    """An RGB image resized, and cropped where the preset says so: the pixels that torchvision gives.
 
     Raises:
         ValueError: the preset keeps the aspect, and it is beyond 1:32.

@@ -1,4 +1,4 @@
-"""Pictures for inference: decoded by threads, resized by the preset, laid into arrays of few shapes."""
+"""Images for inference: decoded by threads, resized by the preset, laid into arrays of few shapes."""
 
 import errno
 import os
@@ -13,19 +13,19 @@ import numpy as np
 from PIL import Image
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_picture
+from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_image
 from sscd_jax.presets import Preset
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures in one array, each in the upper left corner of its row.
+    """Images in one array, each in the upper left corner of its row.
 
     Attributes:
-        index: int64 [n], which pictures of the source the first n rows hold.
-        images: uint8 [B, H, W, 3], zero beyond the pictures.
-        sizes: int32 [B, 2], their heights and widths; 1 in rows without a picture.
-        transposed: whether the pictures' rows are columns here, as they are higher than wide.
+        index: int64 [n], which images of the source the first n rows hold.
+        images: uint8 [B, H, W, 3], zero beyond the images.
+        sizes: int32 [B, 2], their heights and widths; 1 in rows without an image.
+        transposed: whether the images' rows are columns here, as they are higher than wide.
     """
 
     index: np.ndarray
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture of the source that has no descriptor, and why."""
+    """An image of the source that has no descriptor, and why."""
 
     index: int
     reason: str
@@ -52,18 +52,18 @@ def inference_batches(
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[Batch | Unreadable]:
-    """Batches of the shapes of `preset.canvases()`, one for each, whatever the pictures.
+    """Batches of the shapes of `preset.canvases()`, one for each, whatever the images.
 
-    A picture goes to the smallest canvas that holds it, and a batch is made when that is full, so pictures come out of
+    An image goes to the smallest canvas that holds it, and a batch is made when that is full, so images come out of
     order; but all of a group come before any of the next, and the batches of a group depend on nothing else.
 
     Args:
-        source: the pictures.
-        groups: indexes of pictures.
+        source: the images.
+        groups: indexes of images.
         preset: how they are resized.
-        batch_size: pictures in a batch on a square canvas; longer ones hold less, so that memory stays the same.
+        batch_size: images in a batch on a square canvas; longer ones hold less, so that memory stays the same.
         multiple: of which the number of rows must be.
-        max_pixels: larger pictures are unreadable.
+        max_pixels: larger images are unreadable.
         workers: threads; by default one for each core.
 
     Raises:
@@ -112,11 +112,11 @@ def inference_batches(
 def _merge(
     waiting: dict[tuple[bool, tuple[int, int]], list[tuple[int, np.ndarray]]], capacity: dict[tuple[int, int], int]
 ) -> list[tuple[bool, tuple[int, int]]]:
-    """The canvases that hold pictures, after those of small ones have moved to larger ones with room.
+    """The canvases that hold images, after those of small ones have moved to larger ones with room.
 
     All batches take the same time, however many rows are in use.
     """
-    used = [key for key, pictures in waiting.items() if pictures]
+    used = [key for key, images in waiting.items() if images]
     for small, large in pairwise(used):
         if small[0] == large[0] and len(waiting[small]) + len(waiting[large]) <= capacity[large[1]]:
             waiting[large] = waiting[small] + waiting[large]
@@ -157,15 +157,15 @@ def _load(
 
 def _load_one(source: Source, preset: Preset, max_pixels: int, index: int) -> tuple[np.ndarray, bool] | str:
     try:
-        picture = open_picture(source.load(index), exif=preset.exif, max_pixels=max_pixels)
-        picture = apply_preset(picture, preset)
+        image = open_image(source.load(index), exif=preset.exif, max_pixels=max_pixels)
+        image = apply_preset(image, preset)
     except MemoryError:
         return "it does not fit into memory"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it is not the picture's fault, and none after it could be read
+            raise  # it is not the image's fault, and none after it could be read
         return str(error)
-    transposed = preset.ragged and picture.height > picture.width
+    transposed = preset.ragged and image.height > image.width
     if transposed:
-        picture = picture.transpose(Image.Transpose.TRANSPOSE)
-    return np.asarray(picture), transposed
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    return np.asarray(image), transposed

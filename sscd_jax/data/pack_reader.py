@@ -1,8 +1,8 @@
-"""Packs: pictures in a few large tar files with an index, to be read at random where many small files are slow.
+"""Packs: images in a few large tar files with an index, to be read at random where many small files are slow.
 
     sscd_pack.json              what it was made of and how; written first, by it a folder is known as a pack
     00000.tar ...               shards: plain tar files in webdataset's layout
-    parts/00000.npz ...         where the pictures of a shard are; written after it, and says that it is whole
+    parts/00000.npz ...         where the images of a shard are; written after it, and says that it is whole
     index.npz                   all parts in one; written last, and says that the pack is whole
     errors.jsonl                what could not be read, and why; only where there is any
 
@@ -28,15 +28,15 @@ THREADS = 32  # that wait for a store
 
 @dataclass(frozen=True)
 class Index:
-    """Where N pictures in S shards are.
+    """Where N images in S shards are.
 
     Attributes:
-        ids: one for each picture.
-        counts, sizes: int64 [S], pictures of each shard, and its bytes.
-        offsets, lengths: int64 [N], where the bytes of each picture are in its shard; a length of -1 where they could
+        ids: one for each image.
+        counts, sizes: int64 [S], images of each shard, and its bytes.
+        offsets, lengths: int64 [N], where the bytes of each image are in its shard; a length of -1 where they could
             not be read.
         checksums: uint32 [N], CRC-32 of these bytes.
-        reasons: why they could not be read, by the number of the picture.
+        reasons: why they could not be read, by the number of the image.
     """
 
     ids: list[str]
@@ -100,13 +100,13 @@ def _check(index: Index) -> None:
     ):
         raise ValueError("its arrays are of different lengths")
     if (index.counts < 1).any() or (index.counts > count).any() or index.counts.sum() != count:
-        raise ValueError("its shards do not hold its pictures")
+        raise ValueError("its shards do not hold its images")
     sizes = np.repeat(index.sizes, index.counts)
     inside = (index.offsets >= 0) & (index.lengths >= -1) & (index.lengths <= MAX_BYTES)
     if not (inside & (index.offsets <= sizes - np.maximum(index.lengths, 0))).all():
-        raise ValueError("a picture is not inside its shard")
+        raise ValueError("an image is not inside its shard")
     if {*index.reasons} != {*np.flatnonzero(index.lengths < 0).tolist()}:
-        raise ValueError("reasons are not those of the pictures that could not be read")
+        raise ValueError("reasons are not those of the images that could not be read")
 
 
 def is_pack(folder: str) -> bool:
@@ -123,13 +123,13 @@ def shard_path(folder: str, number: int) -> str:
 
 
 class Pack:
-    """The pictures of a pack by their numbers.
+    """The images of a pack by their numbers.
 
     Args:
         folder: of the pack, on disk or in a store.
 
     Attributes:
-        ids: of the pictures.
+        ids: of the images.
         shards: paths of the tar files.
 
     Raises:
@@ -153,7 +153,7 @@ class Pack:
                     raise ValueError(f"{problem}; remove {path} and run the same sscd-jax pack again")
 
     def read(self, index: int) -> bytes:
-        """The bytes of a picture, by one request; threads may read side by side.
+        """The bytes of an image, by one request; threads may read side by side.
 
         Raises:
             OSError: they cannot be read, are not those that were packed, or could not be read when it was made.

@@ -1,6 +1,6 @@
-"""Pictures of any source into a pack, see `packed`: shard by shard, each whole or not there.
+"""Images of any source into a pack, see `packed`: shard by shard, each whole or not there.
 
-Run again, it goes on at the first shard that is not whole. What is written depends on the pictures and the size of the
+Run again, it goes on at the first shard that is not whole. What is written depends on the images and the size of the
 shards alone.
 """
 
@@ -22,32 +22,32 @@ from PIL import Image
 from tqdm import tqdm
 
 from sscd_jax.data import storage
-from sscd_jax.data.archives import MAX_BYTES, PICTURES
+from sscd_jax.data.archives import IMAGE_EXTENSIONS, MAX_BYTES
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import FORMATS
 from sscd_jax.data.pack_reader import INDEX, MADE_BY, PARTS, THREADS, Index, join, read_index, shard_path, to_bytes
 
 _ABSENT = -1, -1
-_AHEAD = 2 * THREADS  # pictures that are read before they are written
+_AHEAD = 2 * THREADS  # images that are read before they are written
 
 
 def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> dict[str, Any]:
-    """Writes the pictures of a source, bytes unchanged and in its order, or goes on with that.
+    """Writes the images of a source, bytes unchanged and in its order, or goes on with that.
 
-    A picture that cannot be read keeps its place, empty and with the reason, so that what reads the pack passes over it
+    An image that cannot be read keeps its place, empty and with the reason, so that what reads the pack passes over it
     as over the file.
 
     Args:
-        source: the pictures.
+        source: the images.
         out: folder of the pack, on disk or in a store.
-        shard_bytes: a shard is closed before it has more, unless a single picture has.
-        retry: shards with pictures that could not be read before are written again.
+        shard_bytes: a shard is closed before it has more, unless a single image has.
+        retry: shards with images that could not be read before are written again.
 
     Returns:
-        Summary: pictures, shards, bytes, unreadable, out.
+        Summary: images, shards, bytes, unreadable, out.
 
     Raises:
-        ValueError: `out` holds something else, or a pack of other pictures or shards; says what to do.
+        ValueError: `out` holds something else, or a pack of other images or shards; says what to do.
         OSError: it cannot be written.
     """
     if shard_bytes < 1:
@@ -59,7 +59,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
             storage.remove(old)
     parts: list[Index] = []
     first = before = 0
-    with tqdm(total=len(source), desc="packing", unit="picture", dynamic_ncols=True) as bar:
+    with tqdm(total=len(source), desc="packing", unit="image", dynamic_ncols=True) as bar:
         while first < len(source):
             part = _whole(source, out, len(parts), first)
             if part is None or (retry and part.reasons):
@@ -86,7 +86,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
             if ".unfinished-" in name:
                 storage.remove(posixpath.join(folder, name))
     return {
-        "pictures": len(index.ids),
+        "images": len(index.ids),
         "shards": len(parts),
         "bytes": int(index.sizes.sum()),
         "unreadable": len(errors),
@@ -97,7 +97,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
 def _begin(source: Source, out: str, shard_bytes: int) -> None:
     """Sees to it that `out` is of a pack of this source, or a new one."""
     if "\0" in "".join(source.ids):
-        raise ValueError(f"{source.name} has a picture whose name holds a zero byte: rename it")
+        raise ValueError(f"{source.name} has an image whose name holds a zero byte: rename it")
     if _absolute(out).startswith(_absolute(source.name)):
         raise ValueError(f"{out} is in the folder that is packed: name one outside of it")
     path = posixpath.join(out, MADE_BY)
@@ -110,7 +110,7 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
         return
     try:
         before = json.loads(storage.read_bytes(path))
-        if before.keys() != {"format", "shard_bytes", "pictures", "sha256", "absent"}:
+        if before.keys() != {"format", "shard_bytes", "images", "sha256", "absent"}:
             raise ValueError("it lacks what sscd-jax pack writes")
         mib, absent = before["shard_bytes"] / 2**20, frozenset(before["absent"])
     except (ValueError, AttributeError, TypeError) as error:
@@ -122,7 +122,7 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
         )
     if before["format"] != 1 or before["sha256"] != _fingerprint(source, absent)[0]:
         raise ValueError(
-            f"{out} is a pack of other pictures than {source.name} has now (names, sizes or times differ): "
+            f"{out} is a pack of other images than {source.name} has now (names, sizes or times differ): "
             "name another folder"
         )
 
@@ -136,7 +136,7 @@ def _write_made_by(source: Source, out: str, shard_bytes: int) -> None:
     made_by = {
         "format": 1,
         "shard_bytes": shard_bytes,
-        "pictures": len(source),
+        "images": len(source),
         "sha256": fingerprint,
         "absent": absent,
     }
@@ -175,7 +175,7 @@ def _part_path(out: str, number: int) -> str:
 
 
 def _whole(source: Source, out: str, number: int, first: int) -> Index | None:
-    """The part of a shard that is whole and has the pictures from the first on."""
+    """The part of a shard that is whole and has the images from the first on."""
     path = _part_path(out, number)
     if not storage.exists(path):
         return None
@@ -189,7 +189,7 @@ def _whole(source: Source, out: str, number: int, first: int) -> Index | None:
 
 
 def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes: int, bar: tqdm) -> Index:
-    """Writes the shard that begins with a picture, and then its part."""
+    """Writes the shard that begins with an image, and then its part."""
     rows: list[tuple[int, int, int]] = []  # offset, length, checksum
     reasons: dict[int, str] = {}
     size = 0
@@ -224,7 +224,7 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
 
 
 def _read(source: Source, first: int) -> Iterator[bytes | str]:
-    """The bytes of the pictures from the first on, or why there are none; read ahead by threads."""
+    """The bytes of the images from the first on, or why there are none; read ahead by threads."""
 
     def load(index: int) -> bytes | str:
         try:
@@ -247,9 +247,9 @@ def _read(source: Source, first: int) -> Iterator[bytes | str]:
 
 
 def _name(one: str, path: str, data: bytes) -> str:
-    """In the tar file: the id with the ending that the picture had, or that its format has; it stays in the folder."""
+    """In the tar file: the id with the ending that the image had, or that its format has; it stays in the folder."""
     ending = os.path.splitext(path)[1]
-    if ending.lower() not in PICTURES:
+    if ending.lower() not in IMAGE_EXTENSIONS:
         try:
             ending = f".{Image.open(BytesIO(data), formats=FORMATS).format}".lower()
         except Exception:  # Pillow raises all kinds; the bytes are kept, whatever they are
@@ -258,7 +258,7 @@ def _name(one: str, path: str, data: bytes) -> str:
 
 
 def _header(name: str, size: int) -> bytes:
-    """Of a tar file, the same for the same picture at any time and for any user."""
+    """Of a tar file, the same for the same image at any time and for any user."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""A contact sheet of what training sees: a row for each picture, the original and its views, captions below."""
+"""A contact sheet of what training sees: a row for each image, the original and its views, captions below."""
 
 import contextlib
 import sys
@@ -31,7 +31,7 @@ _AFTER = {
 
 
 def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
-    """Writes the sheet: the views of the first `pairs` epochs of `rows` pictures, evenly over the source.
+    """Writes the sheet: the views of the first `pairs` epochs of `rows` images, evenly over the source.
 
     They are the views of training; only mixing is among those of the sheet, in place of those of a mixing group.
 
@@ -39,7 +39,7 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
         The captions: of each row, for each view, what was applied.
 
     Raises:
-        ValueError: there are no rows or pairs, `out` is no name of a picture, or the source has no readable picture.
+        ValueError: there are no rows or pairs, `out` is no name of an image, or the source has no readable image.
         ImportError: the augmentation needs the extra augly, which is not installed.
     """
     for option, value in (("--rows", rows), ("--pairs", pairs)):
@@ -73,7 +73,7 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
 
 
 def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
-    """Pictures evenly over the source; of those that cannot be read, the next ones."""
+    """Images evenly over the source; of those that cannot be read, the next ones."""
     found: dict[int, np.ndarray] = {}
     for number in range(min(count, len(source))):
         for index in range(max([number * len(source) // count, *(i + 1 for i in found)]), len(source)):
@@ -83,16 +83,16 @@ def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
             except tf.errors.OpError:
                 print(f"{source.paths[index]} is left out: {why_unreadable(source, index)}", file=sys.stderr)
     if not found:
-        raise ValueError(f"no picture of {source.name} can be read")
+        raise ValueError(f"no image of {source.name} can be read")
     return found
 
 
 def _maker(config: Config, source: Source) -> Callable[[np.ndarray, int, int], Any]:
-    """A function from a picture, its index and the epoch to its views and what was drawn for them, as in training."""
+    """A function from an image, its index and the epoch to its views and what was drawn for them, as in training."""
     data, heavy = config.data, RECIPES[config.data.augmentation].heavy
-    picture = tf.TensorSpec([None, None, 3], tf.uint8)
+    image_spec = tf.TensorSpec([None, None, 3], tf.uint8)
 
-    @tf.function(autograph=False, input_signature=[picture, tf.TensorSpec([2], tf.int64), *[picture] * 2 * heavy])
+    @tf.function(autograph=False, input_signature=[image_spec, tf.TensorSpec([2], tf.int64), *[image_spec] * 2 * heavy])
     def make(image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> Any:
         options: dict[str, Any] = {"size": data.image_size, "augmentation": data.augmentation}
         return views(image, seed, min_crop_area=data.min_crop_area, others=others, **options)
@@ -130,7 +130,7 @@ def _epoch(
 
 
 def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
-    """What was applied to a view, in order, from the numbers drawn for a picture of this height and width."""
+    """What was applied to a view, in order, from the numbers drawn for an image of this height and width."""
     height, width = shape[:2]
     done = ["mirrored"] if view["flip"] else []
     if _applied(view, "quarters"):
@@ -157,8 +157,8 @@ def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
             f"hue {view['hue']:+.2f}",
         ]
         done += [parts[i] for i in view["order"]]
-    if view["grey"]:
-        done.append("grey")
+    if view["gray"]:
+        done.append("gray")
     if view["blur"]:
         done.append(f"blur of {view['radius']:.1f} px")
     done += [_AFTER[name] for name in _AFTER if _applied(view, name)]

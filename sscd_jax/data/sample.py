@@ -6,11 +6,11 @@ Nothing is downloaded and neither package is imported: the files are read where 
 from importlib.util import find_spec
 from pathlib import Path
 
-# Every picture in the two wheels was looked at. Left out: text pages, logos, drawings, masks and
-# synthetic pictures (page, text, logo, horse, color, phantom, the chessboards), pictures too small
+# Every image in the two wheels was looked at. Left out: text pages, logos, drawings, masks and
+# synthetic images (page, text, logo, horse, color, phantom, the chessboards), images too small
 # or without features (microaneurysms, lfw_subset, no_time_for_that_tiny, cell, clock_motion), and
 # motorcycle_right: it shows the scene of motorcycle_left from a hand's breadth away, so every cut
-# of it would have a near twin that the ground truth calls a different picture.
+# of it would have a near twin that the ground truth calls a different image.
 _SKIMAGE = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",
@@ -30,8 +30,8 @@ _SKIMAGE = {
 _SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
 
 # Evaluation has everyday scenes, where anyone can judge a result at a glance. Training has the
-# rest: a portrait, a landscape, machines, surfaces, pictures of science. No scene is on both sides,
-# so a network can not do well by remembering its training pictures; it must cope with other subjects.
+# rest: a portrait, a landscape, machines, surfaces, images of science. No scene is on both sides,
+# so a network can not do well by remembering its training images; it must cope with other subjects.
 TRAINING = (
     "astronaut",
     "brick",

@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, lists of paths, tar and Parquet files, TFDS data sets, the bundled sample.
+"""Where images come from: folders, lists of paths, tar and Parquet files, TFDS data sets, the bundled sample.
 
 A source is read at random by index, so that any step of a run can be reached at once and a restored run sees just the
 examples that it would have seen.
@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sscd_jax.data import storage
-from sscd_jax.data.archives import PICTURES, Archive, open_archive
+from sscd_jax.data.archives import IMAGE_EXTENSIONS, Archive, open_archive
 from sscd_jax.data.image_source import Source, read_file
 from sscd_jax.data.pack_reader import MADE_BY, Pack, is_pack
 
@@ -24,7 +24,7 @@ ARCHIVES = (".tar", ".parquet")
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
     """A folder (searched recursively), a text file of paths, an archive, a pack, "tfds:NAME", or "sample".
 
-    Archives are tar files in webdataset's layout and Parquet files with a column of encoded pictures; folders and lists
+    Archives are tar files in webdataset's layout and Parquet files with a column of encoded images; folders and lists
     can hold them too. All these may be in a store, as gs://BUCKET/NAME. TFDS data sets were prepared before. Ids are
     paths without the ending, relative to the folder or to the text file, as if a tar file were a folder; of Parquet
     files "FILE/ROW", of packs those of what was packed, of TFDS examples their text image_id where they have one that
@@ -36,7 +36,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         data_dir: where TFDS data sets are; by default where TFDS puts them. For "tfds:ImageFolder" the folder.
 
     Raises:
-        ValueError: there is no such source, or no picture in it; says what to do.
+        ValueError: there is no such source, or no image in it; says what to do.
         OSError: a store cannot be asked.
         ImportError: it is a Parquet file, and the extra parquet is not installed.
     """
@@ -55,18 +55,18 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         return Source(source, pack.ids, [f"{source}/{one}" for one in pack.ids], pack.read, pack.shards)
     names, paths = list_files(source)
     if paths == [source] and source.lower().endswith(".parquet"):
-        open_archive(source)  # that it has no pictures is an error here, and one line among others in a folder
+        open_archive(source)  # that it has no images is an error here, and one line among others in a folder
     opened = open_files(source, names, paths)
     if not len(opened):
-        raise ValueError(f"no pictures in {source}: looked for names that end in {', '.join(PICTURES)}")
+        raise ValueError(f"no images in {source}: looked for names that end in {', '.join(IMAGE_EXTENSIONS)}")
     return opened
 
 
 def list_files(source: str) -> tuple[list[str], list[str]]:
-    """Names and paths of the pictures and archives of a folder, a list or an archive; `open_files` opens them.
+    """Names and paths of the images and archives of a folder, a list or an archive; `open_files` opens them.
 
     Raises:
-        ValueError: there is no such file or folder, or no picture in it; or it is a pack, or holds one.
+        ValueError: there is no such file or folder, or no image in it; or it is a pack, or holds one.
         OSError: a store cannot be asked.
     """
     if storage.is_folder(source):
@@ -89,11 +89,11 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
     for parent, names in _walk(folder):
         if MADE_BY in names:
             raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: give it by itself")
-        paths += [os.path.join(parent, name) for name in names if name.lower().endswith(PICTURES + ARCHIVES)]
+        paths += [os.path.join(parent, name) for name in names if name.lower().endswith(IMAGE_EXTENSIONS + ARCHIVES)]
     paths.sort()
     if not paths:
-        endings = ", ".join(PICTURES + ARCHIVES)
-        raise ValueError(f"no pictures in {folder}: looked in it and below for names that end in {endings}")
+        endings = ", ".join(IMAGE_EXTENSIONS + ARCHIVES)
+        raise ValueError(f"no images in {folder}: looked in it and below for names that end in {endings}")
     prefix = os.path.join(folder, "")
     return [path.removeprefix(prefix) for path in paths], paths
 
@@ -110,10 +110,10 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The same in a store. tf.io.gfile.walk asks for each name whether it is a folder's, a request for each picture."""
+    """The same in a store. tf.io.gfile.walk asks for each name whether it is a folder's, a request for each image."""
     try:
         listed = storage.names(folder)
-        files = {one for one in listed if one.lower().endswith((*PICTURES, *ARCHIVES, MADE_BY))}
+        files = {one for one in listed if one.lower().endswith((*IMAGE_EXTENSIONS, *ARCHIVES, MADE_BY))}
         others = [one for one in listed if one not in files]
         folders = [one for one in others if one.endswith("/") or storage.is_folder(os.path.join(folder, one))]
     except OSError as error:
@@ -129,7 +129,7 @@ def _target(folder: str) -> str:
 
 
 def _report(error: OSError) -> None:
-    print(f"{error.filename} cannot be searched, its pictures are left out: {error.strerror}", file=sys.stderr)
+    print(f"{error.filename} cannot be searched, its images are left out: {error.strerror}", file=sys.stderr)
 
 
 def _list(file: str) -> tuple[list[str], list[str]]:
@@ -144,7 +144,7 @@ def _list(file: str) -> tuple[list[str], list[str]]:
 
 
 def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
-    """Files of pictures by names that become ids, with archives among them replaced by what is in them.
+    """Files of images by names that become ids, with archives among them replaced by what is in them.
 
     Raises:
         ImportError: one is a Parquet file, and the extra parquet is not installed.
@@ -153,7 +153,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         return Source(source, [os.path.splitext(name)[0] for name in names], paths, files=paths)
     ids: list[str] = []
     places: list[str] = []
-    firsts: list[int] = []  # index of the first picture of each file
+    firsts: list[int] = []  # index of the first image of each file
     readers: list[Callable[[int], bytes]] = []
     for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
         stem = os.path.splitext(name)[0]

@@ -67,7 +67,7 @@ def open_prepared(source: str, split: str, data_dir: str | None) -> Source:
             yield from (example[ID] for example in _in_order(builder, split, only))
 
     numbers = [f"{split}/{i:08d}" for i in range(len(examples))]
-    # Examples are known by their numbers: of another version, or with one more, they are other pictures.
+    # Examples are known by their numbers: of another version, or with one more, they are other images.
     where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
     name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
     ids: Sequence[str] = numbers
@@ -86,7 +86,7 @@ def _in_order(builder: Any, split: str, decoders: Any) -> Iterator[Any]:
 class _Ids(Sequence[str]):
     """Ids that examples have themselves, read when the first is asked for.
 
-    They lie beside the pictures, so that all must be read for them: 2 to 3 minutes a million from a fast disk. That is
+    They lie beside the images, so that all must be read for them: 2 to 3 minutes a million from a fast disk. That is
     done once, and not for training, which asks for none.
     """
 
@@ -104,10 +104,10 @@ class _Ids(Sequence[str]):
     def _all(self) -> list[str]:
         if self._file.exists():
             return self._file.read_text(encoding="utf-8").split("\n")[:-1]
-        note = f"reading the {ID} of each of the pictures in {self._file.parent.parent} once"
+        note = f"reading the {ID} of each of the images in {self._file.parent.parent} once"
         ids = [one.decode() for one in tqdm(self._read(), total=len(self), desc=note, dynamic_ncols=True)]
         if len({*ids}) < len(ids) or not all(map(is_line, ids)):
-            print(f"{self._file.parent.parent}: {ID} is not unique; pictures are known by numbers", file=sys.stderr)
+            print(f"{self._file.parent.parent}: {ID} is not unique; images are known by numbers", file=sys.stderr)
             ids = self._numbers
         with contextlib.suppress(OSError):  # of a folder where others only read, they are read anew each time
             self._file.parent.mkdir(exist_ok=True)
@@ -121,7 +121,7 @@ def _image_folder(data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     if data_dir is None:
-        raise ValueError("tfds:ImageFolder needs --data-dir (train: --data.data-dir), a folder of SPLIT/LABEL/PICTURE")
+        raise ValueError("tfds:ImageFolder needs --data-dir (train: --data.data-dir), a folder of SPLIT/LABEL/IMAGE")
     return tfds.ImageFolder(data_dir)
 
 
@@ -150,7 +150,7 @@ def _prepared(name: str, data_dir: str | None) -> Any:
 
 
 def _packed(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> Any:
-    """The pictures of a data set in one ArrayRecord file beside it, written at its first use."""
+    """The images of a data set in one ArrayRecord file beside it, written at its first use."""
     from array_record.python import array_record_data_source, array_record_module
 
     path = folder / "sscd_jax" / f"{split}-{count}.array_record"

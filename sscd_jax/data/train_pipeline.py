@@ -12,12 +12,12 @@ import tensorflow as tf
 from sscd_jax.data.augment.glyph_atlas import load_atlas
 from sscd_jax.data.augment.heavy import draw_other
 from sscd_jax.data.augment.mixup import mix, mixed_ids
-from sscd_jax.data.augment.views import RECIPES, apply, apply_before_recolour, draw_views
+from sscd_jax.data.augment.views import RECIPES, apply, apply_before_color_ops, draw_views
 from sscd_jax.data.decode_tf import decode
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import open_picture
+from sscd_jax.data.images import open_image
 
-# Pictures tried in place of one that cannot be read.
+# Images tried in place of one that cannot be read.
 _TRIES = 100
 
 
@@ -30,11 +30,11 @@ def check_batches(
     rows = batch_size // host_count
     if mixup_group and rows % mixup_group:
         raise ValueError(
-            f"{rows} pictures of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
+            f"{rows} images of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
             f"{mixup_group}: take a --data.mixup-group that divides {rows}, or another batch size"
         )
     if len(source) < batch_size:
-        raise ValueError(f"{source.name} has {len(source)} pictures, fewer than a batch of {batch_size}")
+        raise ValueError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}")
     if RECIPES[augmentation].advanced:
         load_atlas()
 
@@ -48,7 +48,7 @@ def train_batches(
     seed: int,
     min_crop_area: float = 0.08,
     mixup_group: int | None = None,
-    recolour: Literal["host", "device"] = "host",
+    color_ops: Literal["host", "device"] = "host",
     start_step: int = 0,
     host_index: int = 0,
     host_count: int = 1,
@@ -58,17 +58,17 @@ def train_batches(
 
     Epoch e visits the examples in an order that is a function of (seed, e) alone, less the last, incomplete batch. What
     is drawn for a view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads
-    and order. A picture that cannot be read is replaced by the next readable one of the source.
+    and order. An image that cannot be read is replaced by the next readable one of the source.
 
     Args:
-        source: the pictures.
-        batch_size: pictures in the global batch.
+        source: the images.
+        batch_size: images in the global batch.
         image_size: side of a view in pixels.
         augmentation: a key of augment.RECIPES.
         seed: of order and views.
-        min_crop_area: smallest share of a picture that a view shows.
-        mixup_group: views are mixed among those of so many pictures; None: they are not mixed.
-        recolour: who computes jitter, grey, blur and mixing. The device needs numbers for it, see `device_augment`.
+        min_crop_area: smallest share of an image that a view shows.
+        mixup_group: views are mixed among those of so many images; None: they are not mixed.
+        color_ops: who computes jitter, gray, blur and mixing. The device needs numbers for it, see `device_augment`.
         start_step: the first batch.
         host_index, host_count: which rows of each batch.
         workers: threads that augment, and as many that read; None: one a core, and two that read.
@@ -76,7 +76,7 @@ def train_batches(
     Yields:
         With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids
         int32 [2b], the index of the example, or [2b, 2] where views are mixed; requested and used int64 [b], which
-        differ where a picture was replaced. Left to the device: recolour and mixing, what it has to do, [2b, ...].
+        differ where an image was replaced. Left to the device: color_ops and mixing, what it has to do, [2b, ...].
 
     Raises:
         ValueError: the batch does not divide over the hosts, the mixing group not into a host's part of it, or the
@@ -106,7 +106,7 @@ def train_batches(
             return decode(source.read(used)), epoch, requested, used
 
         def give_up(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            message = f"{_TRIES} pictures of {source.name} in a row cannot be read: are they pictures?"
+            message = f"{_TRIES} images of {source.name} in a row cannot be read: are they images?"
             with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
                 return tf.zeros([1, 1, 3], tf.uint8), epoch, requested, requested
 
@@ -120,7 +120,7 @@ def train_batches(
         )
 
     def other(index: tf.Tensor) -> tf.data.Dataset:
-        """The picture that is pasted on a view, or an empty one."""
+        """The image that is pasted on a view, or an empty one."""
         one = tf.data.Dataset.from_tensors(index)
         empty = one.map(lambda _: tf.zeros([0, 0, 3], tf.uint8))
         loaded = one.filter(lambda index: index >= 0).map(lambda index: decode(source.read(index))).ignore_errors()
@@ -132,14 +132,14 @@ def train_batches(
     def augmented(
         image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, Any]:
-        key = tf.stack([seed + epoch * 2**32, requested])  # so that a picture and one that it replaces differ
+        key = tf.stack([seed + epoch * 2**32, requested])  # so that an image and one that it replaces differ
         views = []
         for view in draw(image, key, others=others):
-            if recolour == "host":
+            if color_ops == "host":
                 parts = {"images": apply(image, view)}
             else:
-                pixels, left = apply_before_recolour(image, view)
-                parts = {"images": pixels, "recolour": left}
+                pixels, left = apply_before_color_ops(image, view)
+                parts = {"images": pixels, "color_ops": left}
             views.append(parts | ({"mixing": view["mixing"]} if mixup_group else {}))
         pair = tf.nest.map_structure(lambda *two: tf.stack(two), *views)
         return {"views": pair, "requested": requested, "used": used}
@@ -150,7 +150,7 @@ def train_batches(
         made = tf.nest.map_structure(lambda both: tf.concat([both[:, 0], both[:, 1]], 0), batch["views"])
         if mixup_group:
             ids = mixed_ids(ids, made["mixing"].pop("kept"), mixup_group)
-            if recolour == "host":
+            if color_ops == "host":
                 made["images"] = mix(made["images"], **made.pop("mixing"), group=mixup_group)
         return made | {"instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
 
@@ -165,7 +165,7 @@ def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
     """The batches of a pipeline as numpy.
 
     Raises:
-        ValueError: the pictures of a source cannot be read.
+        ValueError: the images of a source cannot be read.
     """
     try:
         yield from dataset.as_numpy_iterator()
@@ -174,9 +174,9 @@ def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
 
 
 def why_unreadable(source: Source, index: int) -> str:
-    """The reason for which a picture cannot be read, found by reading it again; one line."""
+    """The reason for which an image cannot be read, found by reading it again; one line."""
     try:
-        open_picture(source.load(index))
+        open_image(source.load(index))
     except (OSError, ValueError) as error:
         return str(error)
     return "not decoded by TensorFlow"

@@ -76,15 +76,15 @@ def read_edits(path: Path) -> dict[str, Edited]:
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """A table as all picture sets have them: UTF-8, commas, lines that end in a line feed."""
+    """A table as all image sets have them: UTF-8, commas, lines that end in a line feed."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-# Pictures of each: 157, in strong 229.
-BLOCKS = (
+# Images of each: 157, in strong 229.
+COPYDAYS_BLOCKS = (
     "original",
     "strong",
     *(f"jpegqual/{quality}" for quality in (3, 5, 8, 10, 15, 20, 30, 50, 75)),
@@ -92,4 +92,4 @@ BLOCKS = (
 )
 
 
-PICTURES = 157 * 19 + 229
+COPYDAYS_IMAGES = 157 * 19 + 229

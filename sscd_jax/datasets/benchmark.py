@@ -1,16 +1,16 @@
-"""Makes a picture set shaped like DISC2021 from any pictures: references, edited queries, training, ground truth.
+"""Makes an image set shaped like DISC2021 from any images: references, edited queries, training, ground truth.
 
     training/T*.jpg, references/R*.jpg, queries/Q*.jpg
     ground_truth.csv   query_id, reference_id
     queries.csv        query_id, reference_id (empty: copies nothing), source, edits in order, number, strength
-    pictures.csv       id, source: of training and references
-    left_out.csv       source, reason: pictures that could be read and were not taken
+    images.csv       id, source: of training and references
+    left_out.csv       source, reason: images that could be read and were not taken
     errors.jsonl       path and reason of those that could not be read; only where there are any
     made_by.json       options, seed, versions
     sheet.jpg          references beside queries, to look at
 
 Until all is there the folder is called OUT.unfinished. In it two logs say what is done, so that the same command goes
-on after an interruption: what was looked at, and what was made, each a line after the picture is on disk.
+on after an interruption: what was looked at, and what was made, each a line after the image is on disk.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from sscd_jax.datasets.edits import BENCHMARK_KINDS, KINDS, WITH_OTHERS
 from sscd_jax.datasets.rendering import FOLDERS, Job, Maker
 from sscd_jax.datasets.screening import LOOKED_AT, ORIGINALS, Log, choose, local_file
 from sscd_jax.datasets.worker_pool import processes
-from sscd_jax.files import write_whole
+from sscd_jax.files import write_text
 
 _MADE_BY, _MADE = "made_by.json", "made.jsonl"
 _SHEET_ROWS, _SHEET_COLUMNS = 10, 5
@@ -43,7 +43,7 @@ _SHEET_ROWS, _SHEET_COLUMNS = 10, 5
 
 @dataclass(frozen=True)
 class Options:
-    """What is made; see `sscd-jax benchmark make --help`. Of pictures, None: an even share of what there is."""
+    """What is made; see `sscd-jax benchmark make --help`. Of images, None: an even share of what there is."""
 
     references: int | None = None
     training: int | None = None
@@ -60,7 +60,7 @@ class Options:
         for name, value in (self.least() | {"copies_of_each": 1, "max_side": 64, "seed": 0, "max_pixels": 1}).items():
             given, option = getattr(self, name), f"--{name.replace('_', '-')}"
             if given is not None and given < value:
-                why = f", as {', '.join(WITH_OTHERS)} take other pictures" if name == "non_copies" and value else ""
+                why = f", as {', '.join(WITH_OTHERS)} take other images" if name == "non_copies" and value else ""
                 raise ValueError(f"{option} is {given}; it must be at least {value}{why}")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise ValueError(f"--kinds: there is no {unknown[0]!r}; choose from {', '.join(map(repr, KINDS))}")
@@ -76,25 +76,25 @@ class Options:
             raise ValueError(f"--edits {low} {high}: give the least and the most, from 1 to {most}")
 
     def least(self) -> dict[str, int]:
-        """The smallest numbers of pictures that make a set."""
+        """The smallest numbers of images that make a set."""
         return {"references": 1, "non_copies": 2 if {*self.kinds} & {*WITH_OTHERS} else 0, "training": 0}
 
 
 def make(source: Source, out: Path, options: Options = Options(), *, workers: int | None = None) -> dict[str, Any]:
-    """Writes the picture set to the new folder `out`; the same source and options give the same files.
+    """Writes the image set to the new folder `out`; the same source and options give the same files.
 
     Args:
-        source: the pictures; ids are unique.
+        source: the images; ids are unique.
         out: the folder. What an interrupted call with the same source and options left is not made again.
         options: what is made.
         workers: processes; by default one for each core.
 
     Returns:
-        The numbers of training, references, copies and non_copies, and of unreadable and left_out pictures.
+        The numbers of training, references, copies and non_copies, and of unreadable and left_out images.
 
     Raises:
         FileExistsError: `out` is there already.
-        ValueError: there are too few pictures, two have one id, `out` lies among them, or another source or other
+        ValueError: there are too few images, two have one id, `out` lies among them, or another source or other
             options were at work in what is left of an interrupted call.
     """
     if out.exists():
@@ -105,7 +105,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
     check_unique_ids(source)
     folder = out.with_name(f"{out.name}.unfinished")
     if os.path.isdir(source.name) and Path(os.path.realpath(source.name)) in Path(os.path.realpath(folder)).parents:
-        raise ValueError(f"{out} lies in {source.name}, whose pictures are taken: name a folder elsewhere")
+        raise ValueError(f"{out} lies in {source.name}, whose images are taken: name a folder elsewhere")
     _begin(folder, source, options)
 
     order = sorted(range(len(source)), key=lambda index: _hash(f"{options.seed} {source.ids[index]}"))
@@ -150,7 +150,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
     write_csv(folder / "queries.csv", header, rows)
     write_csv(folder / "ground_truth.csv", header[:2], [row[:2] for row in rows if row[1]])
     plain = [(names[index], source.ids[index]) for index in (*training, *references)]
-    write_csv(folder / "pictures.csv", ("id", "source"), plain)
+    write_csv(folder / "images.csv", ("id", "source"), plain)
     write_csv(folder / "left_out.csv", ("source", "reason"), left_out)
     if errors:
         lines = [json.dumps(error, ensure_ascii=False) for error in errors]
@@ -175,7 +175,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
 def _begin(folder: Path, source: Source, options: Options) -> None:
     """Begins the folder, or checks that what is left there is of the same source and options."""
     listed = _hash(json.dumps([*source.ids]))
-    made_by = {"source": location(source.name), "pictures": len(source), "listed": listed} | asdict(options)
+    made_by = {"source": location(source.name), "images": len(source), "listed": listed} | asdict(options)
     made_by["versions"] = {name: version(name) for name in ("sscd_jax", "numpy", "pillow")}
     made_by = json.loads(json.dumps(made_by))
     path = folder / _MADE_BY
@@ -183,14 +183,14 @@ def _begin(folder: Path, source: Source, options: Options) -> None:
         if folder.exists() and any(f.name != f"{_MADE_BY}.unfinished" for f in folder.iterdir()):
             raise ValueError(f"{folder} is in the way, and was not begun by this command: remove it")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(made_by, indent=2) + "\n")
+        write_text(path, json.dumps(made_by, indent=2) + "\n")
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         other = [name for name in made_by if there.get(name) != made_by[name]]
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}; remove {folder}") from error
     if other:
-        names = ", ".join("list of pictures" if name == "listed" else name.replace("_", " ") for name in other)
+        names = ", ".join("list of images" if name == "listed" else name.replace("_", " ") for name in other)
         note = "give what was given then, or remove it to begin anew"
         raise ValueError(f"{folder} was left by an interrupted run with other {names}: {note}")
     for name in (*FOLDERS.values(), ORIGINALS):
@@ -198,7 +198,7 @@ def _begin(folder: Path, source: Source, options: Options) -> None:
 
 
 def _shares(there: int, options: Options) -> dict[str, int]:
-    """How many references, pictures that are held back, and for training."""
+    """How many references, images that are held back, and for training."""
     given = {name: getattr(options, name) for name in ("references", "non_copies", "training")}
     open_ones = [name for name, value in given.items() if value is None]
     rest = there - sum(value for value in given.values() if value is not None)
@@ -208,7 +208,7 @@ def _shares(there: int, options: Options) -> dict[str, int]:
 
 
 def _queries(references: Sequence[int], held_back: Sequence[int], options: Options) -> list[tuple[int, Strength]]:
-    """The picture and the strength of each query, in mixed order; of each picture and in all, strengths in turn."""
+    """The image and the strength of each query, in mixed order; of each image and in all, strengths in turn."""
     copies = [index for index in references for _ in range(options.copies_of_each)]
     strengths = options.strengths
     queries = [(index, strengths[i % len(strengths)]) for some in (copies, held_back) for i, index in enumerate(some)]
@@ -216,7 +216,7 @@ def _queries(references: Sequence[int], held_back: Sequence[int], options: Optio
 
 
 def _make_all(maker: Maker, jobs: Sequence[Job], workers: int) -> dict[str, list[str]]:
-    """Makes what is not there yet, and returns the edits of each picture by its name."""
+    """Makes what is not there yet, and returns the edits of each image by its name."""
     log = Log(maker.folder / _MADE)
     edits: dict[str, list[str]] = {}
     for line in log.lines:
@@ -266,9 +266,9 @@ def _sheet(folder: Path, rows: Sequence[tuple[Any, ...]], sources: dict[str, str
         captions.append([])
         for row in others[start : start + columns]:
             query(row, "copies nothing")
-    for pictures, texts in zip(cells, captions, strict=True):
-        while len(pictures) < columns:
-            pictures.append(fitted(Image.new("RGB", (1, 1), "white")))
+    for images, texts in zip(cells, captions, strict=True):
+        while len(images) < columns:
+            images.append(fitted(Image.new("RGB", (1, 1), "white")))
             texts.append([])
     return draw_sheet(cells, captions)
 
@@ -282,8 +282,8 @@ def _too_few(source: Source, options: Options, kept: int, left_out: int, errors:
     asked = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None)
     least = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in options.least().items() if number)
     return (
-        f"{source.name} has {len(source)} pictures, of which {kept} can be taken: {errors} cannot be read, {left_out} "
+        f"{source.name} has {len(source)} images, of which {kept} can be taken: {errors} cannot be read, {left_out} "
         f"show too little or are there twice. That is too few for {asked or 'a set'}, as what is not given gets an "
-        f"even share of the rest (the least is {least}): give more pictures, or say how many by --references, "
+        f"even share of the rest (the least is {least}): give more images, or say how many by --references, "
         "--non-copies and --training"
     )

@@ -1,7 +1,7 @@
 """Copydays as it lies on disks: which folder is which block.
 
 Known are the folders of the official code and of DINO (original, strong, jpegqual/3, crops/10 ...), in the root or one
-level down, and what INRIA's archives unpack to: pictures without a folder of copydays_original.tar.gz and
+level down, and what INRIA's archives unpack to: images without a folder of copydays_original.tar.gz and
 copydays_strong.tar.gz, jpegqual and crops of copydays_jpeg.tar.gz and copydays_crop.tar.gz, each in a folder of the
 archive's name or all in one.
 """
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.datasets.annotations import BLOCKS
+from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
 
 NEEDED = ("original", "strong")
 _ARCHIVES = {
@@ -23,23 +23,23 @@ _NAME = re.compile(r"\d{6}\.jpe?g", re.IGNORECASE)  # as 200001.jpg
 
 
 def find(root: Path) -> dict[str, list[Path]]:
-    """The pictures of each block that is there, of which there may be fewer than Copydays has.
+    """The images of each block that is there, of which there may be fewer than Copydays has.
 
     Raises:
         ValueError: there are no originals or no strong copies, or two folders are of one block; says what was looked
             for.
     """
-    blocks = {block: pictures for block in BLOCKS if (pictures := _block(root, block))}
+    blocks = {block: images for block in COPYDAYS_BLOCKS if (images := _block(root, block))}
     for block in NEEDED:
         if block not in blocks:
-            what = f"no pictures of the block {block}" if blocks else "no Copydays"
-            folders = ", ".join(_folders(block) if blocks else BLOCKS)
-            raise ValueError(f"{what} in {root}: looked for pictures as 200000.jpg in it and in its folders {folders}")
+            what = f"no images of the block {block}" if blocks else "no Copydays"
+            folders = ", ".join(_folders(block) if blocks else COPYDAYS_BLOCKS)
+            raise ValueError(f"{what} in {root}: looked for images as 200000.jpg in it and in its folders {folders}")
     return blocks
 
 
-def pictures(root: Path, blocks: dict[str, list[Path]]) -> Source:
-    """Pictures of blocks, whose ids are as strong/200001."""
+def images(root: Path, blocks: dict[str, list[Path]]) -> Source:
+    """Images of blocks, whose ids are as strong/200001."""
     named = [(f"{block}/{path.stem}", str(path)) for block, paths in blocks.items() for path in paths]
     return Source(str(root), [one for one, _ in named], [path for _, path in named])
 

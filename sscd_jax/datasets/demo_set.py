@@ -1,10 +1,10 @@
-"""Builds the demo's picture set: small, shaped like DISC2021, from photographs that pip installs.
+"""Builds the demo's image set: small, shaped like DISC2021, from photographs that pip installs.
 
-A photograph is divided into a grid of cells; a cell, enlarged, is an instance. The training pictures
+A photograph is divided into a grid of cells; a cell, enlarged, is an instance. The training images
 are cells of the training photographs, from grids of several sizes: more to learn from, at the price
 that a large cell shows parts of small ones. The references are cells of the evaluation photographs,
 from one grid, so that none overlap; the rest of those are held back: they are in no reference, so
-they make the queries that copy nothing, and the pictures that queries are pasted onto or under.
+they make the queries that copy nothing, and the images that queries are pasted onto or under.
 """
 
 import shutil
@@ -26,12 +26,12 @@ COPIES_OF_EACH = 3
 NON_COPIES = 100
 
 # The sides of the cells, in pixels: as large as so few photographs allow at these numbers. Cells are
-# enlarged to a thumbnail's size, so that JPEG blocks and letters fall on them as on larger pictures.
+# enlarged to a thumbnail's size, so that JPEG blocks and letters fall on them as on larger images.
 _TRAINING_SIDES, _EVALUATION_SIDE = (80, 120, 170), 80
 _SHORT_SIDE = (128, 192)
 # The two large photographs are soft at full size; reduced, a cell holds as much as the others' do.
 _LONG_SIDE = 760
-# Cells of sky, wall or night, or with an edge of one, have nothing to tell them from their neighbours
+# Cells of sky, wall or night, or with an edge of one, have nothing to tell them from their neighbors
 # once they are cropped or half covered: every quarter of a cell must have something to see.
 _LEAST_DETAIL = 5.0
 
@@ -46,18 +46,18 @@ class Cell:
 
 
 def make(out: Path, *, seed: int) -> dict[str, int]:
-    """Writes the picture set to the new folder `out`; the same seed gives the same set.
+    """Writes the image set to the new folder `out`; the same seed gives the same set.
 
     training/T*.jpg, references/R*.jpg, queries/Q*.jpg;
     instances.csv: id, photograph, left, top, right, bottom, for training and references;
     queries.csv: query_id, reference_id (empty: copies nothing), photograph, left, top, right,
     bottom, edits in the order applied;
     ground_truth.csv: query_id, reference_id.
-    Each picture has a short side of 128 to 192 pixels and JPEG quality 90 to 95, both drawn anew,
+    Each image has a short side of 128 to 192 pixels and JPEG quality 90 to 95, both drawn anew,
     so that neither tells what belongs together.
 
     Returns:
-      The number of pictures: training, references, copies, non_copies.
+      The number of images: training, references, copies, non_copies.
 
     Raises:
       FileExistsError: `out` is there already.
@@ -80,7 +80,7 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
     for folder in ("training", "references", "queries"):
         (unfinished / folder).mkdir(parents=True)
     instances, query_rows = [], []
-    with tqdm(total=len(training) + len(references) + len(queries), desc="pictures") as bar:
+    with tqdm(total=len(training) + len(references) + len(queries), desc="images") as bar:
         for folder, letter, cells in (
             ("training", "T", training),
             ("references", "R", references),
@@ -119,7 +119,7 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
 
 
 def least_detail(image: Image.Image) -> float:
-    """The `detail` of the quarter of the picture that has the least."""
+    """The `detail` of the quarter of the image that has the least."""
     width, height = image.size
     columns, rows = ((0, side // 2, side) for side in (width, height))
     quarters = [(columns[i], rows[j], columns[i + 1], rows[j + 1]) for i in (0, 1) for j in (0, 1)]
@@ -153,7 +153,7 @@ def _three(cells: list[Cell], but: Cell, rng: np.random.Generator) -> list[Cell]
 
 
 def _resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture with a short side drawn from _SHORT_SIDE."""
+    """The image with a short side drawn from _SHORT_SIDE."""
     scale = int(rng.integers(_SHORT_SIDE[0], _SHORT_SIDE[1] + 1)) / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     return image.resize(size, Resampling.LANCZOS)

@@ -47,7 +47,7 @@ class Split:
 
     Attributes:
         name: a key of LAYOUTS.
-        folders: of queries, references and training pictures (none: []).
+        folders: of queries, references and training images (none: []).
         ground_truth: CSV file.
         edits: CSV file of how queries were made, if there is one.
     """
@@ -80,9 +80,9 @@ def find(root: Path, name: str | None = None) -> Split:
 
 
 def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """All that a folder has of DISC2021: folders of pictures by name, and the ground truth of those that are queries.
+    """All that a folder has of DISC2021: folders of images by name, and the ground truth of those that are queries.
 
-    Names are train, references, and val_queries, dev_queries, test_queries. Training pictures or references may be
+    Names are train, references, and val_queries, dev_queries, test_queries. Training images or references may be
     alone; queries may not.
 
     Raises:
@@ -114,11 +114,11 @@ def _first(root: Path, patterns: tuple[str, ...]) -> list[Path]:
     return []
 
 
-def pictures(folders: list[Path]) -> Source:
-    """Pictures of several folders, whose ids are their names, as the ground truth has them.
+def images(folders: list[Path]) -> Source:
+    """Images of several folders, whose ids are their names, as the ground truth has them.
 
     Raises:
-        ValueError: there is no picture in one of them.
+        ValueError: there is no image in one of them.
     """
     paths = [path for folder in folders for path in list_files(str(folder))[1]]
     return Source(str(folders[0]), [os.path.splitext(os.path.basename(path))[0] for path in paths], paths)

@@ -1,4 +1,4 @@
-"""Which pictures of a source `benchmark_make` takes: those that can be read, show something, and are there once."""
+"""Which images of a source `benchmark_make` takes: those that can be read, show something, and are there once."""
 
 import errno
 import hashlib
@@ -16,27 +16,27 @@ from PIL.Image import Resampling
 from tqdm import tqdm
 
 from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, read_file
-from sscd_jax.data.images import open_picture
+from sscd_jax.data.images import open_image
 from sscd_jax.datasets.worker_pool import processes
 from sscd_jax.descriptors import is_line
-from sscd_jax.files import write_whole
+from sscd_jax.files import write_text
 
 LOOKED_AT, ORIGINALS = "looked_at.jsonl", "originals"
-# Of grey thumbnails, 16 x 16: correlated more than this, two pictures are taken for one.
+# Of gray thumbnails, 16 x 16: correlated more than this, two images are taken for one.
 _NEARLY_THE_SAME = 0.98
 
 
 def choose(
     source: Source, order: Sequence[int], needed: int, folder: Path, *, max_pixels: int, workers: int
 ) -> tuple[list[int], list[tuple[str, str]], list[dict[str, str]]]:
-    """Takes the first `needed` pictures, of that order, that can serve; no more than these are looked at.
+    """Takes the first `needed` images, of that order, that can serve; no more than these are looked at.
 
     Args:
-        source: the pictures.
+        source: the images.
         order: their indexes.
         needed: how many to take; fewer if there are no more.
-        folder: what was looked at is logged there, and pictures of archives are copied to it.
-        max_pixels: larger pictures are not read.
+        folder: what was looked at is logged there, and images of archives are copied to it.
+        max_pixels: larger images are not read.
         workers: processes.
 
     Returns:
@@ -71,7 +71,7 @@ def choose(
 
 
 def _local(source: Source, folder: Path, indexes: Iterable[int]) -> Iterator[tuple[int, str, str]]:
-    """Index, file, and why it cannot be read, if that is known. Pictures of archives and stores become files."""
+    """Index, file, and why it cannot be read, if that is known. Images of archives and stores become files."""
     for index in indexes:
         path, reason = local_file(source, folder, index), ""
         if not is_line(source.ids[index]):
@@ -88,14 +88,14 @@ def _local(source: Source, folder: Path, indexes: Iterable[int]) -> Iterator[tup
 
 
 def local_file(source: Source, folder: Path, index: int) -> str:
-    """Where processes find a picture, after `choose`."""
+    """Where processes find an image, after `choose`."""
     if source.record is None and "://" not in source.paths[index]:
         return source.paths[index]
     return str(folder / ORIGINALS / str(index))
 
 
 class _Sieve:
-    """Keeps of pictures that are the same, or nearly, the first."""
+    """Keeps of images that are the same, or nearly, the first."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -132,9 +132,9 @@ class _Sieve:
             nearest = int(np.argmax(alike[row, columns])) if columns else -1
             if one["pixels"] in self._by_pixels:
                 same = self.source.ids[self._by_pixels[one["pixels"]]]
-                self.left_out.append((name, f"the same picture as {same}"))
+                self.left_out.append((name, f"the same image as {same}"))
             elif columns and alike[row, columns[nearest]] > _NEARLY_THE_SAME:
-                self.left_out.append((name, f"nearly the same picture as {self.source.ids[self.kept[nearest]]}"))
+                self.left_out.append((name, f"nearly the same image as {self.source.ids[self.kept[nearest]]}"))
             else:
                 self._by_pixels[one["pixels"]] = index
                 self._thumbnails[len(self.kept)] = thumbnails[row]
@@ -151,7 +151,7 @@ class Log:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
-        write_whole(path, whole)
+        write_text(path, whole)
 
     def add(self, line: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -159,13 +159,13 @@ class Log:
 
 
 def detail(image: Image.Image) -> float:
-    """How much there is to see: the standard deviation, in grey levels (0 to 255), of the picture
+    """How much there is to see: the standard deviation, in gray levels (0 to 255), of the image
     reduced to 16x16, less its best-fitting plane. Near 0 for a flat area and a smooth gradient.
     """
-    grey = np.asarray(image.convert("L").resize((16, 16), Resampling.BOX), np.float64).ravel()
+    gray = np.asarray(image.convert("L").resize((16, 16), Resampling.BOX), np.float64).ravel()
     y, x = np.divmod(np.arange(256), 16)
     plane = np.stack([x, y, np.ones(256)], axis=1)
-    return float(np.std(grey - plane @ np.linalg.lstsq(plane, grey)[0]))
+    return float(np.std(gray - plane @ np.linalg.lstsq(plane, gray)[0]))
 
 
 LEAST_SIDE = 64  # pixels
@@ -178,7 +178,7 @@ LEAST_DETAIL = 5.0
 
 
 def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
-    """Whether a picture can serve, and what tells it from others.
+    """Whether an image can serve, and what tells it from others.
 
     Args:
         max_pixels: larger ones are not read.
@@ -186,27 +186,27 @@ def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
 
     Returns:
         index; and `unreadable` or `unfit`, which say why; or else `pixels`, a hash of them, and `thumbnail`, in
-        hexadecimal digits 16 x 16 grey levels.
+        hexadecimal digits 16 x 16 gray levels.
     """
     index, path, reason = one
     try:
         if reason:
             raise OSError(reason)
-        picture = open_picture(read_file(path), exif=True, max_pixels=max_pixels)
-        short, long = sorted(picture.size)
-        size = f"{picture.width} x {picture.height} pixels"
+        image = open_image(read_file(path), exif=True, max_pixels=max_pixels)
+        short, long = sorted(image.size)
+        size = f"{image.width} x {image.height} pixels"
         if short < LEAST_SIDE:
             return {"index": index, "unfit": f"too small: {size}"}
         if long > LONGEST_ASPECT * short:
             return {"index": index, "unfit": f"longer than 1:{LONGEST_ASPECT}: {size}"}
-        if detail(picture) < LEAST_DETAIL:
-            return {"index": index, "unfit": "too little to see: nearly one colour or one gradient"}
-        pixels = hashlib.blake2b(picture.tobytes(), digest_size=16).hexdigest()
-        thumbnail = picture.convert("L").resize((16, 16), Resampling.BOX)
+        if detail(image) < LEAST_DETAIL:
+            return {"index": index, "unfit": "too little to see: nearly one color or one gradient"}
+        pixels = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
+        thumbnail = image.convert("L").resize((16, 16), Resampling.BOX)
     except MemoryError:
         return {"index": index, "unreadable": "it does not fit into memory"}
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it is not the picture's fault
+            raise  # it is not the image's fault
         return {"index": index, "unreadable": str(error)}
     return {"index": index, "pixels": f"{size} {pixels}", "thumbnail": thumbnail.tobytes().hex()}

@@ -1,4 +1,4 @@
-"""Copydays as a TFDS data set, from pictures that are on disk:
+"""Copydays as a TFDS data set, from images that are on disk:
 
 tfds build copydays --imports sscd_jax.datasets.tfds_copydays --manual_dir COPYDAYS --file_format array_record
 """
@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from sscd_jax.data.image_source import Source, check_unique_ids
-from sscd_jax.datasets.copydays import find, pictures
+from sscd_jax.datasets.copydays import find, images
 
 _DESCRIPTION = """
 Copydays: 157 photographs and copies of them, for copy detection. Splits are its blocks: original; strong, 229 copies
 that were printed and scanned, blurred, painted on and the like; jpegqual_3 to jpegqual_75, 1/16 of the pixels and JPEG
-of that quality; crops_10 to crops_80, of which so many percent are cut away. All pictures are queries, originals and
-distractors from elsewhere are searched. Pictures are the bytes of the files.
+of that quality; crops_10 to crops_80, of which so many percent are cut away. All images are queries, originals and
+distractors from elsewhere are searched. Images are the bytes of the files.
 """
 _CITATION = r"""
 @inproceedings{douze2009evaluation,
@@ -36,7 +36,7 @@ class Copydays(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     manual_dir is a folder with the folders original, strong, jpegqual/3 to jpegqual/75 and crops/10 to crops/80, in it
-    or one level down, each with pictures as 200000.jpg; or a folder where INRIA's copydays_original.tar.gz,
+    or one level down, each with images as 200000.jpg; or a folder where INRIA's copydays_original.tar.gz,
     copydays_strong.tar.gz, copydays_jpeg.tar.gz and copydays_crop.tar.gz were unpacked, all together or each in a
     folder of the archive's name. jpegqual and crops may be missing.
     """
@@ -62,13 +62,13 @@ class Copydays(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         root = Path(dl_manager.manual_dir)
         blocks = find(root)
-        check_unique_ids(pictures(root, blocks))
+        check_unique_ids(images(root, blocks))
         originals = {path.stem[:4]: f"original/{path.stem}" for path in blocks["original"]}
         for path in (path for paths in blocks.values() for path in paths):
             if path.stem[:4] not in originals:
-                raise ValueError(f"{path} has no original: pictures of the block original are missing")
+                raise ValueError(f"{path} has no original: images of the block original are missing")
         return {
-            block.replace("/", "_"): self._generate_examples(pictures(root, {block: paths}), originals)
+            block.replace("/", "_"): self._generate_examples(images(root, {block: paths}), originals)
             for block, paths in blocks.items()
         }
 

@@ -1,4 +1,4 @@
-"""DISC2021 as a TFDS data set, from pictures that are on disk:
+"""DISC2021 as a TFDS data set, from images that are on disk:
 
 tfds build disc2021 --imports sscd_jax.datasets.tfds_disc2021 --manual_dir DISC --file_format array_record
 """
@@ -12,13 +12,13 @@ import tensorflow_datasets as tfds
 
 from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.datasets.annotations import read_ground_truth
-from sscd_jax.datasets.disc2021 import find_all, pictures
+from sscd_jax.datasets.disc2021 import find_all, images
 
 _DESCRIPTION = """
-DISC2021, of the Image Similarity Challenge at NeurIPS 2021: a million references, a million training pictures that are
+DISC2021, of the Image Similarity Challenge at NeurIPS 2021: a million references, a million training images that are
 like them and match nothing, and queries, of which some are edited copies of references and most copy nothing. Splits
 are those of train, references, dev_queries, test_queries, and val_queries (as the official code of SSCD has them) that
-were on disk. Pictures are the bytes of the files.
+were on disk. Images are the bytes of the files.
 """
 _CITATION = r"""
 @article{douze2021image,
@@ -33,7 +33,7 @@ _CITATION = r"""
 
 
 class Disc2021(tfds.core.GeneratorBasedBuilder):
-    """A split for each part that is on disk; references and training pictures are in it once for all queries."""
+    """A split for each part that is on disk; references and training images are in it once for all queries."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
@@ -42,7 +42,7 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
     you want of: references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and
     test_queries_groundtruth.csv, each folder whole or in parts as references_0, references_1; or, as the official code
     of SSCD has them, val_ref, training, val_query and val_groundtruth_matches.csv. Queries need their ground truth and
-    the references; training pictures and references may be alone.
+    the references; training images and references may be alone.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -71,7 +71,7 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
         folders, truths = find_all(Path(dl_manager.manual_dir))
         generators = {}
         for name, some in folders.items():
-            source = pictures(some)
+            source = images(some)
             check_unique_ids(source)
             references: dict[str, list[str]] = defaultdict(list)
             if name in truths:

@@ -1,4 +1,4 @@
-"""A collection of pictures to a folder of descriptors, by one process or several, in one run or several."""
+"""A collection of images to a folder of descriptors, by one process or several, in one run or several."""
 
 import itertools
 import sys
@@ -46,31 +46,31 @@ def write_descriptors(
 ) -> dict[str, Any]:
     """Embeds a source and writes its descriptors to the folder `out`; see `Descriptors` and `shards`.
 
-    Run again, it goes on where it was: only shards that are not whole are computed, and then those of pictures that
+    Run again, it goes on where it was: only shards that are not whole are computed, and then those of images that
     the source has gained. What is written does not depend on how often it was interrupted or on how many processes
     shared the work.
 
     Args:
         model, variables: the network.
-        source: the pictures; ids are unique.
-        preset: how they are resized and normalised.
+        source: the images; ids are unique.
+        preset: how they are resized and normalized.
         out: the folder.
-        batch_size: pictures a batch over the devices of this process; by default 1 for a CPU, 128 for each
+        batch_size: images a batch over the devices of this process; by default 1 for a CPU, 128 for each
             accelerator.
         dtype: of the vectors in the files.
         shard: (i, n), this process takes every n-th shard from the i-th on; by default JAX's process index and count.
-        shard_size: pictures a shard; by default 128 batches, or 1024.
-        max_pixels: larger pictures are not read.
-        strict: a picture that cannot be read is an error.
+        shard_size: images a shard; by default 128 batches, or 1024.
+        max_pixels: larger images are not read.
+        strict: an image that cannot be read is an error.
         workers: threads for decoding; by default one for each core.
-        retry: shards with pictures that could not be read are computed again.
+        retry: shards with images that could not be read are computed again.
 
     Returns:
         Summary: embedded and unreadable, the numbers of this run, images_per_second, out, and of all runs
         total_embedded and total_unreadable, or None while other processes are at work.
 
     Raises:
-        ValueError: the batch does not divide over the devices, two pictures have one id, `out` holds something else,
+        ValueError: the batch does not divide over the devices, two images have one id, `out` holds something else,
             none can be read, or, if `strict`, one cannot.
     """
     batch_size = default_batch_size() if batch_size is None else batch_size
@@ -144,7 +144,7 @@ def write_descriptors(
 
 
 def default_batch_size() -> int:
-    """Pictures a batch over the devices of this process: one of a CPU, whose caches hold no more."""
+    """Images a batch over the devices of this process: one of a CPU, whose caches hold no more."""
     return (1 if jax.default_backend() == "cpu" else 128) * jax.local_device_count()
 
 
@@ -162,13 +162,13 @@ def output_dims(model: SSCD) -> int:
 
 @dataclass
 class _Shard:
-    """A shard at work: the row of each picture of the source, what it became, and what could not be read, by row."""
+    """A shard at work: the row of each image of the source, what it became, and what could not be read, by row."""
 
     number: int
     rows: dict[int, int]
     vectors: np.ndarray
     errors: dict[int, dict[str, str]]
-    missing: int  # pictures of which nothing is known yet
+    missing: int  # images of which nothing is known yet
 
 
 def compute_shards(
@@ -194,7 +194,7 @@ def compute_shards(
         errors: more that have no descriptor, to go with each of these shards.
 
     Yields:
-        How many more pictures are done, and those among them that cannot be read.
+        How many more images are done, and those among them that cannot be read.
     """
     index_of = {one: i for i, one in enumerate(source.ids)}
     at_work: dict[int, _Shard] = {}

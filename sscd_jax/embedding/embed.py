@@ -1,4 +1,4 @@
-"""Pictures to descriptors."""
+"""Images to descriptors."""
 
 import os
 from collections import deque
@@ -42,31 +42,31 @@ def embed(
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | Unreadable]:
-    """The descriptors of pictures, as batches of them are ready: out of order where they keep their aspect.
+    """The descriptors of images, as batches of them are ready: out of order where they keep their aspect.
 
     One program is compiled for each of `preset.canvases()` that is needed. A batch is decoded while the one before it
     is computed.
 
     Args:
         model, variables: the network.
-        source: the pictures.
-        preset: how they are resized and normalised.
-        batch_size: pictures a batch over all devices of the mesh, a multiple of their number.
+        source: the images.
+        preset: how they are resized and normalized.
+        batch_size: images a batch over all devices of the mesh, a multiple of their number.
         mesh: the devices.
         groups: indexes of the source, by default one group of all. Descriptors of a group come before those of the
             next, and what a descriptor is to the last bit depends on its group alone.
-        max_pixels: larger pictures are unreadable.
+        max_pixels: larger images are unreadable.
         workers: threads for decoding; by default one for each core.
 
     Yields:
-        (int64 [n] indexes, float32 [n, dims] their descriptors), or a picture that cannot be read, which may come
-        before pictures of an earlier group.
+        (int64 [n] indexes, float32 [n, dims] their descriptors), or an image that cannot be read, which may come
+        before images of an earlier group.
 
     Raises:
         ValueError: the mesh has devices of other processes, or a descriptor is not finite.
     """
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
-        raise ValueError("pictures are embedded on the devices of one process: take create_local_mesh()")
+        raise ValueError("images are embedded on the devices of one process: take create_local_mesh()")
     inputs = jax.device_put(variables, replicated(mesh))
     by_orientation = {False: jax.jit(lambda variables: fold(model, variables)[1])(inputs)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)

@@ -30,7 +30,7 @@ def embed_split(
             continue
         # References and training are those of every split; queries are not.
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
-        write_descriptors(model, variables, disc2021.pictures(folders), preset, folder, **options)
+        write_descriptors(model, variables, disc2021.images(folders), preset, folder, **options)
         written[part] = folder
     return written
 
@@ -54,12 +54,12 @@ def embed_copydays(
         root: a folder with Copydays; see `copydays.find`.
         model, variables, preset, options: as `write_descriptors`.
         out: a folder; descriptors go to OUT/copydays, OUT/distractors and OUT/training.
-        distractors, training: pictures, as for `open_source`, or a folder of descriptors, which stays where it is.
+        distractors, training: images, as for `open_source`, or a folder of descriptors, which stays where it is.
 
     Raises:
-        ValueError: there is no Copydays, there are no such pictures, or a folder of `out` has others.
+        ValueError: there is no Copydays, there are no such images, or a folder of `out` has others.
     """
-    sources = {"copydays": copydays.pictures(root, copydays.find(root))}
+    sources = {"copydays": copydays.images(root, copydays.find(root))}
     written: dict[str, Path | None] = {"copydays": None, "distractors": None, "training": None}
     for name, given in (("distractors", distractors), ("training", training)):
         if given and (Path(given) / MANIFEST).is_file():

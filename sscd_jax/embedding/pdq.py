@@ -16,13 +16,13 @@ BITS = 256
 
 
 def pdq_vectors(paths: Sequence[Path]) -> np.ndarray:
-    """The PDQ hash of each picture as a unit vector: float32 [N, 256] of +-1/16.
+    """The PDQ hash of each image as a unit vector: float32 [N, 256] of +-1/16.
 
     The inner product of two of them is 1 - 2 d / 256 at a Hamming distance of d bits, so hashes go
     through the same search and the same metrics as descriptors.
 
     Raises:
-      ValueError: a file is not a picture that Pillow can read; names it.
+      ValueError: a file is not an image that Pillow can read; names it.
     """
     vectors = np.empty((len(paths), BITS), np.float32)
     for vector, path in zip(vectors, tqdm(paths, desc="PDQ"), strict=True):

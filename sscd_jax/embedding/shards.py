@@ -1,7 +1,7 @@
 """The folder of descriptors that `embed` writes: planned first, then shard by shard, each whole or not there.
 
     plan/made_by.json           weights, preset, dtype and source: descriptors of another kind are refused
-    plan/00000.txt ...          ids of the pictures of a shard, fixed before any is embedded
+    plan/00000.txt ...          ids of the images of a shard, fixed before any is embedded
     vectors-00000.npy           their descriptors, less those that could not be read
     ids-00000.txt               ids of the rows; written last of a shard, and says that it is whole
     errors-00000.jsonl          the rest, and why; only where there is any
@@ -33,7 +33,7 @@ class Shards:
         folder: of the descriptors; made if it is not there.
         provenance: what makes the vectors.
         dtype: of the vectors, float32 or float16.
-        source: of the pictures, an absolute path if it is one; descriptors of another are refused.
+        source: of the images, an absolute path if it is one; descriptors of another are refused.
 
     Raises:
         ValueError: the folder holds something else, or descriptors of another kind.
@@ -67,7 +67,7 @@ class Shards:
         """Adds the ids, one a line, that are not in the plan yet as new shards, and returns how many these are.
 
         Raises:
-            ValueError: another process plans other pictures at the same time, or the plan is damaged.
+            ValueError: another process plans other images at the same time, or the plan is damaged.
         """
         whole = self.whole()
         numbers = self.numbers()  # looked at once: another process may be planning the same
@@ -88,7 +88,7 @@ class Shards:
         """
         path, text = self.folder / PLAN / f"{shard_name(number)}.txt", "".join(f"{i}\n" for i in ids)
         if self._create(path, text) != text:
-            raise ValueError(f"{path} is of another process, and plans other pictures: were some added just now?")
+            raise ValueError(f"{path} is of another process, and plans other images: were some added just now?")
 
     def numbers(self) -> list[int]:
         """Of all shards of the plan."""
@@ -137,7 +137,7 @@ class Shards:
             counts: vectors of each shard of which that is known; the others are read.
 
         Raises:
-            ValueError: no picture could be read, or a file of vectors is damaged; says what to do.
+            ValueError: no image could be read, or a file of vectors is damaged; says what to do.
         """
         numbers = self.numbers()
         if not self.whole().issuperset(numbers):
@@ -158,7 +158,7 @@ class Shards:
         counts = counts or {}
         rows = [counts[number] if number in counts else self._count(number, dims) for number in numbers]
         if not any(rows):
-            raise ValueError(f"no picture could be read: {path} says why")
+            raise ValueError(f"no image could be read: {path} says why")
         made = manifest(rows, dims, self.dtype, self.provenance, errors=lost)
         self._replace(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
         for folder in (self.folder, self.folder / PLAN):  # what killed processes left

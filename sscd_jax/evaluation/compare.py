@@ -12,7 +12,7 @@ _SETTINGS = ("codec", "score_norm", "candidates")
 
 
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each metric of each codec and score normalisation that both have.
+    """A row for each metric of each codec and score normalization that both have.
 
     Args:
         before, after: rows of `disc.evaluate` or `copydays.evaluate`, with a bootstrap.
@@ -23,12 +23,12 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
         noise.
 
     Raises:
-        ValueError: a row has no bootstrap, the queries differ, or no codec and score normalisation is in both.
+        ValueError: a row has no bootstrap, the queries differ, or no codec and score normalization is in both.
     """
     keys = [_key(row) for row in after]
     pairs = [(old, after[keys.index(_key(old))]) for old in before if _key(old) in keys]
     if not pairs:
-        raise ValueError("the two evaluations have no codec and score normalisation in common")
+        raise ValueError("the two evaluations have no codec and score normalization in common")
     rows = []
     for old, new in pairs:
         if not all(isinstance(row.get("bootstrap"), dict) and "of" in row["bootstrap"] for row in (old, new)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax.datasets.annotations import BLOCKS
+from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation.bootstrap import as_row, by_id, interval, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
@@ -27,14 +27,14 @@ def evaluate(
     k: int = 100,
     bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
-    """A row of metrics for each codec. All pictures are queries, originals and distractors are searched, by L2.
+    """A row of metrics for each codec. All images are queries, originals and distractors are searched, by L2.
 
     Args:
-        copydays: ids are `block/file`, as strong/200001.jpg or strong/200001; see `BLOCKS`.
+        copydays: ids are `block/file`, as strong/200001.jpg or strong/200001; see `COPYDAYS_BLOCKS`.
         distractors: what is searched besides the originals; None for nothing.
         training: what codecs are fitted on; None where they need no fitting.
         codecs: faiss factory strings that end in Flat.
-        k: neighbours of a query that count.
+        k: neighbors of a query that count.
         bootstrap: how many sets of queries to draw, to say how sure the metrics are.
 
     Returns:
@@ -62,7 +62,7 @@ def predict(
 ) -> list[Found]:
     """What `evaluate` measures, for each codec; `reference_ids` says what the references are."""
     if k < 1:
-        raise ValueError(f"k is {k}; a query needs at least one neighbour")
+        raise ValueError(f"k is {k}; a query needs at least one neighbor")
     others = {name: one for name, one in (("distractors", distractors), ("training", training)) if one is not None}
     check_same_provenance(copydays=copydays, **others)
     block, made_of = _blocks(copydays.ids)
@@ -72,7 +72,7 @@ def predict(
     positives = np.bincount(pairs[:, 0], minlength=len(made_of))
     if not positives.all():
         raise ValueError(
-            f"{copydays.ids[int(np.argmin(positives))]} has no original: pictures of {BLOCKS[0]} are missing"
+            f"{copydays.ids[int(np.argmin(positives))]} has no original: images of {COPYDAYS_BLOCKS[0]} are missing"
         )
     found = []
     for codec in codecs:
@@ -94,14 +94,14 @@ def predict(
 
 def reference_ids(copydays: Descriptors, distractors: Descriptors | None) -> list[str]:
     """What is searched, in the order of `predict`'s references."""
-    originals = [one for one in copydays.ids if one.rpartition("/")[0] == BLOCKS[0]]
+    originals = [one for one in copydays.ids if one.rpartition("/")[0] == COPYDAYS_BLOCKS[0]]
     return [*originals, *([] if distractors is None else distractors.ids)]
 
 
 def ground_truth(copydays: Descriptors) -> list[tuple[str, str]]:
     """Pairs (query id, id of its original), in the order of `Found.pair_scores`."""
     block, made_of = _blocks(copydays.ids)
-    originals = np.flatnonzero(block == BLOCKS[0])
+    originals = np.flatnonzero(block == COPYDAYS_BLOCKS[0])
     pairs = np.argwhere(made_of[:, None] == made_of[originals])
     return [(copydays.ids[query], copydays.ids[originals[one]]) for query, one in pairs.tolist()]
 
@@ -122,7 +122,7 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
         "codec": found.settings["codec"],
         "strong_mAP": float(by_query[block == "strong"].mean()),
         "overall_uAP": _average_precision(predictions.is_match[ranking], int(predictions.positives.sum())),
-        "block_mAP": {name: float(by_query[block == name].mean()) for name in BLOCKS if name in block},
+        "block_mAP": {name: float(by_query[block == name].mean()) for name in COPYDAYS_BLOCKS if name in block},
         "k": found.settings["k"],
         "unit": found.settings["unit"],
     }
@@ -159,13 +159,13 @@ def _resampled(
 
 
 def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The block of each picture, and by what its original is known."""
+    """The block of each image, and by what its original is known."""
     block, _, name = np.char.rpartition(np.asarray(ids), "/").T
-    if unknown := sorted({*block.tolist()} - {*BLOCKS}):
-        raise ValueError(f"{unknown[0] or ids[0]} is no block of Copydays: they are {', '.join(BLOCKS)}")
+    if unknown := sorted({*block.tolist()} - {*COPYDAYS_BLOCKS}):
+        raise ValueError(f"{unknown[0] or ids[0]} is no block of Copydays: they are {', '.join(COPYDAYS_BLOCKS)}")
     for name_of in ("original", "strong"):
         if name_of not in block:
-            raise ValueError(f"there are no pictures of the block {name_of}: ids should be as {name_of}/200001")
+            raise ValueError(f"there are no images of the block {name_of}: ids should be as {name_of}/200001")
     return block, np.array([one[:_PREFIX] for one in name.tolist()])
 
 

@@ -50,12 +50,12 @@ def evaluate(
     candidates: Candidates = "per_query",
     bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
-    """A row of metrics for each score normalisation and each codec.
+    """A row of metrics for each score normalization and each codec.
 
     Args:
-        queries: may include pictures that copy nothing.
+        queries: may include images that copy nothing.
         references: what is searched.
-        training: what codecs are fitted on and scores normalised by; None where neither is asked for.
+        training: what codecs are fitted on and scores normalized by; None where neither is asked for.
         ground_truth: pairs (query id, reference id).
         codecs: faiss factory strings; by default `default_codecs`.
         score_norms: as "1.0[0,2]", or None for none.
@@ -97,7 +97,7 @@ def measure(
 ) -> dict[str, Any]:
     """A row of `evaluate`; of `precisions` also at_precision, dicts with precision, threshold, recall, similarity.
 
-    The similarity is the threshold as an inner product, less the normalisation, unless the vectors are not of norm 1.
+    The similarity is the threshold as an inner product, less the normalization, unless the vectors are not of norm 1.
     """
     curve = precision_recall(found.predictions)
     row: dict[str, Any] = {
@@ -139,9 +139,9 @@ def predict(
     k: int = 10,
     rules: Sequence[Candidates] = ("per_query",),
 ) -> list[Found]:
-    """What `evaluate` measures: for each rule, score normalisation and codec, in this order.
+    """What `evaluate` measures: for each rule, score normalization and codec, in this order.
 
-    Each codec is fitted once, and each normalisation searched once. Without score normalisation scores are minus
+    Each codec is fitted once, and each normalization searched once. Without score normalization scores are minus
     squared L2 distances, with it inner products, as officially.
     """
     if k < 1:
@@ -149,7 +149,7 @@ def predict(
     norms = [None if text is None else ScoreNorm.parse(text) for text in score_norms]
     if training is None and any(norms):
         needing = next(text for text in score_norms if text)
-        raise ValueError(f"score normalisation {needing} needs training descriptors as its background")
+        raise ValueError(f"score normalization {needing} needs training descriptors as its background")
     background = {} if training is None else {"training": training}
     check_same_provenance(queries=queries, references=references, **background)
     lengths = {one.vectors.shape[1] for one in (queries, references, *background.values())}
@@ -179,7 +179,7 @@ def predict_calibrated(
     k: int = 10,
     rules: Sequence[Candidates] = ("per_query",),
 ) -> list[Found]:
-    """The same by a calibration's transform and normalisation, whose codec is then called calibrated."""
+    """The same by a calibration's transform and normalization, whose codec is then called calibrated."""
     truth = _pairs(queries.ids, references.ids, ground_truth)
     asked, searched = calibration.apply(queries, references)
     settings = {"codec": "calibrated", "score_norm": calibration.norm and str(calibration.norm), "k": k}

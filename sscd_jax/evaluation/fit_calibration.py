@@ -1,4 +1,4 @@
-"""Fits a calibration, and says what to expect of it on pictures that it was not fitted on."""
+"""Fits a calibration, and says what to expect of it on images that it was not fitted on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from sscd_jax.search.calibration import Calibration, Method, Transform, fit_tran
 from sscd_jax.search.knn import knn
 from sscd_jax.search.score_norm import ScoreNorm
 
-HELD_BACK = 20_000  # training pictures at most, of which false matches are counted
+HELD_BACK = 20_000  # training images at most, of which false matches are counted
 DRAWS = 100_000  # of a Beta distribution, for its quantiles
 
 
@@ -29,18 +29,18 @@ def calibrate_by_rate(
 ) -> Calibration:
     """A calibration whose threshold a query that copies nothing passes at a wanted rate.
 
-    Of the training pictures, which should not copy one another, a third is held back and searched for, in the
+    Of the training images, which should not copy one another, a third is held back and searched for, in the
     references or, where there are none, in the second third; the transform and the background are of the others. The
-    threshold lies just above the k-th of their n best scores, so that the rate, over pictures like these, has the
+    threshold lies just above the k-th of their n best scores, so that the rate, over images like these, has the
     distribution Beta(k, n + 1 - k), whatever that of the scores is.
 
     Args:
-        training: pictures like the queries and the references.
+        training: images like the queries and the references.
         references: what will be searched; the more, the more chances for a false match.
         rate: share of queries that may have a false match.
-        method: whiten, centre, or none.
+        method: whiten, center, or none.
         score_norm: as "1.0[0,2]", or None.
-        background: training descriptors kept for the normalisation, drawn by seed.
+        background: training descriptors kept for the normalization, drawn by seed.
         seed: of the division, and of what is kept.
 
     Raises:
@@ -73,8 +73,8 @@ def calibrate_by_rate(
     expected = {"false_positive_rate": k / (count + 1), "false_positive_rate_interval": interval(drawn)}
     facts = {
         "expected": expected,
-        "measured_on": f"{count} held-back training pictures, searched for in {len(others.ids)} others",
-        # Worth a look: pictures that do copy one another make the threshold too high.
+        "measured_on": f"{count} held-back training images, searched for in {len(others.ids)} others",
+        # Worth a look: images that do copy one another make the threshold too high.
         "highest": [
             [training.ids[held_back[i]], others.ids[indexes[i, 0]], float(scores[i, 0])] for i in near[:20].tolist()
         ],
@@ -182,7 +182,7 @@ def _background(vectors: np.ndarray, transform: Transform, norm: ScoreNorm | Non
         return np.empty((0, 0), np.float32)
     if min(count, len(vectors)) <= norm.last:
         raise ValueError(
-            f"score normalisation needs {norm.last + 1} training descriptors as its background, there are "
+            f"score normalization needs {norm.last + 1} training descriptors as its background, there are "
             f"{min(count, len(vectors))}"
         )
     if len(vectors) <= count:

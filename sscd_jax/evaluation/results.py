@@ -36,7 +36,7 @@ class Evaluation:
         ground_truth: pairs (query id, reference id), in the order of `Found.pair_scores`.
         edits: of the queries, where known.
         facts: name -> text, what a reader should know of how it was made.
-        sources: pairs ("queries" or "references", where its pictures were, as `open_source` takes it).
+        sources: pairs ("queries" or "references", where its images were, as `open_source` takes it).
     """
 
     rows: Sequence[Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions for inference, and what undoes it.
+"""Batch normalization folded into the convolutions for inference, and what undoes it.
 
 At inference y = scale (conv(x) - mean) / sqrt(var + eps) + bias is one convolution with another kernel and a bias.
 """
@@ -16,7 +16,7 @@ from sscd_jax.models.sscd import SSCD
 
 
 def fold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
-    """The network without batch normalisation, for inference: equal to `model` up to rounding.
+    """The network without batch normalization, for inference: equal to `model` up to rounding.
 
     Computed in float32 by jax.numpy, so that it can be part of a jitted program.
     """
@@ -39,7 +39,7 @@ def folded(model: SSCD) -> SSCD:
 
 
 def unfold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
-    """The inverse of `fold`, with batch normalisation that does nothing but add the bias.
+    """The inverse of `fold`, with batch normalization that does nothing but add the bias.
 
     Equal at inference. To train from it, use `restore_statistics` first.
     """
@@ -60,7 +60,7 @@ def unfold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
 
 
 def unfolded_leaves(bias: np.ndarray) -> dict[str, np.ndarray]:
-    """The four arrays of a batch normalisation that adds `bias`, float32 [C]."""
+    """The four arrays of a batch normalization that adds `bias`, float32 [C]."""
     ones = np.ones(bias.shape, np.float32)
     return {
         "scale": ones,
@@ -71,7 +71,7 @@ def unfolded_leaves(bias: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def lacks_statistics(variables: Any) -> bool:
-    """Whether all batch normalisations are those of `unfold`: the statistics of training were folded away."""
+    """Whether all batch normalizations are those of `unfold`: the statistics of training were folded away."""
     stats = traverse_util.flatten_dict(jax.device_get(variables["batch_stats"]))
     blank = unfolded_leaves(np.zeros(1))
     return all(bool((leaf == blank[path[-1]]).all()) for path, leaf in stats.items())
@@ -80,14 +80,14 @@ def lacks_statistics(variables: Any) -> bool:
 def restore_statistics(model: SSCD, variables: Any, images: Array) -> Any:
     """Variables of the same function at inference, with the batch statistics of `images`.
 
-    A folded file has lost the means and variances by which training normalises, and the scales that undo it: trained as
-    it is, every activation would be normalised to variance 1. They are measured here, and scale and bias are set
+    A folded file has lost the means and variances by which training normalizes, and the scales that undo it: trained as
+    it is, every activation would be normalized to variance 1. They are measured here, and scale and bias are set
     so that the output at inference stays the same.
 
     Args:
         model: the network.
         variables: its variables.
-        images: normalised pictures, float [B, H, W, 3], as the training will see them.
+        images: normalized images, float [B, H, W, 3], as the training will see them.
     """
 
     def moments(variables: Any, images: Array) -> Any:

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and pooling as torch computes them.
+"""Convolution, batch normalization and pooling as torch computes them.
 
 What XLA:CPU would compile to slow loops is said in another way there; `scripts/benchmarks/layers.py` measures it.
 """
@@ -43,10 +43,10 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, in float32.
+    """Batch normalization over all axes but the last, in float32.
 
     Flax's own keeps the biased variance as the running one; torch keeps the unbiased one. Under jit the mean over a
-    batch sharded over devices is the mean over the global batch (synchronised batch normalisation). Folded, it adds a
+    batch sharded over devices is the mean over the global batch (synchronized batch normalization). Folded, it adds a
     bias (`models.folding`).
     """
 
@@ -95,7 +95,7 @@ def _standardize_backward(saved: Any, d_out: Array) -> tuple[Array, Array, Array
     x, scale, mean, inverse_std = saved
     n = x.size // x.shape[-1]
     mean_d = _channel_means(d_out)
-    mean_d_x = (_channel_means(d_out, x) - mean * mean_d) * inverse_std  # of d_out times the standardised x
+    mean_d_x = (_channel_means(d_out, x) - mean * mean_d) * inverse_std  # of d_out times the standardized x
     multiplier = scale * inverse_std
     slope = multiplier * inverse_std * mean_d_x
     d_x = multiplier * d_out - slope * x + (slope * mean - multiplier * mean_d)
@@ -183,7 +183,7 @@ def halve(sizes: Array | None) -> Array | None:
 
 
 def gem_pool(x: Array, p: float, sizes: Array | None = None) -> Array:
-    """Generalised mean over the map: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
+    """Generalized mean over the map: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
 
     In float32 whatever the dtype of x: the floor 1e-6 to the power 3 underflows half precision. Where `sizes` are
     given, int32 [B, 2], the mean is over each map's own height and width.

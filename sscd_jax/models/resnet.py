@@ -78,7 +78,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bo
 class ResNet(nn.Module):
     """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
 
-    `folded`: without batch normalisation, which `models.folding` folds into the convolutions.
+    `folded`: without batch normalization, which `models.folding` folds into the convolutions.
 
     `remat`: in training, the inside of each block is computed again for the gradient instead of kept.
 

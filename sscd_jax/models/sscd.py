@@ -26,7 +26,7 @@ def normalize(
 
 
 class SSCD(nn.Module):
-    """Normalised images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
+    """Normalized images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
 
     Without L2 where `normalized` is False; the pooled features themselves where `dims` is 0.
 
@@ -78,10 +78,10 @@ def build_model(
 
 
 def transpose(variables: Any) -> Any:
-    """Variables that give the same descriptors of pictures whose height and width have changed places.
+    """Variables that give the same descriptors of images whose height and width have changed places.
 
     apply(transpose(variables), images.swapaxes(1, 2)) equals apply(variables, images), so that one compiled program
-    serves both upright and wide pictures.
+    serves both upright and wide images.
     """
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if leaf.ndim == 4 else leaf, variables)
 

@@ -1,4 +1,4 @@
-"""What turns descriptors into answers, fitted on one's own pictures: a transform, score normalisation and a threshold.
+"""What turns descriptors into answers, fitted on one's own images: a transform, score normalization and a threshold.
 
 All of it is in one file, an .npz of plain arrays, which `sscd-jax evaluate --calibration` and searches use.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
-Method = Literal["whiten", "centre", "none"]
+Method = Literal["whiten", "center", "none"]
 FORMAT = 1
 # Directions with less than this share of the largest variance are rounding in float32, which whitening would blow up.
 LEAST_VARIANCE = 1e-6
@@ -51,7 +51,7 @@ def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
 
     Whitening makes all directions of the training vectors vary alike (as faiss's PCAW without reduction, up to a
     rotation, which changes no similarity). It takes more vectors than dimensions, which vary along all of them; else
-    the vectors are centred.
+    the vectors are centered.
 
     Raises:
         ValueError: there are fewer than two vectors, they are not finite, or all the same.
@@ -71,24 +71,24 @@ def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
     mean = total / count
     variance, directions = np.linalg.eigh(products / count - np.outer(mean, mean))
     if variance[-1] < 1e-12:
-        raise ValueError(f"all {count} training descriptors are the same: embed other pictures")
-    centred = Transform(mean.astype(np.float32), None)
-    if method == "centre":
-        return centred, ""
+        raise ValueError(f"all {count} training descriptors are the same: embed other images")
+    centered = Transform(mean.astype(np.float32), None)
+    if method == "center":
+        return centered, ""
     sound = int((variance > LEAST_VARIANCE * variance[-1]).sum())
     if count <= dims or sound < dims:
         why = f"{count} training descriptors vary along {min(sound, count - 1)} of {dims} dimensions"
-        return centred, f"centred, not whitened: {why}, and whitening needs all; give more and other pictures"
-    return Transform(centred.mean, (directions / np.sqrt(variance)).astype(np.float32)), ""
+        return centered, f"centered, not whitened: {why}, and whitening needs all; give more and other images"
+    return Transform(centered.mean, (directions / np.sqrt(variance)).astype(np.float32)), ""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A transform, score normalisation and threshold.
+    """A transform, score normalization and threshold.
 
     Attributes:
         transform: fitted on the training descriptors.
-        norm: score normalisation; None for none.
+        norm: score normalization; None for none.
         background: float32 [B, K], transformed training descriptors that it looks at.
         threshold: scores of copies are at least this.
         provenance: of the descriptors that it is for.

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by JAX, for TPUs and GPUs: a matrix product and top-k, tile by tile, over all devices."""
+"""Exact nearest neighbors by JAX, for TPUs and GPUs: a matrix product and top-k, tile by tile, over all devices."""
 
 from functools import partial
 from typing import Literal
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sscd_jax.sharding import by_rows, create_local_mesh, replicated
 
 QUERIES, TILE = 1024, 8192  # at once: a tile of similarities is 32 MB
-GROUP = 32  # neighbours in a tile, of which first only the best is looked at
+GROUP = 32  # neighbors in a tile, of which first only the best is looked at
 
 
 def knn(
@@ -99,7 +99,7 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
 
 
 def _top(scores: Array, k: int) -> tuple[Array, Array]:
-    """`lax.top_k` by its parts: the k best are in the k groups of neighbours with the best maxima."""
+    """`lax.top_k` by its parts: the k best are in the k groups of neighbors with the best maxima."""
     rows, columns = scores.shape
     groups = columns // GROUP
     if columns % GROUP or k >= groups:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
 BLOCK = 4096  # queries at once, as faiss takes them itself
-SPARE = 4  # times as many neighbours as are wanted of a query on average, where some may have more
+SPARE = 4  # times as many neighbors as are wanted of a query on average, where some may have more
 
 
 def knn(
@@ -74,13 +74,13 @@ def capped_search(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best `count` pairs over all queries together (official isc/descriptor_matching.py search_with_capped_res).
 
-    Exact, in memory of the order of `count`: a query whose last neighbour is worse than `count` pairs are has no more
-    to give; those that may have more are searched again, for four times as many neighbours.
+    Exact, in memory of the order of `count`: a query whose last neighbor is worse than `count` pairs are has no more
+    to give; those that may have more are searched again, for four times as many neighbors.
 
     Args:
         queries, references, metric: as for `knn`.
         count: how many pairs.
-        known: what `knn` gave for these, if it was asked already; with more than count / Q neighbours, few searches
+        known: what `knn` gave for these, if it was asked already; with more than count / Q neighbors, few searches
             follow.
 
     Returns:

@@ -39,7 +39,7 @@ class CollapseAlarm:
         elif nearest > NEAREST_SIMILARITY:
             message = (
                 f"the nearest negatives have a similarity of {nearest:.3f} over the last {WINDOW} steps: descriptors "
-                "of different pictures fall together. Raise --loss.entropy-weight, or remove duplicates"
+                "of different images fall together. Raise --loss.entropy-weight, or remove duplicates"
             )
         else:
             self._said = False

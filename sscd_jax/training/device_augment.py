@@ -1,4 +1,4 @@
-"""Jitter, grey, blur and mixing in the training step, for hosts with few cores: as on the host, but for roundings.
+"""Jitter, gray, blur and mixing in the training step, for hosts with few cores: as on the host, but for roundings.
 
 The host draws the numbers and sends them with uint8 views that are cropped and no more. Every operation runs on the
 whole batch and is kept for the views that drew it, as accelerators want it. Values are whole numbers in float32
@@ -12,12 +12,12 @@ from jax import Array, lax
 _REACH = 15  # pixels, of a blur of radius 5
 
 
-def recolour(images: Array, *, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
-    """Jitter, grey and blur of each view that its flags name (official transforms/settings.py).
+def color_ops(images: Array, *, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
+    """Jitter, gray and blur of each view that its flags name (official transforms/settings.py).
 
     Args:
         images: uint8 [M, S, S, 3].
-        flags: bool [M, 3], jitter, grey, blur.
+        flags: bool [M, 3], jitter, gray, blur.
         order: int32 [M, 4], of brightness 0, contrast 1, saturation 2, hue 3.
         factors: float32 [M, 3], of brightness, contrast, saturation.
         hue: float32 [M], turns.
@@ -30,7 +30,7 @@ def recolour(images: Array, *, flags: Array, order: Array, factors: Array, hue: 
     def one(image: Array, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
         image = image.astype(jnp.float32)
         image = jnp.where(flags[0], _jitter(image, order, factors, hue), image)
-        image = jnp.where(flags[1], _grey(image), image)
+        image = jnp.where(flags[1], _gray(image), image)
         return jnp.where(flags[2], _blur(image, radius), image)
 
     return jax.vmap(one)(images, flags, order, factors, hue, radius).astype(jnp.uint8)
@@ -43,7 +43,7 @@ def mix(images: Array, *, share: Array, box: Array, group: int, hosts: int = 1) 
         images: uint8 [M, S, S, 3]; the hosts' parts one after the other, first views before second views in each.
         share: float32 [M], the view's part in mixup; 1 where it is not mixed or cut.
         box: int32 [M, 4], top, left, bottom and right of what cutmix takes from the partner.
-        group: pictures of a mixing group.
+        group: images of a mixing group.
         hosts: that the batch comes from.
 
     Returns:
@@ -63,8 +63,8 @@ def _jitter(image: Array, order: Array, factors: Array, hue: Array) -> Array:
     def part(image: Array, which: Array) -> tuple[Array, None]:
         parts = [
             _blend(image, jnp.zeros(()), factors[0]),
-            _blend(image, jnp.floor(_grey(image)[..., 0].mean() + 0.5), factors[1]),
-            _blend(image, _grey(image), factors[2]),
+            _blend(image, jnp.floor(_gray(image)[..., 0].mean() + 0.5), factors[1]),
+            _blend(image, _gray(image), factors[2]),
             _turn_hue(image, hue),
         ]
         return lax.select_n(which, *parts), None
@@ -72,11 +72,11 @@ def _jitter(image: Array, order: Array, factors: Array, hue: Array) -> Array:
     return lax.scan(part, image, order)[0]
 
 
-def _grey(image: Array) -> Array:
+def _gray(image: Array) -> Array:
     """Pillow's convert("L"), for each channel."""
     red, green, blue = (image[..., i] for i in range(3))
-    grey = jnp.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)
-    return jnp.broadcast_to(grey[..., None], image.shape)
+    gray = jnp.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)
+    return jnp.broadcast_to(gray[..., None], image.shape)
 
 
 def _blend(image: Array, other: Array, factor: Array) -> Array:

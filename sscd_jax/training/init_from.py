@@ -18,7 +18,7 @@ from sscd_jax.weights import load
 def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset, *, projection: bool) -> TrainState:
     """A new run's state with the weights of `path` (see `weights.load`), laid out as `state` is.
 
-    Files whose batch normalisation was folded away get the statistics of a batch of `views`; see
+    Files whose batch normalization was folded away get the statistics of a batch of `views`; see
     `folding.restore_statistics`.
 
     Args:
@@ -42,7 +42,7 @@ def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset
         other = ", or --no-init-projection" if wrong == ["dims"] else ""
         raise ValueError(f"{path} does not fit the network of the run: {options}{other}")
     if lacks_statistics(variables):
-        print(f"{path} has batch normalisation folded away: its statistics are taken from a batch", file=sys.stderr)
+        print(f"{path} has batch normalization folded away: its statistics are taken from a batch", file=sys.stderr)
         images = normalize(next(numpy_batches(views))["images"])
         variables = restore_statistics(build_model(**found), variables, images)
     flat = traverse_util.flatten_dict(variables)

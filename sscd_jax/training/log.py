@@ -1,4 +1,4 @@
-"""What a training run writes as it goes: JSON lines, TensorBoard events, the progress bar, unreadable pictures."""
+"""What a training run writes as it goes: JSON lines, TensorBoard events, the progress bar, unreadable images."""
 
 import io
 import json
@@ -120,14 +120,14 @@ class TrainLog:
         self._time = time.perf_counter()
 
     def unreadable(self, source: Source, requested: np.ndarray, used: np.ndarray) -> None:
-        """Reports, once each, the pictures of a batch that another one stood in for."""
+        """Reports, once each, the images of a batch that another one stood in for."""
         for index in set(requested[requested != used].tolist()) - self._reported:
             self._reported.add(index)
             error = {"path": source.paths[index], "reason": why_unreadable(source, index)}
             name = f"errors-{self._host}.jsonl" if self._host else "errors.jsonl"
             with (self._workdir / name).open("a") as file:
                 file.write(json.dumps(error) + "\n")
-            self._say(f"cannot read {error['path']}, the next picture takes its place: {error['reason']}")
+            self._say(f"cannot read {error['path']}, the next image takes its place: {error['reason']}")
 
     def _say_once(self, line: str) -> None:
         if self._host == 0:

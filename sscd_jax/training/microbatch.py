@@ -20,7 +20,7 @@ def gradients_in_pieces(
     """Embeds all pieces, takes the loss's gradient with respect to the embeddings, and goes back piece by piece.
 
     Every piece is embedded twice, and the activations of one piece at a time are in memory. The gradient is that of the
-    whole batch where `embed` treats each view alone, as with frozen batch normalisation; in training, statistics are
+    whole batch where `embed` treats each view alone, as with frozen batch normalization; in training, statistics are
     those of a piece.
 
     Args:

@@ -39,7 +39,7 @@ def train_step(
     state: TrainState,
     images: Array,
     instance_ids: Array,
-    recolour: dict[str, Array] | None = None,
+    color_ops: dict[str, Array] | None = None,
     mixing: dict[str, Array] | None = None,
     *,
     model: SSCD,
@@ -51,11 +51,11 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids.
 
-    `recolour` and `mixing` are what the host left of the augmentations to the devices. The batch is on so many
+    `color_ops` and `mixing` are what the host left of the augmentations to the devices. The batch is on so many
     `devices`, and is computed in so many `pieces` (`microbatch`).
     """
-    if recolour is not None:
-        images = device_augment.recolour(images, **recolour)
+    if color_ops is not None:
+        images = device_augment.color_ops(images, **color_ops)
     if mixing is not None:
         images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
 
@@ -99,7 +99,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     """Trains, or continues the run in `workdir`, and returns the latest value of each metric.
 
     Leaves in `workdir`: checkpoints/, config.json, metrics.jsonl (a line a step), TensorBoard events, and errors.jsonl
-    where pictures could not be read.
+    where images could not be read.
 
     Raises:
         ValueError: the config cannot be run on these devices or this data; says what to change.
@@ -107,7 +107,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         FullDiskError: there is no room on the disk of `workdir`; says after which step the same call goes on.
         Preempted: SIGTERM came; the state is saved, and the same call goes on.
     """
-    # ---- Devices and data: what cannot work is refused here, before any picture is read.
+    # ---- Devices and data: what cannot work is refused here, before any image is read.
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file: name a folder for the run")
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):
@@ -129,7 +129,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     length = configs.run_length(config, len(source))
     validation = open_validation(config.validation)
     if has_other_hosts():
-        check_same_on_all_hosts(configs.of_all_hosts(config) | {"the pictures of data.source": "\0".join(source.ids)})
+        check_same_on_all_hosts(configs.of_all_hosts(config) | {"the images of data.source": "\0".join(source.ids)})
 
     # ---- Network, optimizer, state.
     model = build_model(**dataclasses.asdict(config.model))
@@ -192,7 +192,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         dataset = batches_of(
             batch_size=config.data.batch_size,
             mixup_group=mixup_group,
-            recolour=config.data.recolour,
+            color_ops=config.data.color_ops,
             start_step=start,
             host_index=jax.process_index(),
             host_count=jax.process_count(),

@@ -35,7 +35,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
     """The validation set of a config; None where it names none.
 
     Raises:
-        ValueError: pictures or ground truth are not there, or do not belong together.
+        ValueError: images or ground truth are not there, or do not belong together.
     """
     if not config.queries:
         return None
@@ -47,14 +47,14 @@ def open_validation(config: Validation) -> ValidationSet | None:
     known = set(queries.ids), set(references.ids)
     if absent := [pair for pair in ground_truth if pair[0] not in known[0] or pair[1] not in known[1]]:
         raise ValueError(
-            f"{config.ground_truth} has {len(absent)} pairs without their pictures, as {absent[0]}: "
+            f"{config.ground_truth} has {len(absent)} pairs without their images, as {absent[0]}: "
             f"queries have ids like {queries.ids[0]}, references like {references.ids[0]}"
         )
     return ValidationSet(queries, references, ground_truth, choose(config.preset, config.custom), config.batch_size)
 
 
 def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:
-    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbour search (official train.py validation).
+    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbor search (official train.py validation).
 
     Every host computes the whole.
 
@@ -67,14 +67,14 @@ def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, floa
         results = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
         batches = [result for result in results if not isinstance(result, Unreadable)]
         if not batches:
-            raise ValueError(f"no picture of {source.name} can be read, which the validation needs")
+            raise ValueError(f"no image of {source.name} can be read, which the validation needs")
         index, vectors = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         order = np.argsort(index)
         ids = [source.ids[i] for i in index[order]]
         return Descriptors(ids, vectors[order], Provenance("training", data.preset.name))
 
     queries, references = descriptors(data.queries), descriptors(data.references)
-    # Pictures that cannot be read are left out here; `sscd-jax embed` reports them.
+    # Images that cannot be read are left out here; `sscd-jax embed` reports them.
     known = set(queries.ids), set(references.ids)
     ground_truth = [pair for pair in data.ground_truth if pair[0] in known[0] and pair[1] in known[1]]
     (result,) = disc.evaluate(queries, references, None, ground_truth, codecs=["Flat"])

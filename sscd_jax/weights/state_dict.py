@@ -23,7 +23,7 @@ LEAVES = {
     ("running_mean", 1): ("batch_stats", "mean", (0,)),
     ("running_var", 1): ("batch_stats", "var", (0,)),
 }
-COUNTER = "num_batches_tracked"  # of torch's batch normalisation; nothing in inference or training reads it
+COUNTER = "num_batches_tracked"  # of torch's batch normalization; nothing in inference or training reads it
 IMAGENET_CLASSES = 1000
 
 Keys = tuple[str, ...]  # a path in our variables

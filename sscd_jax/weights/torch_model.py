@@ -22,7 +22,7 @@ from sscd_jax.models.resnet import BACKBONES, BasicBlock
 
 
 class GeM(nn.Module):
-    """Generalised mean pooling: [N, C, H, W] -> [N, C]."""
+    """Generalized mean pooling: [N, C, H, W] -> [N, C]."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class GeM(nn.Module):
 
 
 class SSCD(nn.Module):
-    """Normalised images, float32 [N, 3, H, W], to descriptors [N, dims], of norm 1 where `normalized`."""
+    """Normalized images, float32 [N, 3, H, W], to descriptors [N, dims], of norm 1 where `normalized`."""
 
     def __init__(self, backbone: nn.Module, normalized: bool) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def build_torch(network: Mapping[str, Any], *, normalized: bool = True) -> SSCD:
 
 
 def run(path: Path, network: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """The descriptors of a state dict's file, float32 [N, dims]; images float32 [N, 3, H, W], normalised."""
+    """The descriptors of a state dict's file, float32 [N, dims]; images float32 [N, 3, H, W], normalized."""
     model = build_torch(network).eval()
     (model if network["dims"] else model.backbone).load_state_dict(torch.load(path, weights_only=True))
     with torch.inference_mode():

@@ -27,11 +27,11 @@ MODEL = build_model("resnet18", 16, width=8)
 
 
 @pytest.fixture
-def folder(pictures, tmp_path) -> Path:
-    """Twelve pictures one by one, of which one is broken, and two tar files of fourteen each."""
+def folder(images, tmp_path) -> Path:
+    """Twelve images one by one, of which one is broken, and two tar files of fourteen each."""
     out = tmp_path / "photos"
     (out / "b").mkdir(parents=True)
-    paths = sorted(pictures.iterdir())
+    paths = sorted(images.iterdir())
     for path in paths[:12]:
         shutil.copy(path, out / "b")
     (out / "b" / "003.jpg").write_bytes(b"text")
@@ -76,7 +76,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     (line,) = map(json.loads, (Path(work.out) / "errors.jsonl").open())
     assert line["path"].endswith("003.jpg")
 
-    # Again with a new archive and a new picture: only these are computed.
+    # Again with a new archive and a new image: only these are computed.
     before = {path: path.stat().st_mtime_ns for path in Path(work.out).glob("vectors-*")}
     assert len(before) == 5
     shutil.copy(folder / "0.tar", folder / "2.tar")
@@ -107,8 +107,8 @@ def test_the_plan(work, folder):
     assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")]}]
 
 
-def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
-    data = min(pictures.iterdir()).read_bytes()
+def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
+    data = min(images.iterdir()).read_bytes()
     with tarfile.open(folder / "odd.tar", "w") as archive:
         for name in ("x.jpg", "x.jpeg", "two\nlines.jpg", "y.jpg"):
             info = tarfile.TarInfo(name)
@@ -120,7 +120,7 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, pictures):
     found = by_id(Path(work.out))
     np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
     reasons = [json.loads(line)["reason"] for line in (Path(work.out) / "errors.jsonl").open()]
-    assert "another picture has the same id" in reasons
+    assert "another image has the same id" in reasons
     assert "its name has a line break, or is no Unicode: rename it" in reasons
 
 
@@ -139,13 +139,13 @@ def test_new_files_beside_what_embed_did(work, folder):
     (folder / "2020").mkdir()
     data = next(Path(work.images).glob("*.tar"))
     with tarfile.open(data) as archive:
-        picture = archive.extractfile(archive.getmembers()[0]).read()
-    (folder / "2020" / "x.jpg").write_bytes(picture)
+        image = archive.extractfile(archive.getmembers()[0]).read()
+    (folder / "2020" / "x.jpg").write_bytes(image)
     for path in folder.glob("*.tar"):
         path.unlink()
     network = weights.load(work.weights)
     write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), batch_size=8)
-    (folder / "2021.jpg").write_bytes(picture)
+    (folder / "2021.jpg").write_bytes(image)
     names = [name for line in Path(plan_files(work, 5)).read_text().splitlines() for name in json.loads(line)["names"]]
     assert names == ["2021.jpg"]
 

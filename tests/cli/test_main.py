@@ -1,4 +1,4 @@
-"""The commands as a user calls them, on real pictures."""
+"""The commands as a user calls them, on real images."""
 
 import json
 import shutil
@@ -30,12 +30,12 @@ def run(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
-    """Every picture is its own copy: all must be found, by any network."""
+def test_train_embed_evaluate(run, images, tmp_path, capsys):
+    """Every image is its own copy: all must be found, by any network."""
     for name in ("queries", "references"):
-        main(["embed", str(pictures), "--weights", str(run), "--out", str(tmp_path / name), "--batch-size", "16"])
+        main(["embed", str(images), "--weights", str(run), "--out", str(tmp_path / name), "--batch-size", "16"])
     truth = tmp_path / "truth.csv"
-    truth.write_text("query_id,reference_id\n" + "".join(f"{p.stem},{p.stem}\n" for p in pictures.iterdir()))
+    truth.write_text("query_id,reference_id\n" + "".join(f"{p.stem},{p.stem}\n" for p in images.iterdir()))
     capsys.readouterr()
     folders = ["--queries", str(tmp_path / "queries"), "--references", str(tmp_path / "references")]
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "rows.json")])
@@ -50,7 +50,7 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
 
     charts = {f"{name}.{end}" for name in ("precision_recall", "scores", "by_edit") for end in ("svg", "png")}
     edits = tmp_path / "edits.csv"
-    edits.write_text("query_id,edits\n" + "".join(f"{p.stem},crop\n" for p in pictures.iterdir()))
+    edits.write_text("query_id,edits\n" + "".join(f"{p.stem},crop\n" for p in images.iterdir()))
     rows = ["--out", str(tmp_path / "rows.json"), "--precision", "0.5", "0.9"]
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--edits", str(edits), *rows])
     assert "By edit" in capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
         capsys, "evaluate", "disc", *folders, "--ground-truth", str(truth), "--precision", "2"
     )
 
-    main(["report", str(tmp_path / "rows.json")])  # pictures are where they were
+    main(["report", str(tmp_path / "rows.json")])  # images are where they were
     assert str(tmp_path / "rows.html") in capsys.readouterr().out
     page = (tmp_path / "rows.html").read_text()
     assert page.count("data:image/jpeg") > 10
@@ -81,10 +81,10 @@ def test_train_embed_evaluate(run, pictures, tmp_path, capsys):
     assert "different ground truths" in fails(capsys, "report", *both)
 
 
-def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
-    folder = tmp_path / "pictures"
+def test_embed_reports_what_it_cannot_read(run, images, tmp_path, capsys):
+    folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
-    for number, path in enumerate(sorted(pictures.iterdir())[:5]):
+    for number, path in enumerate(sorted(images.iterdir())[:5]):
         (folder / "below" / f"{number}.jpg").write_bytes(path.read_bytes())
     (folder / "text.jpg").write_bytes(b"text")
     (folder / "below" / "cut.jpg").write_bytes(path.read_bytes()[:300])
@@ -113,26 +113,26 @@ def test_embed_reports_what_it_cannot_read(run, pictures, tmp_path, capsys):
     np.testing.assert_array_equal(packed.vectors, descriptors.vectors)
 
 
-def test_descriptors_do_not_depend_on_the_batch(run, pictures, tmp_path):
+def test_descriptors_do_not_depend_on_the_batch(run, images, tmp_path):
     for size in (8, 32):
         out = ["--out", str(tmp_path / str(size)), "--batch-size", str(size)]
-        main(["embed", str(pictures), "--weights", str(run), *out])
+        main(["embed", str(images), "--weights", str(run), *out])
     small, large = (Descriptors.read(tmp_path / str(size)) for size in (8, 32))
     assert list(small.ids) == list(large.ids)
     np.testing.assert_allclose(small.vectors, large.vectors, atol=1e-5)
 
 
-def test_train_refuses_what_cannot_work(capsys, tmp_path, pictures):
+def test_train_refuses_what_cannot_work(capsys, tmp_path, images):
     workdir = ["--workdir", str(tmp_path / "run")]
     assert "Perhaps you meant: --data.batch-size" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-sise", "8")
     assert "invalid literal for int" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-size", "many")
     assert "invalid choice" in fails(capsys, "train", DEBUG, *workdir, "--model.backbone", "resnet19").lower()
     assert "take a multiple of 8" in fails(capsys, "train", DEBUG, *workdir, "--data.batch-size", "12")
     assert "fewer than a batch of 64" in fails(
-        capsys, "train", DEBUG, *workdir, "--data.batch-size", "64", "--data.source", str(pictures)
+        capsys, "train", DEBUG, *workdir, "--data.batch-size", "64", "--data.source", str(images)
     )
     (tmp_path / "empty").mkdir()
-    assert "no pictures in" in fails(capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "empty"))
+    assert "no images in" in fails(capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "empty"))
     assert "no such folder or file" in fails(
         capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "absent")
     )
@@ -157,17 +157,17 @@ def test_help_lists_defaults(capsys):
     assert "did you mean evaluate disc or evaluate copydays or evaluate compare?" in fails(capsys, "evaluate", "--help")
 
 
-def test_embed_refuses_what_is_not_a_run(capsys, pictures, tmp_path):
-    message = fails(capsys, "embed", str(pictures), "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
+def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):
+    message = fails(capsys, "embed", str(images), "--weights", str(tmp_path), "--out", str(tmp_path / "out"))
     assert "is not a training run" in message
 
 
-def test_weights_convert_export_and_what_reads_them(run, pictures, tmp_path, capsys):
+def test_weights_convert_export_and_what_reads_them(run, images, tmp_path, capsys):
     """A run, its conversion and its export are the same weights to every command."""
     main(["weights", "convert", str(run), "--out", str(tmp_path / "a.safetensors")])
     summary = json.loads(capsys.readouterr().out)
     assert (summary["format"], summary["backbone"]) == ("training run", "resnet18")
-    options = ["--images", str(pictures), "--licence", "mine"]
+    options = ["--images", str(images), "--license", "mine"]
     main(
         [
             "weights",
@@ -183,7 +183,7 @@ def test_weights_convert_export_and_what_reads_them(run, pictures, tmp_path, cap
     assert json.loads(capsys.readouterr().out)["check"]["images"] == 8
     for name, weights in {"run": run, "file": tmp_path / "a.safetensors", "bundle": tmp_path / "b"}.items():
         out = ["--out", str(tmp_path / "out" / name), "--batch-size", "40"]
-        main(["embed", str(pictures), "--weights", str(weights), *out])
+        main(["embed", str(images), "--weights", str(weights), *out])
     one, *others = (Descriptors.read(tmp_path / "out" / name) for name in ("run", "file", "bundle"))
     for other in others:
         assert other.provenance == one.provenance
@@ -218,24 +218,24 @@ def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
         assert "Traceback" not in message
 
 
-def test_a_folder_without_a_readable_picture_ends_in_one_line(capfd, run, tmp_path):
+def test_a_folder_without_a_readable_image_ends_in_one_line(capfd, run, tmp_path):
     folder = tmp_path / "broken"
     folder.mkdir()
     for number in range(9):
         (folder / f"{number}.jpg").write_bytes(b"text")
     message = fails(capfd, "train", DEBUG, "--workdir", str(tmp_path / "run"), "--data.source", str(folder))
-    assert f"100 pictures of {folder} in a row cannot be read: are they pictures?" in message
+    assert f"100 images of {folder} in a row cannot be read: are they images?" in message
     assert "Traceback" not in message
     out = ["--out", str(tmp_path / "out"), "--batch-size", "8"]
     message = fails(capfd, "embed", str(folder), "--weights", str(run), *out)
-    assert "no picture could be read" in message
+    assert "no image could be read" in message
     assert "Traceback" not in message
 
 
-def test_copydays_from_its_folders(run, pictures, tmp_path, capsys):
-    """Copies of quality 95 of pictures beside others: all must be found, by any network."""
+def test_copydays_from_its_folders(run, images, tmp_path, capsys):
+    """Copies of quality 95 of images beside others: all must be found, by any network."""
     root = tmp_path / "copydays"
-    paths = sorted(pictures.iterdir())
+    paths = sorted(images.iterdir())
     for number, path in enumerate(paths[:10]):
         for block, last in (("original", "00"), ("strong", "01"), ("jpegqual/75", "00"), ("crops/10", "00")):
             (root / block).mkdir(parents=True, exist_ok=True)
@@ -269,12 +269,12 @@ def test_copydays_from_its_folders(run, pictures, tmp_path, capsys):
     )
     said = capsys.readouterr()
     assert "strong_mAP" in said.out
-    assert "has 40 pictures; Copydays has 3212" in said.err
+    assert "has 40 images; Copydays has 3212" in said.err
     (row,) = json.loads((tmp_path / "Dcopydays.copydays.json").read_text())
     assert (row["codec"], row["strong_mAP"], row["overall_uAP"]) == ("Flat", 1.0, 1.0)
     assert row["block_mAP"] == dict.fromkeys(["original", "strong", "jpegqual/75", "crops/10"], 1.0)
     bad = ["--copydays", str(tmp_path / "Ddistractors")]
-    assert "at least one neighbour" in fails(capsys, "evaluate", "copydays", *bad, "--k", "0")
+    assert "at least one neighbor" in fails(capsys, "evaluate", "copydays", *bad, "--k", "0")
     assert "is no block of Copydays" in fails(capsys, "evaluate", "copydays", *bad)
 
 
@@ -306,7 +306,7 @@ def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):
     Descriptors(["a", "b"], training[:2], Provenance("w", "p")).write(tmp_path / "two")
     capsys.readouterr()
     main(["evaluate", "disc", *options[:-1], str(tmp_path / "two")])
-    assert "no score normalisation: it needs 3 training pictures" in capsys.readouterr().err
+    assert "no score normalization: it needs 3 training images" in capsys.readouterr().err
     options[-2:] = []  # without --training
     assert "needs --training" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "1.0[0,2]")
     options[options.index("--out") + 1] = str(tmp_path)

@@ -1,4 +1,4 @@
-"""Tar files and Parquet files as sources: every picture, in its place, and a reason for each that is lost."""
+"""Tar files and Parquet files as sources: every image, in its place, and a reason for each that is lost."""
 
 import io
 import os
@@ -18,8 +18,8 @@ from sscd_jax.data.train_pipeline import train_batches
 
 
 @pytest.fixture
-def encoded(pictures) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(pictures.iterdir())]
+def encoded(images) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(images.iterdir())]
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -58,7 +58,7 @@ def test_shards_that_webdataset_wrote(encoded, tmp_path):
 
 def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
     (tmp_path / "b").mkdir()
-    write_tar(tmp_path / "b" / "x.tar", {"./1.jpg": encoded[1], "2.PNG": encoded[2], "notes.txt": b"no picture"})
+    write_tar(tmp_path / "b" / "x.tar", {"./1.jpg": encoded[1], "2.PNG": encoded[2], "notes.txt": b"no image"})
     write_tar(tmp_path / "c.tar", {})
     (tmp_path / "a.jpg").write_bytes(encoded[0])
     (tmp_path / "d.jpg").write_bytes(encoded[3])
@@ -66,7 +66,7 @@ def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
     assert contents(open_source(str(tmp_path))) == expected
     (tmp_path / "list.txt").write_text("b/x.tar\nd.jpg\n")
     assert list(contents(open_source(str(tmp_path / "list.txt")))) == ["b/x/1", "b/x/2", "d"]
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="no images in"):
         open_source(str(tmp_path / "c.tar"))
 
 
@@ -103,9 +103,9 @@ def test_a_damaged_tar_file_gives_what_is_before_the_damage(encoded, tmp_path):
     path.write_bytes(whole[: third.offset] + b"garbage" * 100 + whole[third.offset + 700 :])
     damaged = contents(open_source(str(path)))
     assert list(damaged) == ["x/0", "x/1", "x/?"]
-    assert "the archive is damaged after 2 pictures" in str(damaged["x/?"])
+    assert "the archive is damaged after 2 images" in str(damaged["x/?"])
     path.write_bytes(b"no tar file" * 100)
-    assert "damaged after 0 pictures" in str(contents(open_source(str(path)))["x/?"])
+    assert "damaged after 0 images" in str(contents(open_source(str(path)))["x/?"])
 
 
 @pytest.mark.parametrize("form", ["binary", "large_binary", "struct"])
@@ -135,12 +135,12 @@ def test_many_parquet_files_keep_nothing_open(encoded, tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_a_table_of_something_else_among_pictures(encoded, tmp_path):
+def test_a_table_of_something_else_among_images(encoded, tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded[0])
     pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": ["a cat"]}), tmp_path / "metadata.parquet")
     found = contents(open_source(str(tmp_path)))
     assert found["a"] == encoded[0]
-    assert "should hold encoded pictures" in str(found["metadata/?"])
+    assert "should hold encoded images" in str(found["metadata/?"])
 
 
 def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
@@ -159,7 +159,7 @@ def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
 def test_parquet_that_cannot_be_read(encoded, tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: a column named image.*should hold encoded pictures.*found none"):
+    with pytest.raises(ValueError, match=r"a\.parquet: a column named image.*should hold encoded images.*found none"):
         open_source(str(path))
     pq.write_table(pa.table({"front": [b"a"], "back": [b"b"]}), path)
     with pytest.raises(ValueError, match="found front, back"):

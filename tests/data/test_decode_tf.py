@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sscd_jax.data.decode_tf import decode
-from sscd_jax.data.images import MAX_PIXELS, open_picture
+from sscd_jax.data.images import MAX_PIXELS, open_image
 from sscd_jax.data.sample import photograph_paths
 
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
@@ -39,9 +39,9 @@ OPAQUE = {
     "jpeg": encoded(PHOTOGRAPH, "JPEG", quality=80),
     "jpeg progressive": encoded(PHOTOGRAPH, "JPEG", progressive=True),
     "jpeg 4:4:4": encoded(PHOTOGRAPH, "JPEG", subsampling=0),
-    "jpeg grey": encoded(PHOTOGRAPH.convert("L"), "JPEG"),
+    "jpeg gray": encoded(PHOTOGRAPH.convert("L"), "JPEG"),
     "png": encoded(PHOTOGRAPH, "PNG"),
-    "png grey": encoded(PHOTOGRAPH.convert("L"), "PNG"),
+    "png gray": encoded(PHOTOGRAPH.convert("L"), "PNG"),
     "png palette": encoded(PHOTOGRAPH.quantize(64), "PNG"),
     "png 1 bit": encoded(PHOTOGRAPH.convert("1"), "PNG"),
     "webp": encoded(PHOTOGRAPH, "WEBP"),
@@ -54,7 +54,7 @@ OPAQUE = {
 ALPHA = {
     "png": encoded(see_through(), "PNG"),
     "png palette": transparent_palette(),
-    "png grey": encoded(see_through().convert("LA"), "PNG"),
+    "png gray": encoded(see_through().convert("LA"), "PNG"),
     "webp": encoded(see_through(), "WEBP", lossless=True),
 }
 
@@ -90,7 +90,7 @@ def test_first_frame_of_an_animation():
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "bmp", "gif"])
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: d[:10], lambda d: b"x" + d, lambda d: b""])
-def test_damaged_pictures_are_errors(name, damage):
+def test_damaged_images_are_errors(name, damage):
     with pytest.raises(tf.errors.OpError):
         decode(tf.constant(damage(OPAQUE[name])))
 
@@ -116,7 +116,7 @@ def declaring(size: int) -> bytes:
 @pytest.mark.parametrize("size", [10_000, 60_000])
 def test_pillow_and_tensorflow_refuse_the_same_sizes(size):
     with pytest.raises(ValueError, match="pixels"):
-        open_picture(declaring(size))
+        open_image(declaring(size))
     with pytest.raises(tf.errors.OpError, match="too many pixels"):
         decode(tf.constant(declaring(size)))
 
@@ -129,4 +129,4 @@ def test_damage_of_any_kind_is_a_value_error(name, where, damage):
     where %= min(len(data), 400)  # mostly in the headers
     data[where : where + len(damage)] = damage
     with contextlib.suppress(ValueError):
-        assert open_picture(bytes(data)).mode == "RGB"
+        assert open_image(bytes(data)).mode == "RGB"

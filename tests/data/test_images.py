@@ -1,4 +1,4 @@
-"""Pictures of every format, depth and colour, upright or not; a reason for each that cannot be read."""
+"""Images of every format, depth and color, upright or not; a reason for each that cannot be read."""
 
 import io
 import struct
@@ -10,16 +10,16 @@ from helpers.mutations import MUTABLE, PHOTOGRAPH, encoded, mutated
 from PIL import Image
 
 from sscd_jax.data import images
-from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.presets import PRESETS
 
-GREY = np.asarray(PHOTOGRAPH.convert("L"))
+GRAY = np.asarray(PHOTOGRAPH.convert("L"))
 
 
 def difference(data: bytes, expected: Image.Image) -> float:
-    picture = open_picture(data)
-    assert (picture.mode, picture.size) == ("RGB", expected.size)
-    return float(np.abs(np.asarray(picture).astype(int) - np.asarray(expected)).mean())
+    image = open_image(data)
+    assert (image.mode, image.size) == ("RGB", expected.size)
+    return float(np.abs(np.asarray(image).astype(int) - np.asarray(expected)).mean())
 
 
 @pytest.mark.parametrize(
@@ -48,29 +48,29 @@ def test_cmyk(fmt):
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
 def test_sixteen_bits(fmt):
-    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
-    assert difference(encoded(deep, fmt), Image.fromarray(GREY).convert("RGB")) == 0
+    deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    assert difference(encoded(deep, fmt), Image.fromarray(GRAY).convert("RGB")) == 0
 
 
 def test_sixteen_bits_whose_zero_is_white():
-    data = encoded(Image.fromarray(65535 - GREY.astype(np.uint16) * 257), "TIFF")
+    data = encoded(Image.fromarray(65535 - GRAY.astype(np.uint16) * 257), "TIFF")
     photometric, inverted = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
     assert data.count(photometric) == 1
-    assert difference(data.replace(photometric, inverted), Image.fromarray(GREY).convert("RGB")) == 0
+    assert difference(data.replace(photometric, inverted), Image.fromarray(GRAY).convert("RGB")) == 0
 
 
-def test_transparent_colour_of_sixteen_bits():
-    white = Image.fromarray(np.where(GREY == 7, 255, GREY).astype(np.uint8)).convert("RGB")
-    assert (GREY == 7).any()
-    deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+def test_transparent_color_of_sixteen_bits():
+    white = Image.fromarray(np.where(GRAY == 7, 255, GRAY).astype(np.uint8)).convert("RGB")
+    assert (GRAY == 7).any()
+    deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
     assert difference(encoded(deep, "PNG", transparency=7 * 257), white) == 0
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = np.repeat((GREY.astype(">u2") * 257)[..., None], 3, axis=2)
+    rows = np.repeat((GRAY.astype(">u2") * 257)[..., None], 3, axis=2)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    height, width = GREY.shape
+    height, width = GRAY.shape
     parts = [
         chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
         chunk(b"tRNS", struct.pack(">HHH", *[7 * 257] * 3)),
@@ -83,7 +83,7 @@ def test_transparent_colour_of_sixteen_bits():
 @pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32 bits"), (np.float32, "floating-point")])
 def test_pixels_without_a_range_are_refused(dtype, reason):
     with pytest.raises(ValueError, match=reason):
-        open_picture(encoded(Image.fromarray(GREY.astype(dtype) * 1000), "TIFF"))
+        open_image(encoded(Image.fromarray(GRAY.astype(dtype) * 1000), "TIFF"))
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF", "AVIF"])
@@ -109,8 +109,8 @@ def test_exif_orientation_is_a_switch(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(PHOTOGRAPH, "PNG", exif=exif)
-    np.testing.assert_array_equal(open_picture(data), PHOTOGRAPH)
-    # What each orientation says of the stored picture (EXIF 2.32, tag 274), as operations on its rows and columns.
+    np.testing.assert_array_equal(open_image(data), PHOTOGRAPH)
+    # What each orientation says of the stored image (EXIF 2.32, tag 274), as operations on its rows and columns.
     stored = np.asarray(PHOTOGRAPH)
     upright = [
         stored,
@@ -122,46 +122,46 @@ def test_exif_orientation_is_a_switch(orientation):
         stored.swapaxes(0, 1)[::-1, ::-1],
         np.rot90(stored),
     ]
-    np.testing.assert_array_equal(open_picture(data, exif=True), upright[orientation - 1])
+    np.testing.assert_array_equal(open_image(data, exif=True), upright[orientation - 1])
 
 
 def test_reasons():
     jpeg = encoded(PHOTOGRAPH, "JPEG")
     for data, reason in [
         (b"", "the file is empty"),
-        (b"text", "not a picture of a known format"),
+        (b"text", "not an image of a known format"),
         (jpeg[:400], "Truncated"),
         (jpeg[:-200], "truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
     ]:
         with pytest.raises(ValueError, match=reason):
-            open_picture(data)
+            open_image(data)
 
 
 def test_pixel_limit():
     with pytest.raises(ValueError, match="160 x 120 are too many pixels: over 19199"):
-        open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19199)
-    assert open_picture(encoded(PHOTOGRAPH, "PNG"), max_pixels=19200).size == PHOTOGRAPH.size
+        open_image(encoded(PHOTOGRAPH, "PNG"), max_pixels=19199)
+    assert open_image(encoded(PHOTOGRAPH, "PNG"), max_pixels=19200).size == PHOTOGRAPH.size
     bomb = encoded(Image.new("1", (20_000, 10_000)), "PNG")
     with pytest.raises(ValueError, match="too many pixels"):
-        open_picture(bomb)
-    assert open_picture(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
+        open_image(bomb)
+    assert open_image(bomb, max_pixels=200_000_000).size == (20_000, 10_000)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MUTABLE)
-def test_mutated_files_are_pictures_or_have_a_reason(name):
+def test_mutated_files_are_images_or_have_a_reason(name):
     """400 of each kind; that it does not end the process is half of the test."""
     rng = np.random.default_rng(list(name.encode()))
     read, reasons = 0, set()
     for _ in range(400):
         try:
-            picture = open_picture(mutated(MUTABLE[name], rng), exif=True, max_pixels=2**20)
+            image = open_image(mutated(MUTABLE[name], rng), exif=True, max_pixels=2**20)
         except ValueError as error:
             reasons.add(str(error))
         else:
-            assert picture.mode == "RGB"
-            assert apply_preset(picture, PRESETS["skew_320"]).size == (320, 320)
+            assert image.mode == "RGB"
+            assert apply_preset(image, PRESETS["skew_320"]).size == (320, 320)
             read += 1
     assert read
     assert reasons
@@ -172,4 +172,4 @@ def test_heic_without_its_extra_says_which(monkeypatch):
     data = encoded(PHOTOGRAPH, "HEIF")
     monkeypatch.setattr(images, "HEIF", False)
     with pytest.raises(ValueError, match=r"HEIC needs the extra heif: pip install 'sscd_jax\[heif\]'"):
-        open_picture(data)
+        open_image(data)

@@ -1,4 +1,4 @@
-"""Batches of pictures: the shapes of the preset's canvases, everything in them once, groups in order."""
+"""Batches of images: the shapes of the preset's canvases, everything in them once, groups in order."""
 
 import errno
 import io
@@ -18,12 +18,12 @@ PRESET = Preset("short", 32)
 
 
 def source(sizes: list[tuple[int, int] | None]) -> Source:
-    """Pictures of these (width, height) whose pixels are their number; None for one that cannot be read."""
+    """Images of these (width, height) whose pixels are their number; None for one that cannot be read."""
 
     def record(index: int) -> bytes:
         size = sizes[index]
         if size is None:
-            raise FileNotFoundError(f"no picture {index}")
+            raise FileNotFoundError(f"no image {index}")
         file = io.BytesIO()
         Image.new("RGB", size, (index % 256, 255, 7)).save(file, "PNG")
         return file.getvalue()
@@ -52,7 +52,7 @@ def test_everything_once_and_groups_in_order(sizes, multiple, group_size):
     for item in batches(sizes, groups, multiple=multiple):
         if isinstance(item, Unreadable):
             assert sizes[item.index] is None
-            assert item.reason == f"no picture {item.index}"
+            assert item.reason == f"no image {item.index}"
             found.append(item.index)
             continue
         rows, height, width = item.images.shape[:3]
@@ -75,7 +75,7 @@ def test_everything_once_and_groups_in_order(sizes, multiple, group_size):
     assert group_of == sorted(group_of)
 
 
-def test_left_over_pictures_share_a_larger_canvas():
+def test_left_over_images_share_a_larger_canvas():
     # 32 x 32, 42 x 32 and 48 x 32 pixels: canvases 32 x 32, 32 x 48 and 32 x 48.
     made = batches([(32, 32), (42, 32), (48, 32)], batch_size=8)
     assert [b.images.shape for b in made] == [(5, 32, 48, 3)]

@@ -1,4 +1,4 @@
-"""Packs: what is read from one is what is read from the pictures that it was made of, and damage is said."""
+"""Packs: what is read from one is what is read from the images that it was made of, and damage is said."""
 
 import contextlib
 import json
@@ -32,9 +32,9 @@ KIB = 1024
 
 
 @pytest.fixture
-def photos(pictures, tmp_path) -> Path:
-    """A folder of 40 pictures in three folders, one of them cut off, one empty, one too odd for ASCII."""
-    for number, path in enumerate(sorted(pictures.iterdir())):
+def photos(images, tmp_path) -> Path:
+    """A folder of 40 images in three folders, one of them cut off, one empty, one too odd for ASCII."""
+    for number, path in enumerate(sorted(images.iterdir())):
         folder = tmp_path / "photos" / f"of {number % 3}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.name)
@@ -134,14 +134,14 @@ def test_tarfile_and_webdataset_read_the_shards(photos, tmp_path):
     assert [sample["jpg"] for sample in samples] == [data for _, data in expected]
 
 
-def test_packs_of_lists_archives_data_sets_and_packs(photos, pictures, tmp_path):
-    encoded = [path.read_bytes() for path in sorted(pictures.iterdir())]
+def test_packs_of_lists_archives_data_sets_and_packs(photos, images, tmp_path):
+    encoded = [path.read_bytes() for path in sorted(images.iterdir())]
     mixed = tmp_path / "mixed"
     mixed.mkdir()
-    pq.write_table(pa.table({"image": [*encoded[:3], b"no picture"]}), mixed / "a.parquet")
-    shutil.copy(min(pictures.iterdir()), mixed / "z.png")
+    pq.write_table(pa.table({"image": [*encoded[:3], b"no image"]}), mixed / "a.parquet")
+    shutil.copy(min(images.iterdir()), mixed / "z.png")
     with tarfile.open(mixed / "b.tar", "w") as archive:
-        archive.add(pictures, "x")
+        archive.add(images, "x")
     (tmp_path / "list.txt").write_text(f"{photos}/of 1/001.jpg\nphotos/../photos/of 1/001.jpg\nlost.jpg\nmixed/b.tar\n")
     for number, source in enumerate([mixed, tmp_path / "list.txt", "sample"]):
         before, after = open_source(str(source)), packed(source, tmp_path / f"pack{number}")
@@ -199,7 +199,7 @@ def test_goes_on_where_it_was_killed(photos, tmp_path, monkeypatch):
     assert not read
 
 
-def test_other_pictures_are_refused(photos, pictures, tmp_path):
+def test_other_images_are_refused(photos, images, tmp_path):
     out = tmp_path / "pack"
     packed(photos, out)
     with pytest.raises(
@@ -208,7 +208,7 @@ def test_other_pictures_are_refused(photos, pictures, tmp_path):
         packed(photos, out, 30)
     one = photos / "of 1" / "001.jpg"
     os.utime(one, (1, 1))
-    with pytest.raises(ValueError, match=r"of other pictures than .*photos has now \(names, sizes or times differ\)"):
+    with pytest.raises(ValueError, match=r"of other images than .*photos has now \(names, sizes or times differ\)"):
         packed(photos, out)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "letter.txt").write_text("")
@@ -341,7 +341,7 @@ def test_any_names_and_sizes(tmp_path_factory, rows, shard_bytes):
 def test_command(photos, tmp_path, capsys):
     main(["pack", str(photos), "--out", str(tmp_path / "pack"), "--shard-mib", "0.03125"])
     summary = json.loads(capsys.readouterr().out)
-    assert (summary["pictures"], summary["unreadable"]) == (40, 0)
+    assert (summary["images"], summary["unreadable"]) == (40, 0)
     assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").glob("*.tar"))
     with pytest.raises(SystemExit):
         main(["pack", str(photos), "--out", str(tmp_path / "pack")])

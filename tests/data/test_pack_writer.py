@@ -13,8 +13,8 @@ from sscd_jax.data import storage
 from sscd_jax.data.sources import open_source
 
 
-def command(pictures: Path, out: Path, *options: str) -> None:
-    main(["pack", str(pictures), "--out", str(out), "--shard-mib", "0.02", *options])
+def command(images: Path, out: Path, *options: str) -> None:
+    main(["pack", str(images), "--out", str(out), "--shard-mib", "0.02", *options])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def unreliable(monkeypatch) -> set[str]:
-    """Names of the pictures that a disk or a store does not give now."""
+    """Names of the images that a disk or a store does not give now."""
     failing: set[str] = set()
     read = storage.read_bytes
 
@@ -36,40 +36,40 @@ def unreliable(monkeypatch) -> set[str]:
     return failing
 
 
-def test_what_could_not_be_read_is_tried_again(pictures, tmp_path, unreliable, capsys):
+def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, capsys):
     out = tmp_path / "pack"
     unreliable |= {"003.jpg", "017.jpg"}
-    command(pictures, out)
+    command(images, out)
     assert json.loads(capsys.readouterr().out)["unreadable"] == 2
     before = files(out)
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert [Path(error["path"]).name for error in errors] == ["003.jpg", "017.jpg"]
 
     unreliable -= {"017.jpg"}
-    command(pictures, out)
+    command(images, out)
     captured = capsys.readouterr()
     assert f"{out}: 2 could not be read before, see errors.jsonl; --retry tries again" in captured.err
     assert files(out) == before
 
-    command(pictures, out, "--retry")
+    command(images, out, "--retry")
     assert json.loads(capsys.readouterr().out)["unreadable"] == 1
     assert [Path(json.loads(line)["path"]).name for line in (out / "errors.jsonl").read_text().splitlines()] == [
         "003.jpg"
     ]
     unreliable.clear()
-    command(pictures, out, "--retry")
+    command(images, out, "--retry")
     assert json.loads(capsys.readouterr().out)["unreadable"] == 0
-    command(pictures, tmp_path / "once")
+    command(images, tmp_path / "once")
     assert files(out) == files(tmp_path / "once"), "as if all had been read at once"
     pack = open_source(str(out))
-    assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(pictures.iterdir())]
+    assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(images.iterdir())]
 
 
-def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_path, unreliable, monkeypatch):
+def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_path, unreliable, monkeypatch):
     """Not the old index over new shards: the pack does not open until the same command has ended."""
     out = tmp_path / "pack"
     unreliable |= {"003.jpg"}
-    command(pictures, out)
+    command(images, out)
     unreliable.clear()
     write, written = storage.write_whole, []
 
@@ -81,28 +81,28 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(pictures, tmp_p
 
     monkeypatch.setattr(storage, "write_whole", write_whole)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        command(pictures, out, "--retry")
+        command(images, out, "--retry")
     monkeypatch.setattr(storage, "write_whole", write)
     with pytest.raises(ValueError, match="is an unfinished pack: run the same"):
         open_source(str(out))
-    command(pictures, out)
-    command(pictures, tmp_path / "once")
+    command(images, out)
+    command(images, tmp_path / "once")
     assert files(out) == files(tmp_path / "once")
     pack = open_source(str(out))
     sizes = [len(pack.load(k)) for k in range(len(pack))]
-    assert np.array_equal(sizes, [path.stat().st_size for path in sorted(pictures.iterdir())])
+    assert np.array_equal(sizes, [path.stat().st_size for path in sorted(images.iterdir())])
 
 
-def test_what_was_not_there_is_tried_again(pictures, tmp_path, capsys):
-    """As on a disk that was not mounted; only then: pictures that have changed or gone are those of another pack."""
+def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
+    """As on a disk that was not mounted; only then: images that have changed or gone are those of another pack."""
     photos, out = tmp_path / "photos", tmp_path / "pack"
     photos.mkdir()
-    for number, path in enumerate(sorted(pictures.iterdir())):
+    for number, path in enumerate(sorted(images.iterdir())):
         (photos / path.name).symlink_to(tmp_path / "later" / path.name if number % 7 == 3 else path)
     command(photos, out)
     lost = json.loads(capsys.readouterr().out)["unreadable"]
     assert lost > 3
-    shutil.copytree(pictures, tmp_path / "later")
+    shutil.copytree(images, tmp_path / "later")
     command(photos, out)
     assert f"{lost} could not be read before" in capsys.readouterr().err
     command(photos, out, "--retry")
@@ -111,4 +111,4 @@ def test_what_was_not_there_is_tried_again(pictures, tmp_path, capsys):
     (tmp_path / "later" / "003.jpg").unlink()
     with pytest.raises(SystemExit):
         command(photos, out, "--retry")
-    assert "is a pack of other pictures" in capsys.readouterr().err
+    assert "is a pack of other images" in capsys.readouterr().err

@@ -39,15 +39,15 @@ def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("augmentation", ["SIMCLR", "HEAVY"])
-def test_the_views_are_those_of_training(augmentation, pictures, tmp_path):
-    captions = write_preview(config(pictures, augmentation=augmentation), tmp_path / "sheet.png", rows=20, pairs=1)
+def test_the_views_are_those_of_training(augmentation, images, tmp_path):
+    captions = write_preview(config(images, augmentation=augmentation), tmp_path / "sheet.png", rows=20, pairs=1)
     assert augmentation == "SIMCLR" or "another" in str(captions)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     tops = [6]
     for row in captions:
         lines = [textwrap.wrap(", ".join(text), 36) for text in row]
         tops.append(tops[-1] + 224 + 13 * max(map(len, lines)) + 12)
-    source = open_source(str(pictures))
+    source = open_source(str(images))
     options = {"batch_size": 40, "image_size": 64, "augmentation": augmentation, "seed": 0}
     batch = next(train_batches(source, **options).as_numpy_iterator())
     for number, top in enumerate(tops[:-1]):
@@ -67,7 +67,7 @@ def test_everything_is_named():
     views = [view for pair in tf.data.Dataset.range(300).map(drawn).as_numpy_iterator() for view in pair]
     said = " | ".join(text for view in views for text in describe(view, (90, 120)))
     words = ["mirrored", "turned by", "under another", "over another", "text in", "emoji", "frame", "perspective"]
-    words += ["rotated by", "crop of", "brightness", "contrast", "saturation", "hue", "grey", "blur of"]
+    words += ["rotated by", "crop of", "brightness", "contrast", "saturation", "hue", "gray", "blur of"]
     words += ["channels swapped", "channel dropped", "pixelated", "noise", "erased", "JPEG quality"]
     assert [word for word in words if word not in said] == []
 
@@ -79,12 +79,12 @@ def test_what_is_pasted_where_is_said_rightly(under, caption, middle):
     pixels = heavy.paste(image, {name: tf.constant(value) for name, value in paste.items()}, other).numpy()
     assert pixels[45, 45, 0] == middle
     assert pixels[0, 0, 0] == 255 - middle
-    view = {"flip": False, "box": [0, 0, 9, 9], "jitter": False, "grey": False, "blur": False, "paste": paste}
+    view = {"flip": False, "box": [0, 0, 9, 9], "jitter": False, "gray": False, "blur": False, "paste": paste}
     assert describe(view, (90, 90))[0].startswith(caption)
 
 
-def test_mixing_is_named_with_its_partner(pictures, tmp_path):
-    mixing = config(pictures, image_size=32, mixup=True, batch_size=128)
+def test_mixing_is_named_with_its_partner(images, tmp_path):
+    mixing = config(images, image_size=32, mixup=True, batch_size=128)
     captions = write_preview(mixing, tmp_path / "sheet.jpg", rows=40, pairs=2)
     partners = [
         (row + 1, view, int(text.split()[-1]))
@@ -97,29 +97,29 @@ def test_mixing_is_named_with_its_partner(pictures, tmp_path):
     assert all(partner == 41 - row for row, _, partner in partners), "the view opposite it in the group"
 
 
-def test_a_broken_picture_is_left_out_and_named(pictures, tmp_path, capsys):
-    for path in sorted(pictures.iterdir())[:3]:
+def test_a_broken_image_is_left_out_and_named(images, tmp_path, capsys):
+    for path in sorted(images.iterdir())[:3]:
         shutil.copy(path, tmp_path)
     (tmp_path / "000.jpg").write_bytes(b"text")
     assert len(write_preview(config(tmp_path), tmp_path / "sheet.png", rows=2, pairs=1)) == 2
     assert "000.jpg is left out" in capsys.readouterr().err
 
 
-def test_bad_arguments_are_refused(pictures, tmp_path):
+def test_bad_arguments_are_refused(images, tmp_path):
     with pytest.raises(ValueError, match=r"\.png or \.jpg"):
-        write_preview(config(pictures), tmp_path / "sheet.pdf")
+        write_preview(config(images), tmp_path / "sheet.pdf")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
-        write_preview(config(pictures), tmp_path / "folder.png")
+        write_preview(config(images), tmp_path / "folder.png")
     with pytest.raises(ValueError, match="--rows is 0"):
-        write_preview(config(pictures), tmp_path / "sheet.png", rows=0)
+        write_preview(config(images), tmp_path / "sheet.png", rows=0)
     with pytest.raises(ValueError, match="--pairs is 0"):
-        write_preview(config(pictures), tmp_path / "sheet.png", pairs=0)
+        write_preview(config(images), tmp_path / "sheet.png", pairs=0)
     with pytest.raises(ValueError, match="no folder"):
-        write_preview(config(pictures), tmp_path / "none" / "sheet.png")
+        write_preview(config(images), tmp_path / "none" / "sheet.png")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"text")
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         write_preview(config(tmp_path / "broken"), tmp_path / "sheet.png")
 
 
@@ -131,7 +131,7 @@ def test_captions_are_in_the_order_of_the_jitter():
         "order": np.array([3, 0, 2, 1]),
         "factors": np.array([0.5, 1.2, 1.8]),
         "hue": 0.1,
-        "grey": True,
+        "gray": True,
         "blur": True,
         "radius": 2.0,
     }
@@ -141,7 +141,7 @@ def test_captions_are_in_the_order_of_the_jitter():
         "brightness 0.5",
         "saturation 1.8",
         "contrast 1.2",
-        "grey",
+        "gray",
         "blur of 2.0 px",
     ]
 

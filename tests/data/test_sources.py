@@ -23,41 +23,41 @@ def contents(source) -> list[bytes]:
     return [source.read(tf.constant(i, tf.int64)).numpy() for i in range(len(source))]
 
 
-def files(pictures):
-    return sorted(pictures.iterdir())
+def files(images):
+    return sorted(images.iterdir())
 
 
-def test_folder(pictures, tmp_path):
+def test_folder(images, tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for path, name in zip(files(pictures), ["z.jpg", "b/a.JPEG", "b/c/d.jpg"], strict=False):
+    for path, name in zip(files(images), ["z.jpg", "b/a.JPEG", "b/c/d.jpg"], strict=False):
         (tmp_path / name).write_bytes(path.read_bytes())
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     source = open_source(str(tmp_path))
     assert source.ids == ["b/a", "b/c/d", "z"]
     assert contents(source) == [(tmp_path / name).read_bytes() for name in ("b/a.JPEG", "b/c/d.jpg", "z.jpg")]
 
 
-def test_list(pictures, tmp_path):
-    names = [path.name for path in files(pictures)[:3]]
-    listing = pictures / "list.txt"
+def test_list(images, tmp_path):
+    names = [path.name for path in files(images)[:3]]
+    listing = images / "list.txt"
     listing.write_text("\n".join(reversed(names)) + "\n\n")
     source = open_source(str(listing))
     listing.unlink()
     assert source.ids == [name.removesuffix(".jpg") for name in reversed(names)]
-    assert contents(source)[0] == (pictures / names[2]).read_bytes()
+    assert contents(source)[0] == (images / names[2]).read_bytes()
 
 
 @pytest.mark.parametrize("spelling", ["photos", "./photos", "photos/", "photos//", "../here/photos"])
-def test_ids_do_not_depend_on_how_a_folder_is_spelt(pictures, tmp_path, monkeypatch, spelling):
+def test_ids_do_not_depend_on_how_a_folder_is_spelt(images, tmp_path, monkeypatch, spelling):
     (tmp_path / "here" / "photos" / "b").mkdir(parents=True)
-    (tmp_path / "here" / "photos" / "b" / "a.jpg").write_bytes(files(pictures)[0].read_bytes())
+    (tmp_path / "here" / "photos" / "b" / "a.jpg").write_bytes(files(images)[0].read_bytes())
     monkeypatch.chdir(tmp_path / "here")
     assert open_source(spelling).ids == ["b/a"]
 
 
-def test_folders_that_cannot_be_searched_are_named(pictures, tmp_path, monkeypatch, capsys):
+def test_folders_that_cannot_be_searched_are_named(images, tmp_path, monkeypatch, capsys):
     (tmp_path / "closed").mkdir()
-    (tmp_path / "a.jpg").write_bytes(files(pictures)[0].read_bytes())
+    (tmp_path / "a.jpg").write_bytes(files(images)[0].read_bytes())
     scandir = os.scandir
 
     def refuse(path):
@@ -70,8 +70,8 @@ def test_folders_that_cannot_be_searched_are_named(pictures, tmp_path, monkeypat
     assert f"{tmp_path / 'closed'} cannot be searched" in capsys.readouterr().err
 
 
-def test_lists_with_odd_names(pictures, tmp_path):
-    data = files(pictures)[0].read_bytes()
+def test_lists_with_odd_names(images, tmp_path):
+    data = files(images)[0].read_bytes()
     (tmp_path / "a\u2028b.jpg").write_bytes(data)
     (tmp_path / "list.txt").write_text(
         f"a\u2028b.jpg\r\n{tmp_path}/a\u2028b.jpg\ngs://bucket/c.jpg\n", encoding="utf-8"
@@ -91,24 +91,24 @@ def test_what_is_no_file_or_too_large_is_an_error(tmp_path):
             source.load(index)
 
 
-def test_links_to_folders_are_followed_and_loops_end(pictures, tmp_path):
+def test_links_to_folders_are_followed_and_loops_end(images, tmp_path):
     (tmp_path / "photos" / "a").mkdir(parents=True)
-    shutil.copy(min(pictures.iterdir()), tmp_path / "photos" / "a" / "1.jpg")
-    os.symlink(pictures, tmp_path / "photos" / "b")
+    shutil.copy(min(images.iterdir()), tmp_path / "photos" / "a" / "1.jpg")
+    os.symlink(images, tmp_path / "photos" / "b")
     os.symlink(tmp_path / "photos", tmp_path / "photos" / "a" / "up")
     os.symlink(tmp_path / "photos" / "a", tmp_path / "photos" / "a" / "self")
     assert open_source(str(tmp_path / "photos")).ids == ["a/1", *(f"b/{i:03d}" for i in range(40))]
 
 
-def test_paths_of_stores_that_cannot_be_read_are_errors_of_one_picture(pictures, tmp_path):
-    names = ["https://host/a.jpg", "foo://b.jpg", "s3://bucket/c.tar", str(min(pictures.iterdir()))]
+def test_paths_of_stores_that_cannot_be_read_are_errors_of_one_image(images, tmp_path):
+    names = ["https://host/a.jpg", "foo://b.jpg", "s3://bucket/c.tar", str(min(images.iterdir()))]
     (tmp_path / "list.txt").write_text("\ufeff" + "\n".join(names), encoding="utf-8")
     source = open_source(str(tmp_path / "list.txt"))
     assert len(source) == 4
     for index in range(3):
         with pytest.raises(OSError, match=r"."):
             source.load(index)
-    assert source.load(3) == min(pictures.iterdir()).read_bytes()
+    assert source.load(3) == min(images.iterdir()).read_bytes()
     (tmp_path / "x.tar.gz").write_bytes(b"")
     with pytest.raises(ValueError, match="compressed tar files cannot be read at random: decompress it"):
         open_source(str(tmp_path / "x.tar.gz"))
@@ -120,13 +120,13 @@ def test_sample_is_photographs():
     assert all(Image.open(io.BytesIO(data)).size[0] > 100 for data in contents(source))
 
 
-def test_refused(tmp_path, pictures):
+def test_refused(tmp_path, images):
     with pytest.raises(ValueError, match="no such folder or file"):
         open_source(str(tmp_path / "absent"))
     with pytest.raises(ValueError, match=r"looked in it and below for names that end in \.jpg"):
         open_source(str(tmp_path))
     for name in ("a.jpg", "a.png"):
-        (tmp_path / name).write_bytes(files(pictures)[0].read_bytes())
+        (tmp_path / name).write_bytes(files(images)[0].read_bytes())
     with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have the same id a"):
         check_unique_ids(open_source(str(tmp_path)))
     with pytest.raises(ValueError, match=r"a\.jpg is no text file of paths"):
@@ -137,16 +137,16 @@ def test_refused(tmp_path, pictures):
 
 
 @pytest.fixture
-def image_folder(tmp_path, pictures):
-    for number, path in enumerate(files(pictures)):
+def image_folder(tmp_path, images):
+    for number, path in enumerate(files(images)):
         folder = tmp_path / "tree" / "train" / f"label{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / path.name).write_bytes(path.read_bytes())
     return tmp_path / "tree"
 
 
-class OurPictures(tfds.core.GeneratorBasedBuilder):
-    """A user's own data set; named our_pictures."""
+class OurImages(tfds.core.GeneratorBasedBuilder):
+    """A user's own data set; named our_images."""
 
     VERSION = tfds.core.Version("1.0.0")
     PATHS: tuple = ()
@@ -176,19 +176,19 @@ def assert_resumes_exactly(make):
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_prepared_tfds_data_set(tmp_path, pictures, monkeypatch, file_format, capsys):
-    monkeypatch.setattr(OurPictures, "PATHS", tuple(files(pictures)))
-    builder = OurPictures(data_dir=str(tmp_path), file_format=file_format)
+def test_prepared_tfds_data_set(tmp_path, images, monkeypatch, file_format, capsys):
+    monkeypatch.setattr(OurImages, "PATHS", tuple(files(images)))
+    builder = OurImages(data_dir=str(tmp_path), file_format=file_format)
     config = tfds.download.DownloadConfig(num_shards=3) if hasattr(tfds.download.DownloadConfig, "num_shards") else None
     builder.download_and_prepare(download_config=config)
 
     def make():
-        return open_source("tfds:our_pictures", data_dir=str(tmp_path))
+        return open_source("tfds:our_images", data_dir=str(tmp_path))
 
     source = make()
     assert len(source) == 40
     assert source.ids[3] == "train/00000003"
-    assert sorted(contents(source)) == sorted(path.read_bytes() for path in files(pictures))
+    assert sorted(contents(source)) == sorted(path.read_bytes() for path in files(images))
     copied = "copying" in capsys.readouterr().err
     assert copied == (file_format == "tfrecord")
     assert_resumes_exactly(make)
@@ -203,7 +203,7 @@ def test_tfds_image_folder(image_folder):
     assert_resumes_exactly(make)
     before = make()
     shutil.copy(next(image_folder.rglob("*.jpg")), next(image_folder.rglob("*.jpg")).with_name("new.jpg"))
-    assert make().name != before.name, "numbers are of other pictures now"
+    assert make().name != before.name, "numbers are of other images now"
 
 
 def test_tfds_errors(tmp_path, image_folder):
@@ -218,15 +218,15 @@ def test_tfds_errors(tmp_path, image_folder):
 
 
 @pytest.mark.parametrize("scheme", ["ram://{0.name}", "file://{0}"])
-def test_stores_that_tensorflow_knows(pictures, tmp_path, scheme):
+def test_stores_that_tensorflow_knows(images, tmp_path, scheme):
     """Folders, lists, tar files and Parquet files at paths with a scheme, as gs:// has one."""
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for number, path in enumerate(files(pictures)):
+    for number, path in enumerate(files(images)):
         shutil.copy(path, tmp_path / ("b/c" if number % 2 else "b"))
-    (tmp_path / "b" / "notes").write_text("not a picture")
+    (tmp_path / "b" / "notes").write_text("not an image")
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(pictures, "p")
-    pq.write_table(pa.table({"image": [path.read_bytes() for path in files(pictures)]}), tmp_path / "y.parquet")
+        archive.add(images, "p")
+    pq.write_table(pa.table({"image": [path.read_bytes() for path in files(images)]}), tmp_path / "y.parquet")
     store = scheme.format(tmp_path)
     if not tf.io.gfile.exists(store):
         for parent, _, names in os.walk(tmp_path):
@@ -238,7 +238,7 @@ def test_stores_that_tensorflow_knows(pictures, tmp_path, scheme):
         listing.write(f"b/000.jpg\r\n{store}/x.tar\nlost.jpg\ny.parquet\n")
     listed = open_source(f"{store}/list.txt")
     assert (listed.ids[0], listed.ids[1], listed.ids[41], len(listed)) == ("b/000", f"{store}/x/p/000", "lost", 82)
-    assert listed.load(1) == files(pictures)[0].read_bytes()
+    assert listed.load(1) == files(images)[0].read_bytes()
     with pytest.raises(OSError, match=r"."):
         listed.load(41)
     for name in ("b", "b/", "x.tar", "y.parquet", ""):

@@ -39,10 +39,10 @@ def store(tmp_path):
         yield bucket, {**os.environ, **environment}
 
 
-def test_a_folder_and_its_pack_in_a_bucket(store, pictures, tmp_path):
+def test_a_folder_and_its_pack_in_a_bucket(store, images, tmp_path):
     bucket, environment = store
     (tmp_path / "photos" / "b").mkdir(parents=True)
-    for number, path in enumerate(sorted(pictures.iterdir())):
+    for number, path in enumerate(sorted(images.iterdir())):
         shutil.copy(path, tmp_path / "photos" / ("b" if number % 2 else ""))
     for path in (tmp_path / "photos").rglob("*.jpg"):
         bucket.objects[f"bucket/photos/{path.relative_to(tmp_path / 'photos')}"] = path.read_bytes()
@@ -57,7 +57,7 @@ def test_a_folder_and_its_pack_in_a_bucket(store, pictures, tmp_path):
         try:
             assert wait_for(run, "reads"), errors.read_text()
             listing = [path for _, path, _ in bucket.requests if re.search(r"/o\?fields=items.*delimiter", path)]
-            assert len(listing) < 20, "not one for each picture"
+            assert len(listing) < 20, "not one for each image"
             assert sorted(name for name in bucket.objects if "pack" in name and name.endswith(".tar"))
             assert not [name for name in bucket.objects if "unfinished" in name]
             bucket.requests.clear()

@@ -27,8 +27,8 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def source(pictures):
-    return open_source(str(pictures))
+def source(images):
+    return open_source(str(images))
 
 
 def test_shapes_and_epochs(source):
@@ -93,22 +93,22 @@ def test_impossible_batches_are_refused(source):
 
 
 @pytest.fixture
-def broken(tmp_path, pictures):
-    """Ten pictures, of which the fourth and the fifth cannot be read."""
-    for number, path in enumerate(sorted(pictures.iterdir())[:10]):
+def broken(tmp_path, images):
+    """Ten images, of which the fourth and the fifth cannot be read."""
+    for number, path in enumerate(sorted(images.iterdir())[:10]):
         data = path.read_bytes()
         (tmp_path / path.name).write_bytes({3: b"text", 4: data[:200]}.get(number, data))
     return open_source(str(tmp_path))
 
 
-def test_a_broken_picture_is_replaced_and_named(broken):
+def test_a_broken_image_is_replaced_and_named(broken):
     (batch,) = take(broken, 1, batch_size=10)
     replaced = {int(r): int(u) for r, u in zip(batch["requested"], batch["used"], strict=True) if r != u}
     assert replaced == {3: 5, 4: 5}
     assert sorted(batch["requested"]) == list(range(10))
     np.testing.assert_array_equal(batch["instance_ids"], np.tile(batch["used"], 2))
     assert (batch["images"].std((1, 2, 3)) > 0).all()
-    assert len(np.unique(batch["images"], axis=0)) == 20, "a picture and one that it replaces give other views"
+    assert len(np.unique(batch["images"], axis=0)) == 20, "an image and one that it replaces give other views"
     assert why_unreadable(broken, 3)
     assert why_unreadable(broken, 4) != why_unreadable(broken, 3)
 
@@ -121,32 +121,32 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 
 def kinds(folder: Path) -> None:
-    """One picture of every kind that people have, and one that is cut off."""
+    """One image of every kind that people have, and one that is cut off."""
     photograph = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((120, 90))
-    pictures = {
+    images = {
         "1x1.png": photograph.resize((1, 1)),
         "1x5000.png": photograph.resize((1, 5000)),
         "5000x1.jpg": photograph.resize((5000, 1)),
         "large.jpg": photograph.resize((1500, 1100)),
-        "grey.jpg": photograph.convert("L"),
+        "gray.jpg": photograph.convert("L"),
         "palette.png": photograph.convert("P", palette=Image.Palette.ADAPTIVE),
         "bits.png": photograph.convert("1"),
         "cmyk.jpg": photograph.convert("CMYK"),
         "alpha.png": Image.merge("RGBA", (*photograph.split(), photograph.convert("L"))),
         "alpha.webp": Image.merge("RGBA", (*photograph.split(), photograph.convert("L"))),
-        "grey-alpha.png": photograph.convert("LA"),
+        "gray-alpha.png": photograph.convert("LA"),
         "16-bit.png": Image.fromarray(np.asarray(photograph.convert("L")).astype(np.uint16) * 257),
         "plain.bmp": photograph,
     }
-    for name, picture in pictures.items():
-        picture.save(folder / name)
+    for name, image in images.items():
+        image.save(folder / name)
     photograph.save(folder / "animated.gif", save_all=True, append_images=[photograph.rotate(90)])
     photograph.save(folder / "whole.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:1500])
 
 
 @pytest.mark.parametrize("augmentation", RECIPES)
-def test_pictures_of_every_kind_make_views(tmp_path, augmentation):
+def test_images_of_every_kind_make_views(tmp_path, augmentation):
     kinds(tmp_path)
     source = open_source(str(tmp_path))
     assert len(source) == 16

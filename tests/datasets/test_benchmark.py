@@ -1,4 +1,4 @@
-"""Picture sets of any pictures: the ground truth is right, the seed decides everything, and nothing ends it."""
+"""Image sets of any images: the ground truth is right, the seed decides everything, and nothing ends it."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
-from sscd_jax.datasets import benchmark, rendering
+from sscd_jax.datasets import benchmark, rendering, screening
 from sscd_jax.datasets.benchmark import Options
 from sscd_jax.datasets.edits import BENCHMARK_KINDS, KINDS
 
@@ -28,9 +28,9 @@ def make(images: Path, out: Path, options: Options = SMALL, workers: int = 1) ->
 
 
 @pytest.fixture(scope="module")
-def made(pictures, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+def made(images, tmp_path_factory) -> tuple[Path, dict[str, int]]:
     out = tmp_path_factory.mktemp("made") / "set"
-    return out, make(pictures, out)
+    return out, make(images, out)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -58,9 +58,9 @@ def test_the_files_are_those_of_the_tables(made):
         "copies": 36,
         "non_copies": 12,
         "unreadable": 0,
-        "left_out": 4,  # of one colour
+        "left_out": 4,  # of one color
     }
-    plain, queries = rows(out / "pictures.csv"), rows(out / "queries.csv")
+    plain, queries = rows(out / "images.csv"), rows(out / "queries.csv")
     assert [row["id"] for row in plain] == stems(out / "training") + stems(out / "references")
     assert [row["query_id"] for row in queries] == stems(out / "queries") == [f"Q{i:05d}" for i in range(1, 49)]
     truth = [(row["query_id"], row["reference_id"]) for row in rows(out / "ground_truth.csv")]
@@ -69,18 +69,18 @@ def test_the_files_are_those_of_the_tables(made):
     assert (out / "ground_truth.csv").read_bytes().startswith(b"query_id,reference_id\nQ0")
     assert not out.with_name("set.unfinished").exists()
     others = {path.name for path in out.iterdir()} - {"training", "references", "queries"}
-    tables = {"pictures.csv", "queries.csv", "ground_truth.csv", "left_out.csv"}
+    tables = {"images.csv", "queries.csv", "ground_truth.csv", "left_out.csv"}
     assert others == tables | {"made_by.json", "sheet.jpg"}
     for path in out.glob("*/*.jpg"):
-        with Image.open(path) as picture:
-            assert (picture.format, picture.mode) == ("JPEG", "RGB")
-            assert max(picture.size) <= 80
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert max(image.size) <= 80
     assert Image.open(out / "sheet.jpg").width > 800
 
 
-def test_the_parts_share_no_picture(made):
+def test_the_parts_share_no_image(made):
     out, _ = made
-    plain, queries = rows(out / "pictures.csv"), rows(out / "queries.csv")
+    plain, queries = rows(out / "images.csv"), rows(out / "queries.csv")
     source = {row["id"]: row["source"] for row in plain}
     assert len({*source.values()}) == len(plain)
     held_back = {row["source"] for row in queries if not row["reference_id"]}
@@ -107,12 +107,12 @@ def test_copies_and_others_are_edited_alike(made):
     assert 10 < sum(mixed[:20]) < 20
 
 
-def test_a_copy_is_its_reference_edited_and_a_reference_its_source(pictures, tmp_path):
+def test_a_copy_is_its_reference_edited_and_a_reference_its_source(images, tmp_path):
     """With an edit that can be undone; compared with the files of the source by nothing of the package."""
     options = replace(SMALL, kinds=("flip",), edits=(1, 1), max_side=1024, copies_of_each=1)
-    make(pictures, tmp_path / "set", options)
-    plain, queries = rows(tmp_path / "set" / "pictures.csv"), rows(tmp_path / "set" / "queries.csv")
-    sources = {path.stem: pixels(Image.open(path)) for path in pictures.iterdir()}
+    make(images, tmp_path / "set", options)
+    plain, queries = rows(tmp_path / "set" / "images.csv"), rows(tmp_path / "set" / "queries.csv")
+    sources = {path.stem: pixels(Image.open(path)) for path in images.iterdir()}
     for row in plain:
         folder = "training" if row["id"][0] == "T" else "references"
         saved = pixels(Image.open(tmp_path / "set" / folder / f"{row['id']}.jpg"))
@@ -127,29 +127,29 @@ def test_a_copy_is_its_reference_edited_and_a_reference_its_source(pictures, tmp
             assert min(np.abs(query - reference).mean() for reference in references.values()) > 15
 
 
-def nearest(picture: np.ndarray, known: dict[str, np.ndarray]) -> str:
-    errors = {name: np.abs(picture - other).mean() for name, other in known.items()}
+def nearest(image: np.ndarray, known: dict[str, np.ndarray]) -> str:
+    errors = {name: np.abs(image - other).mean() for name, other in known.items()}
     best = min(errors, key=errors.__getitem__)
     assert errors[best] < 8, "JPEG of quality 85 does no more"
     return best
 
 
-def test_the_seed_decides_everything_and_workers_nothing(pictures, made, tmp_path):
+def test_the_seed_decides_everything_and_workers_nothing(images, made, tmp_path):
     out, _ = made
-    make(pictures, tmp_path / "two", workers=2)
+    make(images, tmp_path / "two", workers=2)
     assert content(tmp_path / "two") == content(out)
-    make(pictures, tmp_path / "other", replace(SMALL, seed=1))
+    make(images, tmp_path / "other", replace(SMALL, seed=1))
     one, other = (rows(folder / "queries.csv") for folder in (out, tmp_path / "other"))
     assert sum(a == b for a, b in zip(one, other, strict=True)) < 5
 
 
-def test_more_pictures_move_few_others(pictures, made, tmp_path):
-    images = tmp_path / "images"
-    shutil.copytree(pictures, images)
-    Image.open(next(pictures.iterdir())).resize((96, 80)).effect_spread(40).save(images / "more.jpg")
-    make(images, tmp_path / "set")
+def test_more_images_move_few_others(images, made, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    Image.open(next(images.iterdir())).resize((96, 80)).effect_spread(40).save(folder / "more.jpg")
+    make(folder, tmp_path / "set")
     before, now = (
-        {row["source"]: row["id"][0] for row in rows(folder / "pictures.csv")} for folder in (made[0], tmp_path / "set")
+        {row["source"]: row["id"][0] for row in rows(folder / "images.csv")} for folder in (made[0], tmp_path / "set")
     )
     assert sum(now.get(source) == letter for source, letter in before.items()) >= len(before) - 3
 
@@ -159,8 +159,8 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize(("stage", "calls"), [("look", 7), ("_save", 1), ("_save", 31), ("_sheet", 0)])
-def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, monkeypatch):
-    """Killed while it looks, makes and finishes, in the middle of a line of its log and of a picture."""
+def test_an_interrupted_call_goes_on(stage, calls, images, made, tmp_path, monkeypatch):
+    """Killed while it looks, makes and finishes, in the middle of a line of its log and of an image."""
     left = calls
     module = {"look": benchmark.choose.__globals__, "_sheet": vars(benchmark)}.get(stage)
 
@@ -179,7 +179,7 @@ def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, mon
             original = rendering.Maker._save
             patch.setattr(rendering.Maker, stage, lambda *arguments: dies(*arguments))
         with pytest.raises(_Killed):
-            make(pictures, tmp_path / "set")
+            make(images, tmp_path / "set")
     unfinished = tmp_path / "set.unfinished"
     assert not (tmp_path / "set").exists()
     for log in unfinished.glob("*.jsonl"):
@@ -187,9 +187,9 @@ def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, mon
     there = {path: path.stat().st_mtime_ns for path in unfinished.glob("*/*.jpg")}
     logged = (unfinished / "made.jsonl").read_text() if calls != 7 else ""
     looked = []
-    real = rendering.look
+    real = screening.look
     monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
-    make(pictures, tmp_path / "set")
+    make(images, tmp_path / "set")
     assert len(looked) == (33 if stage == "look" else 0)
     assert content(tmp_path / "set") == content(made[0])
     for path, time in there.items():
@@ -197,86 +197,86 @@ def test_an_interrupted_call_goes_on(stage, calls, pictures, made, tmp_path, mon
             assert (tmp_path / "set" / path.relative_to(unfinished)).stat().st_mtime_ns == time
 
 
-def test_what_is_left_of_other_options_is_not_mixed_in(pictures, tmp_path, monkeypatch):
+def test_what_is_left_of_other_options_is_not_mixed_in(images, tmp_path, monkeypatch):
     def dies(*_):
         raise _Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(benchmark, "_sheet", dies)
         with pytest.raises(_Killed):
-            make(pictures, tmp_path / "set")
+            make(images, tmp_path / "set")
     with pytest.raises(ValueError, match=r"set.unfinished was left .* with other max side, seed: .*remove it"):
-        make(pictures, tmp_path / "set", replace(SMALL, seed=4, max_side=90))
+        make(images, tmp_path / "set", replace(SMALL, seed=4, max_side=90))
     fewer = tmp_path / "fewer"
-    shutil.copytree(pictures, fewer)
+    shutil.copytree(images, fewer)
     next(fewer.iterdir()).unlink()
-    with pytest.raises(ValueError, match="with other source, pictures, list of pictures"):
+    with pytest.raises(ValueError, match="with other source, images, list of images"):
         make(fewer, tmp_path / "set")
     (tmp_path / "set.unfinished" / "made_by.json").unlink()
     with pytest.raises(ValueError, match="in the way"):
-        make(pictures, tmp_path / "set")
+        make(images, tmp_path / "set")
 
 
-def test_what_cannot_be_taken_is_left_out_and_said(pictures, tmp_path, capsys):
-    images = tmp_path / "images"
-    shutil.copytree(pictures, images)
-    one, two = sorted(pictures.iterdir())[:2]
-    shutil.copy(one, images / "bytes.jpg")
-    Image.open(one).save(images / "pixels.png")
-    Image.open(two).save(images / two.name, comment=b"taken by me", quality=95)
+def test_what_cannot_be_taken_is_left_out_and_said(images, tmp_path, capsys):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    one, two = sorted(images.iterdir())[:2]
+    shutil.copy(one, folder / "bytes.jpg")
+    Image.open(one).save(folder / "pixels.png")
+    Image.open(two).save(folder / two.name, comment=b"taken by me", quality=95)
     brighter = Image.open(two).resize((144, 120)).point(lambda level: level * 0.9 + 12)
-    brighter.save(images / "nearly.jpg", quality=60)
-    Image.new("RGB", (90, 90), "teal").save(images / "plain.png")
-    Image.linear_gradient("L").save(images / "gradient.png")
-    Image.open(one).resize((63, 70)).save(images / "small.png")
-    Image.open(one).resize((500, 100)).save(images / "long.png")
-    (images / "text.jpg").write_bytes(b"text")
-    (images / "cut.jpg").write_bytes(one.read_bytes()[:700])
-    (images / "none.jpg").write_bytes(b"")
+    brighter.save(folder / "nearly.jpg", quality=60)
+    Image.new("RGB", (90, 90), "teal").save(folder / "plain.png")
+    Image.linear_gradient("L").save(folder / "gradient.png")
+    Image.open(one).resize((63, 70)).save(folder / "small.png")
+    Image.open(one).resize((500, 100)).save(folder / "long.png")
+    (folder / "text.jpg").write_bytes(b"text")
+    (folder / "cut.jpg").write_bytes(one.read_bytes()[:700])
+    (folder / "none.jpg").write_bytes(b"")
     turned = Image.open(one).rotate(90, expand=True)
     exif = Image.Exif()
     exif[274] = 6  # shown, it is `one` again
-    turned.save(images / "turned.png", exif=exif)
-    counts = make(images, tmp_path / "set")
+    turned.save(folder / "turned.png", exif=exif)
+    counts = make(folder, tmp_path / "set")
     assert (counts["unreadable"], counts["left_out"]) == (3, 4 + 8)
     assert counts["training"] + counts["references"] + counts["non_copies"] == 36
     errors = [json.loads(line) for line in (tmp_path / "set" / "errors.jsonl").read_text().splitlines()]
-    assert {error["path"] for error in errors} == {str(images / name) for name in ("text.jpg", "cut.jpg", "none.jpg")}
+    assert {error["path"] for error in errors} == {str(folder / name) for name in ("text.jpg", "cut.jpg", "none.jpg")}
     left_out = {row["source"]: row["reason"] for row in rows(tmp_path / "set" / "left_out.csv")}
     assert {name: left_out[name] for name in ("plain", "gradient", "small", "long")} == {
-        "plain": "too little to see: nearly one colour or one gradient",
-        "gradient": "too little to see: nearly one colour or one gradient",
+        "plain": "too little to see: nearly one color or one gradient",
+        "gradient": "too little to see: nearly one color or one gradient",
         "small": "too small: 63 x 70 pixels",
         "long": "longer than 1:4: 500 x 100 pixels",
     }
     assert len(({one.stem, "bytes", "pixels", "turned"}) & {*left_out}) == 3  # the first of them is kept
-    assert sum(reason.startswith("the same picture as ") for reason in left_out.values()) == 3
+    assert sum(reason.startswith("the same image as ") for reason in left_out.values()) == 3
     assert len({two.stem, "nearly"} & {*left_out}) == 1
-    assert sum(reason.startswith("nearly the same picture as ") for reason in left_out.values()) == 1
+    assert sum(reason.startswith("nearly the same image as ") for reason in left_out.values()) == 1
     assert not any(b"taken by me" in data for data in content(tmp_path / "set").values())
     printed = capsys.readouterr().err
-    assert f"cannot read {images / 'text.jpg'}: " in printed
+    assert f"cannot read {folder / 'text.jpg'}: " in printed
     assert "left out 12" in printed
 
 
-def test_given_numbers_are_made_of_no_more_pictures_than_needed(pictures, tmp_path, monkeypatch):
+def test_given_numbers_are_made_of_no_more_images_than_needed(images, tmp_path, monkeypatch):
     looked = []
-    real = rendering.look
+    real = screening.look
     monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
     options = replace(SMALL, references=5, training=0, non_copies=2, copies_of_each=2, strengths=("weak",))
-    counts = make(pictures, tmp_path / "set", options)
+    counts = make(images, tmp_path / "set", options)
     assert (counts["references"], counts["training"], counts["copies"], counts["non_copies"]) == (5, 0, 10, 2)
     assert len(looked) == 7
 
 
-def test_pictures_of_an_archive(pictures, tmp_path):
+def test_images_of_an_archive(images, tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
-        for path in sorted(pictures.iterdir())[:12]:
+        for path in sorted(images.iterdir())[:12]:
             archive.add(path, path.name)
     make(tmp_path / "all.tar", tmp_path / "set", replace(SMALL, max_side=1024))
     assert not (tmp_path / "set" / "originals").exists()
-    sources = {f"all/{path.stem}": pixels(Image.open(path)) for path in pictures.iterdir()}
-    plain = rows(tmp_path / "set" / "pictures.csv")
+    sources = {f"all/{path.stem}": pixels(Image.open(path)) for path in images.iterdir()}
+    plain = rows(tmp_path / "set" / "images.csv")
     assert len(plain) == 7
     for row in plain:
         folder = "training" if row["id"][0] == "T" else "references"
@@ -289,8 +289,8 @@ def test_the_processes_import_neither_jax_nor_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_the_command_and_what_it_refuses(pictures, tmp_path, capsys):
-    command = ["benchmark", "make", str(pictures), "--workers", "1", "--out"]
+def test_the_command_and_what_it_refuses(images, tmp_path, capsys):
+    command = ["benchmark", "make", str(images), "--workers", "1", "--out"]
     few = ["--references", "2", "--training", "1", "--non-copies", "2", "--kinds", "flip", "paste onto"]
     main([*command, str(tmp_path / "set"), *few, "--edits", "1", "2", "--strengths", "weak"])
     assert json.loads(capsys.readouterr().out.split("Look")[0])["copies"] == 6
@@ -315,14 +315,14 @@ def test_the_command_and_what_it_refuses(pictures, tmp_path, capsys):
     assert "--seed is -1" in fails("--seed", "-1")
     assert "--workers is 0" in fails("--workers", "0")
     message = fails("--references", "30", "--training", "20")
-    assert "has 40 pictures, of which 36 can be taken" in message
+    assert "has 40 images, of which 36 can be taken" in message
     assert "too few for --references 30 --training 20, as" in message
     assert not (tmp_path / "other.unfinished").exists()
     with pytest.raises(ValueError, match="lies in"):
-        make(pictures, pictures / "set")
+        make(images, images / "set")
 
 
-def test_no_other_pictures_are_needed_where_no_edit_takes_them(pictures, tmp_path):
+def test_no_other_images_are_needed_where_no_edit_takes_them(images, tmp_path):
     alone = tuple(kind for kind in KINDS if kind not in ("overlay", "paste onto", "collage"))
-    counts = make(pictures, tmp_path / "set", replace(SMALL, kinds=alone, references=3, non_copies=0, training=0))
+    counts = make(images, tmp_path / "set", replace(SMALL, kinds=alone, references=3, non_copies=0, training=0))
     assert (counts["copies"], counts["non_copies"]) == (9, 0)

@@ -1,4 +1,4 @@
-"""The demo's picture set: what is in it, and that nothing of the evaluation is in the training."""
+"""The demo's image set: what is in it, and that nothing of the evaluation is in the training."""
 
 import csv
 import filecmp
@@ -97,13 +97,13 @@ def test_a_reference_is_its_cut_of_the_photograph(made):
         assert np.corrcoef(small.ravel(), np.asarray(cut).astype(float).ravel())[0, 1] > 0.9
 
 
-def test_neither_size_nor_file_tells_a_copy_from_another_picture(made):
+def test_neither_size_nor_file_tells_a_copy_from_another_image(made):
     out, _ = made
     sides = {}
     for folder in _FOLDERS:
-        pictures = [Image.open(path) for path in (out / folder).iterdir()]
-        assert {picture.format for picture in pictures} == {"JPEG"}
-        sides[folder] = [min(picture.size) for picture in pictures]
+        images = [Image.open(path) for path in (out / folder).iterdir()]
+        assert {image.format for image in images} == {"JPEG"}
+        sides[folder] = [min(image.size) for image in images]
         assert min(sides[folder]) >= 128
         assert max(sides[folder]) <= 192
     means = [np.mean(side) for side in sides.values()]
@@ -122,7 +122,7 @@ def test_every_cut_has_something_to_see(made):
             assert min(half.std() for half in halves) > 4, path
 
 
-def test_detail_of_flat_pictures_gradients_and_photographs():
+def test_detail_of_flat_images_gradients_and_photographs():
     ramp = np.tile(np.arange(0, 128, dtype=np.uint8), (128, 1))
     assert detail(Image.new("RGB", (90, 70), (200, 30, 90))) == pytest.approx(0, abs=1e-9)
     assert detail(Image.fromarray(ramp)) < 0.5

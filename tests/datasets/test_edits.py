@@ -40,7 +40,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("name", KINDS)
-def test_each_edit_is_a_pure_function_that_changes_the_picture(name, strength, china, coffee):
+def test_each_edit_is_a_pure_function_that_changes_the_image(name, strength, china, coffee):
     before = china.tobytes(), coffee.tobytes()
     for seed in SEEDS:
         edited = _apply(name, china, coffee, seed, strength)
@@ -56,9 +56,9 @@ def test_each_edit_is_a_pure_function_that_changes_the_picture(name, strength, c
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("size", [(24, 300), (17, 16), (1, 1), (3, 2), (10, 2000), (2000, 10)])
-def test_each_edit_works_on_small_and_long_pictures(name, size, strength, china):
+def test_each_edit_works_on_small_and_long_images(name, size, strength, china):
     for seed in SEEDS:
-        # Both pictures are of that shape: another one is fitted to the first, upright or not.
+        # Both images are of that shape: another one is fitted to the first, upright or not.
         other = china.resize(size if seed % 2 else size[::-1])
         _assert_sound(_apply(name, china.resize(size), other, seed, strength), size)
 
@@ -71,7 +71,7 @@ def test_each_edit_works_on_small_and_long_pictures(name, size, strength, china)
     st.tuples(*[st.integers(1, 90)] * 2),
     st.integers(0, 2**32),
 )
-def test_each_edit_works_on_pictures_of_any_size(name, strength, size, other_size, seed):
+def test_each_edit_works_on_images_of_any_size(name, strength, size, other_size, seed):
     levels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
     image, other = Image.fromarray(levels), Image.new("RGB", other_size, "teal")
     edited = _apply(name, image, other, seed, strength)
@@ -97,7 +97,7 @@ def test_a_stronger_edit_changes_more(name, china, coffee):
     assert 1 < weak < 0.95 * medium < 0.95**2 * strong
 
 
-def test_crop_is_a_part_of_the_picture(china):
+def test_crop_is_a_part_of_the_image(china):
     whole = np.asarray(china)
     for seed in SEEDS:
         part = np.asarray(edits.crop(china, np.random.default_rng(seed), "strong"))
@@ -120,8 +120,8 @@ def test_flip_and_quarter_turns_are_numpys(china):
     assert abs(sum(found) - 50) < 4 * np.sqrt(200 / 4 * 3 / 4)
 
 
-def test_grey_tones_and_invert_channel(china):
-    toned = _pixels(edits.grey(china, np.random.default_rng(0), "strong")).reshape(-1, 3)
+def test_gray_tones_and_invert_channel(china):
+    toned = _pixels(edits.gray(china, np.random.default_rng(0), "strong")).reshape(-1, 3)
     luma = _pixels(china.convert("L")).ravel()
     for channel in toned.T:  # a toning is the luma times a constant, but for rounding
         assert np.abs(channel - luma * channel.max() / luma.max()).max() < 2.5
@@ -132,7 +132,7 @@ def test_grey_tones_and_invert_channel(china):
     np.testing.assert_array_equal(inverted[..., changed[0]], 255 - _pixels(china)[..., changed[0]])
 
 
-def test_paste_onto_shows_the_picture_small_on_the_other(china):
+def test_paste_onto_shows_the_image_small_on_the_other(china):
     red, blue = Image.new("RGB", (200, 150), "red"), Image.new("RGB", (90, 90), "blue")
     for seed in SEEDS:
         result = np.asarray(edits.paste_onto(red, np.random.default_rng(seed), "strong", [blue]))
@@ -142,7 +142,7 @@ def test_paste_onto_shows_the_picture_small_on_the_other(china):
         assert share + (result == (0, 0, 255)).all(-1).mean() == 1
 
 
-def test_overlay_leaves_most_of_the_picture_as_it_was(china, coffee):
+def test_overlay_leaves_most_of_the_image_as_it_was(china, coffee):
     for seed in SEEDS:
         result = edits.overlay(china, np.random.default_rng(seed), "strong", [coffee])
         changed = (np.asarray(result) != np.asarray(china)).any(-1)
@@ -168,9 +168,9 @@ def test_stretch_changes_the_aspect_ratio_and_not_the_area(strength, least, most
 def test_perspective_puts_the_corners_where_it_says():
     """Squares in the corners are found again where a homography, solved by its null space, takes them."""
     image = Image.new("RGB", (300, 200), "black")
-    centres = np.array([[30, 30], [270, 30], [270, 170], [30, 170]])
-    for colour, (x, y) in zip(("red", "lime", "blue", "white"), centres.tolist(), strict=True):
-        image.paste(colour, (x - 8, y - 8, x + 8, y + 8))
+    centers = np.array([[30, 30], [270, 30], [270, 170], [30, 170]])
+    for color, (x, y) in zip(("red", "lime", "blue", "white"), centers.tolist(), strict=True):
+        image.paste(color, (x - 8, y - 8, x + 8, y + 8))
     for seed in SEEDS:
         inset = np.random.default_rng(seed).uniform(0.04, 0.27, (4, 2)) * (300, 200)
         corners = np.array([[0, 0], [300, 0], [300, 200], [0, 200]])
@@ -180,24 +180,24 @@ def test_perspective_puts_the_corners_where_it_says():
             rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y, -u], [0, 0, 0, x, y, 1, -v * x, -v * y, -v]]
         matrix = np.linalg.svd(np.array(rows))[2][-1].reshape(3, 3)
         result = _pixels(edits.perspective(image, np.random.default_rng(seed), "strong"))
-        for colour, centre in zip(((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)), centres, strict=True):
-            x, y, n = matrix @ (*centre, 1)
-            np.testing.assert_allclose(result[int(y / n), int(x / n)], colour, atol=8)
+        for color, center in zip(((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)), centers, strict=True):
+            x, y, n = matrix @ (*center, 1)
+            np.testing.assert_allclose(result[int(y / n), int(x / n)], color, atol=8)
 
 
 def test_noise_has_the_deviation_that_it_says_and_no_bias():
-    grey = Image.new("RGB", (300, 200), (128, 128, 128))
+    gray = Image.new("RGB", (300, 200), (128, 128, 128))
     for strength, least, most in (("weak", 8, 15), ("medium", 20, 32), ("strong", 40, 60)):
         for seed in SEEDS:
-            levels = _pixels(edits.noise(grey, np.random.default_rng(seed), strength)) - 128
+            levels = _pixels(edits.noise(gray, np.random.default_rng(seed), strength)) - 128
             drawn = np.random.default_rng(seed).uniform(least, most)
             # Beyond two deviations of the strongest noise, black and white cut it.
             assert levels.std() == pytest.approx(drawn, rel=0.04)
             assert abs(levels.mean()) < 5 * drawn / np.sqrt(levels.size)
             assert abs(np.corrcoef(levels.reshape(-1, 3).T)[0, 1]) < 0.03
-    # In a large picture the grain is larger than a pixel, so that it is still there when reduced.
-    large = edits.noise(grey.resize((1800, 1200)), np.random.default_rng(0), "weak")
-    small = edits.noise(grey.resize((600, 400)), np.random.default_rng(0), "weak")
+    # In a large image the grain is larger than a pixel, so that it is still there when reduced.
+    large = edits.noise(gray.resize((1800, 1200)), np.random.default_rng(0), "weak")
+    small = edits.noise(gray.resize((600, 400)), np.random.default_rng(0), "weak")
     reduced = _pixels(large.resize((600, 400), Image.Resampling.BOX))
     assert (reduced - 128).std() == pytest.approx((_pixels(small) - 128).std(), rel=0.05)
 
@@ -232,7 +232,7 @@ def test_pixelate_is_the_mean_of_each_block():
     ],
 )
 @pytest.mark.parametrize("size", [(90, 60), (40, 120)])
-def test_what_frames_the_picture_leaves_it_as_it_was(name, strength, least, most, size, china, coffee):
+def test_what_frames_the_image_leaves_it_as_it_was(name, strength, least, most, size, china, coffee):
     image = china.resize(size)
     for seed in SEEDS:
         result = np.asarray(_apply(name, image, coffee, seed, strength))
@@ -244,7 +244,7 @@ def test_what_frames_the_picture_leaves_it_as_it_was(name, strength, least, most
 @pytest.mark.parametrize(
     ("strength", "least", "most"), [("weak", 0.68, 0.78), ("medium", 0.48, 0.58), ("strong", 0.28, 0.38)]
 )
-def test_collage_shows_the_whole_picture_beside_others(strength, least, most):
+def test_collage_shows_the_whole_image_beside_others(strength, least, most):
     red, others = Image.new("RGB", (200, 150), "red"), [Image.new("RGB", (90, 90), c) for c in ("blue", "lime", "cyan")]
     for seed in SEEDS:
         result = np.asarray(edits.collage(red, np.random.default_rng(seed), strength, others))
@@ -254,7 +254,7 @@ def test_collage_shows_the_whole_picture_beside_others(strength, least, most):
         rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
         assert own.sum() == len(rows) * len(columns)
         assert len(columns) / len(rows) == pytest.approx(200 / 150, rel=0.05)
-        seen = {tuple(colour) for colour in result.reshape(-1, 3).tolist()} - {(255, 0, 0)}
+        seen = {tuple(color) for color in result.reshape(-1, 3).tolist()} - {(255, 0, 0)}
         assert len(seen - {(0, 0, 0), (255, 255, 255)}) == (3 if strength == "strong" else 1)
 
 
@@ -303,13 +303,13 @@ def test_edit_draws_from_the_kinds_and_in_the_strength_that_it_is_told(china, co
         for name in names:
             expected = KINDS[name](expected, rng, "weak", [coffee])
         assert image.tobytes() == expected.tobytes()
-    assert seen == set(BENCHMARK_KINDS) == {*KINDS} - {"colour"}
+    assert seen == set(BENCHMARK_KINDS) == {*KINDS} - {"color"}
     only = edit(china, np.random.default_rng(0), [], 1, kinds=["flip"])
     assert only[1] == ["flip"]
 
 
 def test_the_demo_draws_what_it_drew_before_there_were_strengths():
-    """Another draw, more or fewer, anywhere in the demo's edits changes its picture set from there on.
+    """Another draw, more or fewer, anywhere in the demo's edits changes its image set from there on.
 
     The values are of the code before there were strengths.
     """

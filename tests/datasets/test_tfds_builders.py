@@ -23,12 +23,12 @@ with tfds.core.registered.skip_registration():  # as for a reader, to whom TFDS 
     from sscd_jax.datasets.tfds_copydays import Copydays
     from sscd_jax.datasets.tfds_disc2021 import Disc2021
 
-BROKEN = b"\xff\xd8\xff no picture"
+BROKEN = b"\xff\xd8\xff no image"
 
 
 @pytest.fixture
-def paths(pictures) -> list[Path]:
-    return sorted(pictures.iterdir())
+def paths(images) -> list[Path]:
+    return sorted(images.iterdir())
 
 
 def copy(paths: list[Path], folder: Path, form: str, first: int = 0) -> None:
@@ -39,7 +39,7 @@ def copy(paths: list[Path], folder: Path, form: str, first: int = 0) -> None:
 
 @pytest.fixture
 def disc(paths, tmp_path) -> Path:
-    """References and training pictures in parts, development and test queries of which one is no picture."""
+    """References and training images in parts, development and test queries of which one is no image."""
     root = tmp_path / "disc"
     for part in range(2):
         copy(paths[10 * part : 10 * part + 10], root / f"references_{part}", "R%06d", first=10 * part)
@@ -72,7 +72,7 @@ def build(builder: type, root: Path, out: Path, file_format: str = "array_record
 
 
 def examples(builder, split: str) -> dict[str, dict]:
-    """By the image_id; pictures are encoded."""
+    """By the image_id; images are encoded."""
     found = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     return {one["image_id"].decode(): one for one in found}
 
@@ -136,7 +136,7 @@ def test_what_disc_lacks_is_named(disc, tmp_path):
     with pytest.raises(ValueError, match=r"T000000\.jpg and .*T000000\.jpg have the same id"):
         build(Disc2021, disc, tmp_path / "out")
     (disc / "train_1" / "T000000.jpg").unlink()
-    assert list(build(Disc2021, disc, tmp_path / "out").info.splits) == ["train"], "training pictures may be alone"
+    assert list(build(Disc2021, disc, tmp_path / "out").info.splits) == ["train"], "training images may be alone"
 
 
 def test_copydays(copydays, tmp_path):
@@ -156,13 +156,13 @@ def test_copydays(copydays, tmp_path):
     with pytest.raises(ValueError, match=r"209901\.jpg has no original"):
         build(Copydays, copydays, tmp_path / "other")
     shutil.rmtree(copydays / "original")
-    with pytest.raises(ValueError, match="no pictures of the block original in"):
+    with pytest.raises(ValueError, match="no images of the block original in"):
         build(Copydays, copydays, tmp_path / "other")
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_as_a_source(disc, tmp_path, file_format, capsys):
-    """Ids are the pictures' own; training does not read them."""
+    """Ids are the images' own; training does not read them."""
     folder = Path(build(Disc2021, disc, tmp_path / "out", file_format).data_dir) / "sscd_jax"
 
     def opened(split: str):
@@ -204,7 +204,7 @@ def test_where_nothing_can_be_written_ids_are_read_anew(disc, tmp_path, monkeypa
 
 
 class Repeated(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set whose image_id is not one picture's."""
+    """A data set whose image_id is not one image's."""
 
     VERSION = tfds.core.Version("1.0.0")
     PATH: Path
@@ -228,7 +228,7 @@ def test_ids_that_are_not_unique_are_numbers(paths, tmp_path, monkeypatch, capsy
     assert "image_id is not unique" in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_reported_when_embedding(disc, tmp_path):
+def test_a_broken_image_is_reported_when_embedding(disc, tmp_path):
     build(Disc2021, disc, tmp_path / "out")
     source = open_source("tfds:disc2021", split="dev_queries", data_dir=str(tmp_path / "out"))
     network = seeded("resnet18")

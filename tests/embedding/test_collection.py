@@ -34,8 +34,8 @@ def variables():
 
 
 @pytest.fixture
-def folder(pictures, tmp_path) -> Path:
-    return make_folder(pictures, tmp_path / "photos")
+def folder(images, tmp_path) -> Path:
+    return make_folder(images, tmp_path / "photos")
 
 
 def test_what_is_written(folder, variables, tmp_path):
@@ -48,7 +48,7 @@ def test_what_is_written(folder, variables, tmp_path):
     assert {"sscd_jax", "jax", "flax", "pillow"} <= set(read.provenance.details["versions"])
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
     assert [Path(error["path"]).name for error in errors] == ["013.jpg", "029.jpg"]
-    assert "not a picture" in errors[0]["reason"]
+    assert "not an image" in errors[0]["reason"]
     assert "truncated" in errors[1]["reason"].lower()
     assert sorted(p.name for p in (tmp_path / "out").glob("vectors-*")) == [f"vectors-{i:05d}.npy" for i in range(4)]
 
@@ -92,11 +92,11 @@ def test_shares(folder, variables, tmp_path):
         write(variables, folder, tmp_path / "out", shard=(3, 3))
 
 
-def test_only_new_pictures_are_embedded(folder, variables, tmp_path):
+def test_only_new_images_are_embedded(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
     before = Descriptors.read(tmp_path / "out")
-    picture = (folder / "b" / "000.jpg").read_bytes()
-    (folder / "a.jpg").write_bytes(picture)
+    image = (folder / "b" / "000.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes(image)
     (folder / "b" / "005.jpg").unlink()
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["embedded"], summary["total_embedded"]) == (1, 39)
@@ -106,7 +106,7 @@ def test_only_new_pictures_are_embedded(folder, variables, tmp_path):
     np.testing.assert_allclose(after.vectors[-1], before.vectors[0], atol=2e-6)
 
 
-def test_pictures_that_went_away_before_their_turn(folder, variables, tmp_path):
+def test_images_that_went_away_before_their_turn(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out", shard=(1, 2))
     (folder / "b" / "000.jpg").unlink()
     summary = write(variables, folder, tmp_path / "out")
@@ -116,7 +116,7 @@ def test_pictures_that_went_away_before_their_turn(folder, variables, tmp_path):
 
 
 def test_strict(folder, variables, tmp_path):
-    with pytest.raises(ValueError, match=r"013\.jpg: not a picture of a known format"):
+    with pytest.raises(ValueError, match=r"013\.jpg: not an image of a known format"):
         write(variables, folder, tmp_path / "out", strict=True)
     assert not (tmp_path / "out" / "manifest.json").exists()
     (folder / "b" / "013.jpg").unlink()
@@ -127,7 +127,7 @@ def test_strict(folder, variables, tmp_path):
 
 def test_strict_over_what_was_not(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"013\.jpg: not a picture of a known format"):
+    with pytest.raises(ValueError, match=r"013\.jpg: not an image of a known format"):
         write(variables, folder, tmp_path / "out", strict=True)
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["unreadable"], summary["total_unreadable"]) == (0, 2)
@@ -167,9 +167,9 @@ def test_limits(folder, variables, tmp_path):
 
 
 def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):
-    picture = (folder / "b" / "000.jpg").read_bytes()
-    (folder / "two\nlines.jpg").write_bytes(picture)
-    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(picture)
+    image = (folder / "b" / "000.jpg").read_bytes()
+    (folder / "two\nlines.jpg").write_bytes(image)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(image)
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["total_embedded"], summary["unreadable"]) == (38, 4)
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
@@ -228,14 +228,14 @@ def test_hosts_of_a_job(folder, variables, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_moment(pictures, variables, tmp_path, seed):
+def test_killed_at_any_moment(images, variables, tmp_path, seed):
     """Two processes that share the work, killed and started again until it is done."""
     write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
     rng = np.random.default_rng(seed)
 
     def command(out: str, share: str) -> list[str]:
         options = ["--preset", "custom", "--custom.size", "224", "--batch-size", "4", "--shard-size", "4"]
-        arguments = [str(pictures), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
+        arguments = [str(images), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
         return [sys.executable, "-c", MAIN, "embed", *arguments, *options, "--shard", share]
 
     subprocess.run(command("whole", "0/1"), check=True, capture_output=True)

@@ -14,7 +14,7 @@ from etils import epath
 from helpers.mutations import MUTABLE, mutated
 from helpers.small_collection import MODEL, PRESET, files, make_folder, make_variables, write
 
-from sscd_jax.data.images import apply_preset, open_picture
+from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.models import normalize
@@ -26,8 +26,8 @@ def variables():
 
 
 @pytest.fixture
-def folder(pictures, tmp_path) -> Path:
-    return make_folder(pictures, tmp_path / "photos")
+def folder(images, tmp_path) -> Path:
+    return make_folder(images, tmp_path / "photos")
 
 
 def test_retry(folder, variables, tmp_path, capsys):
@@ -106,6 +106,6 @@ def test_mutated_files(folder, variables, tmp_path):
     assert summary["unreadable"] == len(errors) > 50
     index = {one: i for i, one in enumerate(source.ids)}
     for one, vector in list(zip(read.ids, read.vectors, strict=True))[::7]:
-        picture = apply_preset(open_picture(source.load(index[one])), PRESET)
-        alone = MODEL.apply(variables, normalize(np.asarray(picture)[None], PRESET.mean, PRESET.std))
+        image = apply_preset(open_image(source.load(index[one])), PRESET)
+        alone = MODEL.apply(variables, normalize(np.asarray(image)[None], PRESET.mean, PRESET.std))
         np.testing.assert_allclose(vector, alone[0], atol=1e-5)

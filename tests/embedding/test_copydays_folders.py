@@ -12,9 +12,9 @@ from PIL import Image
 from sscd_jax import Descriptors
 from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
-from sscd_jax.datasets.annotations import BLOCKS
+from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
 from sscd_jax.datasets.copydays import find
-from sscd_jax.datasets.copydays import pictures as pictures_of
+from sscd_jax.datasets.copydays import images as images_of
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.evaluation.copydays import evaluate
 from sscd_jax.presets import choose
@@ -35,8 +35,8 @@ def weights(network, tmp_path) -> str:
 
 
 @pytest.fixture
-def paths(pictures) -> list[Path]:
-    return sorted(pictures.iterdir())
+def paths(images) -> list[Path]:
+    return sorted(images.iterdir())
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def official(paths, tmp_path) -> Path:
     root = tmp_path / "official"
     for number, path in enumerate(paths[:ORIGINALS]):
         photograph = Image.open(path)
-        for block in BLOCKS:
+        for block in COPYDAYS_BLOCKS:
             (root / block).mkdir(parents=True, exist_ok=True)
             kind, _, degree = block.partition("/")
             file = root / block / f"{200000 + 100 * number + (kind != 'original')}.jpg"
@@ -63,7 +63,7 @@ def official(paths, tmp_path) -> Path:
 
 
 def unpacked(official: Path, root: Path, *, together: bool) -> Path:
-    """The same pictures as tar leaves the archives, each in a folder of its name or all in one."""
+    """The same images as tar leaves the archives, each in a folder of its name or all in one."""
     archives = {"original": ("original", ""), "strong": ("strong", "")} | {
         "jpeg": ("jpegqual", "jpegqual"),
         "crop": ("crops", "crops"),
@@ -93,7 +93,7 @@ def test_the_official_layout(official, paths, weights, network, tmp_path, capsys
     run(*given, "--training", str(training_list), *codecs)
     said = capsys.readouterr()
     assert said.out.splitlines()[0].split() == ["codec", "strong_mAP", "overall_uAP", "k"]
-    assert "has 82 pictures; Copydays has 3212\n" in said.err
+    assert "has 82 images; Copydays has 3212\n" in said.err
     folder = official / "descriptors"
     rows = json.loads((folder / "copydays.copydays.json").read_text())
     assert [row["codec"] for row in rows] == ["Flat", "PCA4,L2norm,Flat"]
@@ -102,7 +102,9 @@ def test_the_official_layout(official, paths, weights, network, tmp_path, capsys
         write_descriptors(*network, source, choose("skew_320"), tmp_path / "alone" / name)
         return Descriptors.read(tmp_path / "alone" / name)
 
-    blocks = {block: described(open_source(str(official / block)), block.replace("/", "-")) for block in BLOCKS}
+    blocks = {
+        block: described(open_source(str(official / block)), block.replace("/", "-")) for block in COPYDAYS_BLOCKS
+    }
     ids = [f"{block}/{one}" for block, some in blocks.items() for one in some.ids]
     vectors = np.concatenate([some.vectors for some in blocks.values()])
     alone = Descriptors(ids, vectors, blocks["strong"].provenance)
@@ -110,7 +112,7 @@ def test_the_official_layout(official, paths, weights, network, tmp_path, capsys
     assert len(ids) == 19 * ORIGINALS + STRONG
     expected = evaluate(alone, *others, codecs=["Flat", "PCA4,L2norm,Flat"])
     for row, other in zip(rows, expected, strict=True):
-        assert list(row["block_mAP"]) == list(BLOCKS)
+        assert list(row["block_mAP"]) == list(COPYDAYS_BLOCKS)
         for name in ("strong_mAP", "overall_uAP"):
             assert row[name] == pytest.approx(other[name], abs=1e-6), name
     assert rows[0]["block_mAP"]["jpegqual/75"] == 1.0, "copies of quality 75 are found by any network"
@@ -139,7 +141,7 @@ def test_as_the_archives_unpack(official, tmp_path, together):
     root = unpacked(official, tmp_path / "inria", together=together)
     (root / "._200000.jpg").write_bytes(b"of a Mac")
     (root / "200001.jpg.part").write_bytes(b"")
-    found, expected = (pictures_of(one, find(one)) for one in (root, official))
+    found, expected = (images_of(one, find(one)) for one in (root, official))
     assert list(found.ids) == list(expected.ids)
     assert [found.load(i) for i in range(len(found))] == [expected.load(i) for i in range(len(expected))]
 
@@ -148,7 +150,7 @@ def test_one_level_down(official, tmp_path):
     for kind, folder in (("original", "a"), ("strong", "a"), ("jpegqual", "jpeg"), ("crops", "crop")):
         (tmp_path / "down" / folder).mkdir(parents=True, exist_ok=True)
         shutil.move(official / kind, tmp_path / "down" / folder / kind)
-    assert list(find(tmp_path / "down")) == list(BLOCKS)
+    assert list(find(tmp_path / "down")) == list(COPYDAYS_BLOCKS)
     shutil.copytree(tmp_path / "down" / "a", tmp_path / "down" / "b")
     with pytest.raises(ValueError, match=r"a/original and .*b/original are both the block original of Copydays"):
         find(tmp_path / "down")
@@ -159,7 +161,7 @@ def test_originals_and_strong_alone(official, weights, tmp_path, capsys):
     shutil.rmtree(official / "jpegqual")
     shutil.rmtree(official / "crops")
     run("--root", str(official), "--weights", weights, "--descriptors", str(tmp_path / "d"))
-    assert "has 10 pictures; Copydays has 3212; without jpegqual/3, jpegqual/5" in capsys.readouterr().err
+    assert "has 10 images; Copydays has 3212; without jpegqual/3, jpegqual/5" in capsys.readouterr().err
     (row,) = json.loads((tmp_path / "d" / "copydays.copydays.json").read_text())
     assert list(row["block_mAP"]) == ["original", "strong"]
     assert not (official / "descriptors").exists()
@@ -168,11 +170,11 @@ def test_originals_and_strong_alone(official, weights, tmp_path, capsys):
 def test_what_is_missing_is_named(official, weights, tmp_path, capsys):
     for root in (tmp_path / "absent", tmp_path):
         with pytest.raises(
-            ValueError, match=r"no Copydays in .*: looked for pictures as 200000\.jpg .* original, strong"
+            ValueError, match=r"no Copydays in .*: looked for images as 200000\.jpg .* original, strong"
         ):
             find(root / "x")
     shutil.rmtree(official / "strong")
-    with pytest.raises(ValueError, match=r"no pictures of the block strong in .* strong, \*/strong, copydays_strong$"):
+    with pytest.raises(ValueError, match=r"no images of the block strong in .* strong, \*/strong, copydays_strong$"):
         find(official)
     root = ["--root", str(official)]
     for options, message in (
@@ -180,7 +182,7 @@ def test_what_is_missing_is_named(official, weights, tmp_path, capsys):
         ([*root, "--weights", weights, "--copydays", "x"], "leave out --copydays"),
         (["--copydays", "x", "--weights", weights], "--weights and --descriptors go with --root"),
         (["--distractors", "x"], "give --copydays, or --root and --weights"),
-        ([*root, "--weights", "nowhere"], "no pictures of the block strong"),
+        ([*root, "--weights", "nowhere"], "no images of the block strong"),
     ):
         with pytest.raises(SystemExit):
             run(*options)

@@ -18,10 +18,10 @@ OFFICIAL = {"queries": "val_query", "references": "val_ref", "training": "traini
 RELEASED = {"references": "references_{}", "training": "train_{}"}
 
 
-def copy(pictures: list[Path], folder: Path, form: str, first: int = 0, quality: int | None = None) -> list[str]:
+def copy(images: list[Path], folder: Path, form: str, first: int = 0, quality: int | None = None) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    names = [form % (first + number) for number in range(len(pictures))]
-    for path, name in zip(pictures, names, strict=True):
+    names = [form % (first + number) for number in range(len(images))]
+    for path, name in zip(images, names, strict=True):
         if quality:
             Image.open(path).save(folder / f"{name}.jpg", quality=quality)
         else:
@@ -30,8 +30,8 @@ def copy(pictures: list[Path], folder: Path, form: str, first: int = 0, quality:
 
 
 @pytest.fixture
-def paths(pictures) -> list[Path]:
-    return sorted(pictures.iterdir())
+def paths(images) -> list[Path]:
+    return sorted(images.iterdir())
 
 
 @pytest.fixture
@@ -117,15 +117,15 @@ def test_the_released_files_in_parts(released, weights, tmp_path, capsys):
     )
 
 
-def test_without_training_pictures(official, weights):
+def test_without_training_images(official, weights):
     shutil.rmtree(official / "training")
     main(["evaluate", "disc", "--root", str(official), "--weights", weights, "--preset", "skew_320"])
     rows = json.loads((official / "descriptors" / "val.disc.json").read_text())
     assert [(row["codec"], row["score_norm"]) for row in rows] == [("Flat", None)] * 2
 
 
-def test_a_picture_that_cannot_be_read_is_left_out(official, weights, capsys):
-    (official / "val_query" / "Q00003.jpg").write_bytes(b"no picture")
+def test_an_image_that_cannot_be_read_is_left_out(official, weights, capsys):
+    (official / "val_query" / "Q00003.jpg").write_bytes(b"no image")
     main(["evaluate", "disc", "--root", str(official), "--weights", weights, "--preset", "skew_320"])
     said = capsys.readouterr().err
     assert "1 pairs of the ground truth are left out, as Q00003,R00000" in said

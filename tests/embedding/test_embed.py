@@ -1,4 +1,4 @@
-"""Pictures to descriptors, against Pillow and the network applied to one picture."""
+"""Images to descriptors, against Pillow and the network applied to one image."""
 
 import io
 
@@ -26,10 +26,10 @@ def variables():
     return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
 
 
-def cuts(pictures, count: int) -> Source:
+def cuts(images, count: int) -> Source:
     """Cuts of photographs of all aspects, in memory; every ninth is cut off."""
     rng = np.random.default_rng(0)
-    photographs = [Image.open(path).resize((480, 400)) for path in sorted(pictures.iterdir())]
+    photographs = [Image.open(path).resize((480, 400)) for path in sorted(images.iterdir())]
     records = []
     for number in range(count):
         width, height = (20 * side for side in ASPECTS[number % len(ASPECTS)])
@@ -56,27 +56,27 @@ def gathered(results) -> tuple[dict[int, np.ndarray], dict[int, str]]:
 
 
 @pytest.mark.parametrize("preset", [Preset("skew", 64), Preset("crop", 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
-def test_a_descriptor_is_that_of_the_picture_alone(pictures, variables, preset):
-    source = open_source(str(pictures))
+def test_a_descriptor_is_that_of_the_image_alone(images, variables, preset):
+    source = open_source(str(images))
     vectors, errors = gathered(embed(MODEL, variables, source, preset, batch_size=16, mesh=create_mesh()))
     assert list(vectors) == list(range(40)), "one shape: the order of the source"
     assert not errors
     for i in (0, 17, 39):
-        picture = Image.open(source.paths[i]).convert("RGB")
+        image = Image.open(source.paths[i]).convert("RGB")
         if preset.mode == "crop":
-            scale = 73 / min(picture.size)
-            picture = picture.resize([int(side * scale) for side in picture.size], Image.Resampling.BILINEAR)
-            left, top = (round((side - 64) / 2) for side in picture.size)
-            picture = picture.crop((left, top, left + 64, top + 64))
+            scale = 73 / min(image.size)
+            image = image.resize([int(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+            left, top = (round((side - 64) / 2) for side in image.size)
+            image = image.crop((left, top, left + 64, top + 64))
         else:
-            picture = picture.resize((64, 64), Image.Resampling.BILINEAR)
-        alone = APPLY(variables, normalize(np.asarray(picture)[None], preset.mean, preset.std))[0]
+            image = image.resize((64, 64), Image.Resampling.BILINEAR)
+        alone = APPLY(variables, normalize(np.asarray(image)[None], preset.mean, preset.std))[0]
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 
 @pytest.mark.parametrize("preset", [Preset("short", 48), Preset("long", 128)])
-def test_pictures_of_all_aspects_in_few_programs(pictures, variables, preset):
-    source = cuts(pictures, 100)
+def test_images_of_all_aspects_in_few_programs(images, variables, preset):
+    source = cuts(images, 100)
     before = module._descriptors._cache_size()
     vectors, errors = gathered(embed(MODEL, variables, source, preset, batch_size=16, mesh=create_mesh()))
     assert module._descriptors._cache_size() - before <= len(preset.canvases())
@@ -86,14 +86,14 @@ def test_pictures_of_all_aspects_in_few_programs(pictures, variables, preset):
     for i in range(0, 100, 7):
         if i % 9 == 8:
             continue
-        picture = Image.open(io.BytesIO(source.load(i)))
-        picture = picture.resize(preset.resized(*picture.size), Image.Resampling.BILINEAR)
-        alone = APPLY(variables, normalize(np.asarray(picture)[None]))[0]
+        image = Image.open(io.BytesIO(source.load(i)))
+        image = image.resize(preset.resized(*image.size), Image.Resampling.BILINEAR)
+        alone = APPLY(variables, normalize(np.asarray(image)[None]))[0]
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 
-def test_what_a_descriptor_is_depends_on_its_group_alone(pictures, variables):
-    source = cuts(pictures, 60)
+def test_what_a_descriptor_is_depends_on_its_group_alone(images, variables):
+    source = cuts(images, 60)
     options = {"batch_size": 16, "mesh": create_mesh()}
     groups = [range(20), range(20, 40), range(40, 60)]
     vectors, _ = gathered(embed(MODEL, variables, source, Preset("short", 48), groups=groups, **options))
@@ -104,8 +104,8 @@ def test_what_a_descriptor_is_depends_on_its_group_alone(pictures, variables):
         np.testing.assert_array_equal(vector, vectors[i])
 
 
-def test_one_program_whatever_the_last_batch(pictures, variables):
+def test_one_program_whatever_the_last_batch(images, variables):
     before = module._descriptors._cache_size()
-    for _ in embed(MODEL, variables, open_source(str(pictures)), Preset("skew", 48), batch_size=24, mesh=create_mesh()):
+    for _ in embed(MODEL, variables, open_source(str(images)), Preset("skew", 48), batch_size=24, mesh=create_mesh()):
         pass
     assert module._descriptors._cache_size() == before + 1

@@ -40,7 +40,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     assert one.plan(IDS, 4) == 10
     monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had looked before
     assert other.plan(IDS, 4) == 10, "the same plan"
-    with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other pictures"):
+    with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other images"):
         other.plan(["x", *IDS], 4)
     assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 
@@ -62,7 +62,7 @@ def test_many_that_plan_at_once(tmp_path):
 
 
 def test_a_shard_that_is_whole_stays_as_it_is(tmp_path):
-    """Another process that has the same shard comes late, and could not read a picture."""
+    """Another process that has the same shard comes late, and could not read an image."""
     shards = opened(tmp_path / "d")
     shards.plan(IDS[:3], 4)
     shards.write(0, IDS[:2], vectors(2), [{"path": "a", "reason": "b"}])
@@ -153,5 +153,5 @@ def test_nothing_readable(tmp_path):
     shards = opened(tmp_path / "d")
     shards.plan(["a"], 4)
     shards.write(0, [], vectors(0), [{"path": "a", "reason": "empty"}])
-    with pytest.raises(ValueError, match=r"no picture could be read: .*errors\.jsonl says why"):
+    with pytest.raises(ValueError, match=r"no image could be read: .*errors\.jsonl says why"):
         shards.finish(4)

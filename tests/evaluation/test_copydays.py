@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sscd_jax.datasets.annotations import BLOCKS
+from sscd_jax.datasets import annotations
+from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import bootstrap, copydays
 from sscd_jax.evaluation.compare import compare
@@ -22,24 +23,24 @@ def numbered(name: str, letter: str) -> Descriptors:
     return Descriptors([f"{letter}{i}" for i in range(len(vectors))], vectors, PROVENANCE)
 
 
-PICTURES = Descriptors(INPUTS["names"].tolist(), INPUTS["embeddings"], PROVENANCE)
+IMAGES = Descriptors(INPUTS["names"].tolist(), INPUTS["embeddings"], PROVENANCE)
 DISTRACTORS, TRAINING = numbered("distractors", "D"), numbered("training", "T")
 
 
 @pytest.mark.parametrize("row", EXPECTED, ids=lambda row: row["codec"])
 def test_golden(row):
-    assert len(PICTURES.ids) == PICTURES
-    (found,) = copydays.evaluate(PICTURES, DISTRACTORS, TRAINING, codecs=[row["codec"]])
+    assert len(IMAGES.ids) == annotations.COPYDAYS_IMAGES
+    (found,) = copydays.evaluate(IMAGES, DISTRACTORS, TRAINING, codecs=[row["codec"]])
     for name in ("strong_mAP", "overall_uAP"):
         assert found[name] == pytest.approx(row[name], abs=1e-6), name
     assert found["block_mAP"]["strong"] == found["strong_mAP"]
-    assert list(found["block_mAP"]) == list(BLOCKS)
+    assert list(found["block_mAP"]) == list(COPYDAYS_BLOCKS)
 
 
 def test_ids_without_endings_in_any_order():
-    order = np.random.default_rng(0).permutation(len(PICTURES.ids))
-    ids = [PICTURES.ids[i].removesuffix(".jpg") for i in order]
-    (found,) = copydays.evaluate(Descriptors(ids, PICTURES.vectors[order], PROVENANCE), DISTRACTORS, None)
+    order = np.random.default_rng(0).permutation(len(IMAGES.ids))
+    ids = [IMAGES.ids[i].removesuffix(".jpg") for i in order]
+    (found,) = copydays.evaluate(Descriptors(ids, IMAGES.vectors[order], PROVENANCE), DISTRACTORS, None)
     assert found["overall_uAP"] == pytest.approx(EXPECTED[0]["overall_uAP"], abs=1e-6)
     assert found["strong_mAP"] == pytest.approx(EXPECTED[0]["strong_mAP"], abs=1e-6)
 
@@ -63,7 +64,7 @@ def test_what_cannot_be_measured_says_why():
 
     with pytest.raises(ValueError, match="other is no block of Copydays: they are original, strong, jpegqual/3"):
         copydays.evaluate(of("original/200000", "other/200001"), None, None)
-    with pytest.raises(ValueError, match="no pictures of the block strong"):
+    with pytest.raises(ValueError, match="no images of the block strong"):
         copydays.evaluate(of("original/200000"), None, None)
     with pytest.raises(ValueError, match="strong/200101 has no original"):
         copydays.evaluate(of("original/200000", "strong/200101"), None, None)
@@ -71,18 +72,18 @@ def test_what_cannot_be_measured_says_why():
         copydays.evaluate(of("original/200000", "strong/200001"), None, None, codecs=["PCAW8,Flat"])
     other = Descriptors(DISTRACTORS.ids, DISTRACTORS.vectors, Provenance("b" * 64, "small_288"))
     with pytest.raises(ValueError, match=r"distractors are of weights b{12}"):
-        copydays.evaluate(PICTURES, other, None)
+        copydays.evaluate(IMAGES, other, None)
 
 
 def test_the_bootstrap_is_of_queries_written_out_again():
     """A sample by its weights is the evaluation of predictions in which a query stands as often as it was drawn."""
-    few = np.random.default_rng(1).choice(len(PICTURES.ids), 40, replace=False)
-    original = [i for i, name in enumerate(PICTURES.ids) if name.startswith("original/")]
-    strong = [i for i, name in enumerate(PICTURES.ids) if name.startswith("strong/")][:30]
+    few = np.random.default_rng(1).choice(len(IMAGES.ids), 40, replace=False)
+    original = [i for i, name in enumerate(IMAGES.ids) if name.startswith("original/")]
+    strong = [i for i, name in enumerate(IMAGES.ids) if name.startswith("strong/")][:30]
     some = np.unique([*few, *original, *strong])
-    ids = [PICTURES.ids[i] for i in some]
-    pictures = Descriptors(ids, PICTURES.vectors[some], PROVENANCE)
-    (found,) = copydays.predict(pictures, DISTRACTORS, None, k=5)
+    ids = [IMAGES.ids[i] for i in some]
+    images = Descriptors(ids, IMAGES.vectors[some], PROVENANCE)
+    (found,) = copydays.predict(images, DISTRACTORS, None, k=5)
     predictions = bootstrap.by_id(found.predictions, ids)
     names = sorted(ids)
     by_query = np.random.default_rng(0).random(len(names))
@@ -102,15 +103,15 @@ def test_the_bootstrap_is_of_queries_written_out_again():
 
 
 def test_rows_with_intervals_are_compared():
-    (row,) = copydays.evaluate(PICTURES, DISTRACTORS, TRAINING, bootstrap=200)
+    (row,) = copydays.evaluate(IMAGES, DISTRACTORS, TRAINING, bootstrap=200)
     for name, (low, high) in row["intervals"].items():
         assert low < row[name] < high
     assert list(row["block_intervals"]) == list(row["block_mAP"])
     assert all(low <= row["block_mAP"][name] <= high for name, (low, high) in row["block_intervals"].items())
     other = Descriptors(
-        PICTURES.ids,
-        PICTURES.vectors
-        + np.float32(0.02) * np.random.default_rng(0).normal(size=PICTURES.vectors.shape).astype(np.float32),
+        IMAGES.ids,
+        IMAGES.vectors
+        + np.float32(0.02) * np.random.default_rng(0).normal(size=IMAGES.vectors.shape).astype(np.float32),
         PROVENANCE,
     )
     worse = copydays.evaluate(other, DISTRACTORS, TRAINING, bootstrap=200)
@@ -121,16 +122,16 @@ def test_rows_with_intervals_are_compared():
 
 
 def test_the_ground_truth_is_of_the_scores():
-    (found,) = copydays.predict(PICTURES, DISTRACTORS, None)
-    row = {name: i for i, name in enumerate(PICTURES.ids)}
-    truth = copydays.ground_truth(PICTURES)
+    (found,) = copydays.predict(IMAGES, DISTRACTORS, None)
+    row = {name: i for i, name in enumerate(IMAGES.ids)}
+    truth = copydays.ground_truth(IMAGES)
     assert len(truth) == len(found.pair_scores) == found.predictions.positives.sum()
     for (query, original), score in list(zip(truth, found.pair_scores, strict=True))[::97]:
         assert original.startswith("original/")
         assert original.split("/")[-1][:4] == query.split("/")[-1][:4]
-        difference = PICTURES.vectors[row[query]] - PICTURES.vectors[row[original]]
+        difference = IMAGES.vectors[row[query]] - IMAGES.vectors[row[original]]
         assert score == pytest.approx(-(difference**2).sum(), abs=1e-6)
-    searched = copydays.reference_ids(PICTURES, DISTRACTORS)
+    searched = copydays.reference_ids(IMAGES, DISTRACTORS)
     right = found.predictions.is_match
     pairs = zip(found.predictions.query[right], found.predictions.reference[right], strict=True)
-    assert {(PICTURES.ids[q], searched[r]) for q, r in pairs} <= set(truth)
+    assert {(IMAGES.ids[q], searched[r]) for q, r in pairs} <= set(truth)

@@ -1,4 +1,4 @@
-"""What a calibration promises, on pictures that it has not seen."""
+"""What a calibration promises, on images that it has not seen."""
 
 import json
 
@@ -38,7 +38,7 @@ def copies(references: Descriptors, count: int, others: int, seed: int) -> tuple
 
 
 @pytest.mark.parametrize("score_norm", ["1.0[0,2]", None])
-def test_the_rate_holds_on_new_pictures(score_norm):
+def test_the_rate_holds_on_new_images(score_norm):
     references = drawn("r", 800, 1)
     inside = 0
     for seed in range(12):
@@ -54,10 +54,10 @@ def test_the_rate_holds_on_new_pictures(score_norm):
     assert inside >= 8  # 95 % of 12 are 11.4; fewer than 8 by chance: less than once in 20,000 runs
 
 
-def test_without_references_the_training_pictures_are_searched():
+def test_without_references_the_training_images_are_searched():
     training = drawn("t", 900, 3)
     fitted = calibrate_by_rate(training, rate=0.02)
-    assert "300 held-back training pictures, searched for in 300 others" in fitted.facts["measured_on"]
+    assert "300 held-back training images, searched for in 300 others" in fitted.facts["measured_on"]
     assert len(fitted.facts["highest"]) == int(0.02 * 301)
     assert sum(score >= fitted.threshold for _, _, score in fitted.facts["highest"]) == int(0.02 * 301) - 1
     assert len(fitted.background) == 300
@@ -119,7 +119,7 @@ def test_what_cannot_be_calibrated_says_why():
     with pytest.raises(ValueError, match="needs 3 training descriptors as its background, there are 2"):
         calibrate_by_rate(few, rate=0.1, background=2)
     assert calibrate_by_rate(drawn("t", 300, 0), rate=0.1).facts["fallback"] == ""
-    assert "centred, not whitened: 20 training" in calibrate_by_rate(few, rate=0.1).facts["fallback"]
+    assert "centered, not whitened: 20 training" in calibrate_by_rate(few, rate=0.1).facts["fallback"]
     references = drawn("r", 50, 1)
     with pytest.raises(ValueError, match=r"no threshold has a precision of 0\.9"):
         calibrate_by_precision(few, drawn("q", 20, 2), references, [("q0", "r49")], precision=0.9, samples=5)

@@ -143,11 +143,11 @@ def test_a_folder_of_something_else_is_left_alone(evaluation, tmp_path):
     assert not (tmp_path / "e" / "chart.svg").exists(), "of the earlier one"
     for name, make in (
         ("file", lambda p: p.write_text("x")),
-        ("pictures", lambda p: (p.mkdir(), (p / "1.jpg").touch())),
+        ("images", lambda p: (p.mkdir(), (p / "1.jpg").touch())),
     ):
         make(tmp_path / name)
         with pytest.raises(
             ValueError, match=rf"{name}.json: its charts would go to .*{name}, which holds something else"
         ):
             write(tmp_path / f"{name}.json", evaluation)
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["1.jpg"]
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["1.jpg"]

@@ -10,12 +10,12 @@ from pathlib import Path
 TRAIN = "from sscd_jax.cli.main import main; main()"
 
 
-def recipe(path: Path, pictures: Path, steps: int, *, every: int = 5000, rate: float = 0.05, more: str = "") -> Path:
+def recipe(path: Path, images: Path, steps: int, *, every: int = 5000, rate: float = 0.05, more: str = "") -> Path:
     path.write_text(
         "from sscd_jax.config import *\n"
         "from sscd_jax.presets import Preset\n"
         "def get_config():\n"
-        f"    return Config(steps={steps}, data=Data(source={str(pictures)!r}, batch_size=16, image_size=32),\n"
+        f"    return Config(steps={steps}, data=Data(source={str(images)!r}, batch_size=16, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
         f"        optimizer=Optimizer(warmup_steps=2, absolute_learning_rate={rate}),\n"
         f"        checkpoint=Checkpoint(every_steps={every}, keep=10), {more})\n"

@@ -1,14 +1,14 @@
-"""Pictures of every format, and damage to files that is the same each time."""
+"""Images of every format, and damage to files that is the same each time."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-from sscd_jax.data import images as pictures  # registers HEIC
+from sscd_jax.data import images as images  # registers HEIC
 from sscd_jax.data.sample import photograph_paths
 
-assert pictures.HEIF
+assert images.HEIF
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
 
 

@@ -1,6 +1,6 @@
 """The loss of the official network on one batch, in training mode, in PyTorch; a process of its own (torch_model.py).
 
-python tests/helpers/official_loss.py STATE_DICT NETWORK_JSON BATCH.npz: batch with images, normalised float32
+python tests/helpers/official_loss.py STATE_DICT NETWORK_JSON BATCH.npz: batch with images, normalized float32
 [M, 3, H, W], and instance_ids [M]. The loss is written from the official train.py's formulas, its 1e-6 included.
 """
 

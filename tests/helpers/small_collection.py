@@ -1,4 +1,4 @@
-"""A folder of pictures, some of them broken, and a narrow network to embed it with."""
+"""A folder of images, some of them broken, and a narrow network to embed it with."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ def make_variables() -> Any:
     return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
 
 
-def make_folder(pictures: Path, out: Path) -> Path:
+def make_folder(images: Path, out: Path) -> Path:
     """Forty cuts of several aspects, two of which cannot be read."""
     (out / "b").mkdir(parents=True)
-    for number, path in enumerate(sorted(pictures.iterdir())):
-        picture = Image.open(path).crop((0, 0, 96, [80, 64, 54, 40][number % 4]))
-        (picture.transpose(Image.Transpose.ROTATE_90) if number % 3 else picture).save(out / "b" / path.name)
+    for number, path in enumerate(sorted(images.iterdir())):
+        image = Image.open(path).crop((0, 0, 96, [80, 64, 54, 40][number % 4]))
+        (image.transpose(Image.Transpose.ROTATE_90) if number % 3 else image).save(out / "b" / path.name)
     (out / "b" / "013.jpg").write_bytes(b"text")
     (out / "b" / "029.jpg").write_bytes(path.read_bytes()[:500])
     return out

@@ -43,7 +43,7 @@ def test_forward_operations_are_the_published_ones(backbone, gmac):
     assert not exact
 
 
-def test_a_step_is_three_forwards_but_for_the_gradient_of_the_pictures():
+def test_a_step_is_three_forwards_but_for_the_gradient_of_the_images():
     step = program(SMALL)
     stem = 2 * 16 * 16 * 7 * 7 * 3 * 8
     assert step.step.operations == pytest.approx(3 * step.forward - stem)
@@ -92,17 +92,17 @@ def test_collectives_of_2_and_8_devices():
     found = {devices: by_purpose(collectives(SMALL, devices, per_chip)) for devices in (2, 8)}
     assert set(found[2]) == {
         ("all-reduce", "gradients"),
-        ("all-reduce", "batch normalisation"),
+        ("all-reduce", "batch normalization"),
         ("all-reduce", "metrics"),
         ("all-gather", "loss"),
         ("reduce-scatter", "loss"),
     }
     step = program(SMALL)
     channels = 8 * (1 + 4 + (1 + 4 * 1) * (2 + 4 + 8))
-    # Those of batch normalisation's own parameters are made of its statistics; some metrics travel with the gradients.
+    # Those of batch normalization's own parameters are made of its statistics; some metrics travel with the gradients.
     metrics = found[2]["all-reduce", "gradients"].bytes - (step.parameters - 2 * 4 * channels)
     assert 0 <= metrics < 200
-    assert found[2]["all-reduce", "batch normalisation"].bytes >= 4 * 4 * channels
+    assert found[2]["all-reduce", "batch normalization"].bytes >= 4 * 4 * channels
     assert found[8] == by_purpose(grown(list(found[2].values()), 4))
     rows = 2 * per_chip
     ids, descriptors = rows * 2 * 4, rows * SMALL.model.dims * 4
@@ -115,11 +115,11 @@ def test_collectives_as_they_are_printed():
     line = (
         '%sum = (f32[3,3,8,8]{3,2,1,0}, f32[8]{0}) all-reduce(%a, %b), channel_id=1, op_name="/layer1_0/bn1/backbone"'
     )
-    statistics, gradients = Collective("all-reduce", "batch normalisation", 1, 32), 3 * 3 * 8 * 8
+    statistics, gradients = Collective("all-reduce", "batch normalization", 1, 32), 3 * 3 * 8 * 8
     for bits in (16, 32):
         found = by_purpose(collectives_of(f"{line}\n{line}\n", 12, bits))
         assert found["all-reduce", "gradients"].bytes == gradients * bits // 8
-        assert found["all-reduce", "batch normalisation"] == statistics
+        assert found["all-reduce", "batch normalization"] == statistics
     assert by_purpose(collectives_of(line, 12)) == by_purpose(collectives_of(line, 12, 32))
 
 
@@ -165,7 +165,7 @@ def test_what_it_prints(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "8 x TPU v6e, 6 views a chip" in printed
     assert "measured 1000.0 ms: 0.00 of the bound" in printed
-    assert "the batch stays 24 pictures" in printed
+    assert "the batch stays 24 images" in printed
     together = printed.split("6 views a chip\nchips")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in together] == [str(2**i) for i in range(3, 13)]
     with pytest.raises(SystemExit):
@@ -194,7 +194,7 @@ def test_the_compiler_of_tpus(tmp_path, capsys, monkeypatch):
         ("--chips 3", "does not divide over 3 devices"),
         ("--price 5", "give --share too"),
         ("--share 0", "--share 0: it must be above 0"),
-        ("--pictures 100", "the data set has 100 pictures, fewer than a batch of 4096"),
+        ("--images 100", "the data set has 100 images, fewer than a batch of 4096"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said, capsys):

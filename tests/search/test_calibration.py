@@ -31,15 +31,15 @@ def test_whitening_is_that_of_faiss():
 
 def test_centring_and_nothing():
     training, others = correlated(40), correlated(7, seed=1)
-    centred, _ = fit_transform(training, "centre")
+    centered, _ = fit_transform(training, "center")
     expected = others - training.mean(0)
-    np.testing.assert_allclose(centred(others), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(centered(others), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
     plain, _ = fit_transform(training, "none")
     np.testing.assert_allclose(plain(others), others, atol=1e-6)
 
 
 @pytest.mark.parametrize(("count", "rank"), [(16, 16), (5, 16), (400, 10), (2, 1)])
-def test_what_cannot_be_whitened_is_centred_and_says_so(count, rank):
+def test_what_cannot_be_whitened_is_centered_and_says_so(count, rank):
     training = correlated(count)
     training[:, rank:] = 0
     transform, fallback = fit_transform(training, "whiten")
@@ -52,7 +52,7 @@ def test_what_cannot_be_fitted_says_why():
     with pytest.raises(ValueError, match="all 20 training descriptors are the same"):
         fit_transform(np.tile(correlated(1), (20, 1)), "whiten")
     with pytest.raises(ValueError, match="needs training descriptors: there are 1"):
-        fit_transform(correlated(1), "centre")
+        fit_transform(correlated(1), "center")
     broken = correlated(20)
     broken[3, 4] = np.nan
     with pytest.raises(ValueError, match="not finite"):
@@ -60,7 +60,7 @@ def test_what_cannot_be_fitted_says_why():
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 12), st.sampled_from(["whiten", "centre", "none"]))
+@given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 12), st.sampled_from(["whiten", "center", "none"]))
 def test_never_nan(count, dims, empty, method):
     rng = np.random.default_rng([count, dims, empty])
     vectors = rng.normal(size=(count, dims)).astype(np.float32)

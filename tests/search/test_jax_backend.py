@@ -1,4 +1,4 @@
-"""Neighbours by JAX, over eight devices, are those of faiss and of numpy's float64."""
+"""Neighbors by JAX, over eight devices, are those of faiss and of numpy's float64."""
 
 import jax
 import numpy as np

@@ -41,13 +41,13 @@ def test_knn(metric):
     st.sampled_from(["l2", "inner_product"]),
     st.integers(0, 9),
 )
-def test_capped_search_is_exact_in_any_blocks(queries, references, count, metric, neighbours):
+def test_capped_search_is_exact_in_any_blocks(queries, references, count, metric, neighbors):
     q, r = vectors(queries), vectors(references, seed=1)
     q[0] *= 3  # by inner product, one query has more good pairs than its share
     expected = np.sort(all_scores(q, r, metric).ravel())[::-1][:count]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", 4)
-        known = knn(q, r, neighbours, metric) if neighbours else None
+        known = knn(q, r, neighbors, metric) if neighbors else None
         query, reference, score = capped_search(q, r, count, metric, known=known)
     assert len(score) == min(count, queries * references)
     np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Score normalisation against numpy. (Golden values: tests/evaluation/test_disc.py.)"""
+"""Score normalization against numpy. (Golden values: tests/evaluation/test_disc.py.)"""
 
 import numpy as np
 import pytest

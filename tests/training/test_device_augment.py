@@ -15,26 +15,26 @@ from sscd_jax.training import device_augment
 OPTIONS = {"batch_size": 32, "image_size": 64, "seed": 3, "mixup_group": 8}
 
 
-def batch(pictures, **options) -> dict:
-    return next(train_batches(open_source(str(pictures)), **(OPTIONS | options)).as_numpy_iterator())
+def batch(images, **options) -> dict:
+    return next(train_batches(open_source(str(images)), **(OPTIONS | options)).as_numpy_iterator())
 
 
 def on_devices(made: dict, count: int) -> np.ndarray:
     arrays = to_devices(
-        {name: made[name] for name in ("images", "recolour", "mixing")}, create_mesh(jax.devices()[:count])
+        {name: made[name] for name in ("images", "color_ops", "mixing")}, create_mesh(jax.devices()[:count])
     )
 
     @jax.jit
-    def compute(images, recolour, mixing):
-        recoloured = device_augment.recolour(images, **recolour)
-        return device_augment.mix(recoloured, **mixing, group=OPTIONS["mixup_group"])
+    def compute(images, color_ops, mixing):
+        recolored = device_augment.color_ops(images, **color_ops)
+        return device_augment.mix(recolored, **mixing, group=OPTIONS["mixup_group"])
 
     return np.asarray(compute(**arrays))
 
 
 @pytest.mark.parametrize("augmentation", ["SIMCLR", "STRONG_BLUR", "ADVANCED"])
-def test_the_pixels_are_those_of_the_host(pictures, augmentation):
-    host, device = (batch(pictures, augmentation=augmentation, recolour=where) for where in ("host", "device"))
+def test_the_pixels_are_those_of_the_host(images, augmentation):
+    host, device = (batch(images, augmentation=augmentation, color_ops=where) for where in ("host", "device"))
     np.testing.assert_array_equal(host["instance_ids"], device["instance_ids"])
     assert (host["instance_ids"][:, 0] != host["instance_ids"][:, 1]).any(), "some are mixed"
     difference = np.abs(on_devices(device, 8).astype(int) - host["images"])
@@ -43,9 +43,9 @@ def test_the_pixels_are_those_of_the_host(pictures, augmentation):
     assert np.abs(device["images"].astype(int) - host["images"]).mean() > 5
 
 
-def test_each_recolouring_is_left_to_the_device(pictures):
-    made = batch(pictures, augmentation="STRONG_BLUR", recolour="device")
-    applied = made["recolour"]["flags"].mean(0)
+def test_each_recoloring_is_left_to_the_device(images):
+    made = batch(images, augmentation="STRONG_BLUR", color_ops="device")
+    applied = made["color_ops"]["flags"].mean(0)
     assert ((applied > 0.05) & (applied < 1)).all()
     assert made["images"].dtype == np.uint8
 

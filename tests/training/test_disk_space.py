@@ -32,9 +32,9 @@ FULL = "No space left on device"
 UNCHECKED = f"from sscd_jax import full_disk; disk_space.check_room = lambda *_: None; {TRAIN}"
 
 
-def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room(pictures, tmp_path):
+def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room(images, tmp_path):
     """A checkpoint has 1.4 MB: the first fits, the second neither where it is tried nor where it is refused before."""
-    config = recipe(tmp_path / "config.py", pictures, 10, every=3)
+    config = recipe(tmp_path / "config.py", images, 10, every=3)
 
     def life(code: str, log: str, workdir: str = '"$DISK/run"') -> str:
         command = shlex.join([sys.executable, "-c", code, "train", str(config), "--workdir"])
@@ -66,9 +66,9 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
 
 
-def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(pictures, tmp_path):
+def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(images, tmp_path):
     """In the middle of the last checkpoint, while the other one has written its part of it."""
-    config = recipe(tmp_path / "config.py", pictures, 6, every=3)
+    config = recipe(tmp_path / "config.py", images, 6, every=3)
     code = (
         "import builtins, errno, sys\n"
         "def full(path, mode='r', *rest, **more):\n"
@@ -137,12 +137,12 @@ def test_metrics_that_cannot_be_written(tmp_path):
         write()
 
 
-def test_the_config_of_a_run_stays_whole(pictures, tmp_path, monkeypatch):
+def test_the_config_of_a_run_stays_whole(images, tmp_path, monkeypatch):
     def write_half(path: Path, text: str) -> None:
         path.write_bytes(text.encode()[:20])
         raise OSError(errno.ENOSPC, FULL)
 
-    recipe(tmp_path / "config.py", pictures, 2)
+    recipe(tmp_path / "config.py", images, 2)
     config = dataclasses.replace(configs.load(tmp_path / "config.py"), optimizer=configs.Optimizer(warmup_steps=1))
     train(config, tmp_path / "run")
     written = (tmp_path / "run" / "config.json").read_text()
@@ -226,7 +226,7 @@ def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp
     assert waited[0].daemon
 
 
-def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_path, monkeypatch):
+def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(images, tmp_path, monkeypatch):
     def save(*arguments: object) -> object:
         saving = written(*arguments)
         monkeypatch.setattr(ocp.training.Checkpointer, "wait", fail)
@@ -238,7 +238,7 @@ def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(pictures, tmp_pa
     written = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", save)
     monkeypatch.setattr(Interruption, "preempted_at", lambda self, step: step == 2)
-    recipe(tmp_path / "config.py", pictures, 3)
+    recipe(tmp_path / "config.py", images, 3)
     with pytest.raises(FullDiskError):
         train(configs.load(tmp_path / "config.py"), tmp_path / "run")
 

@@ -14,8 +14,8 @@ from sscd_jax import distributed
 from sscd_jax.weights.runs import saved_on_disk
 
 
-def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictures, tmp_path):
-    config = recipe(tmp_path / "config.py", pictures, 100_000, more="profile=True")
+def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(images, tmp_path):
+    config = recipe(tmp_path / "config.py", images, 100_000, more="profile=True")
 
     def running() -> list[subprocess.Popen]:
         processes = start(config, tmp_path / "run", 2, 1)
@@ -45,8 +45,8 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(pictu
     assert status not in (0, 75), output
 
 
-def test_a_loss_that_is_not_finite_ends_all_and_leaves_the_last_good_checkpoint(pictures, tmp_path):
-    config = recipe(tmp_path / "config.py", pictures, 12, every=1, rate=1e30)
+def test_a_loss_that_is_not_finite_ends_all_and_leaves_the_last_good_checkpoint(images, tmp_path):
+    config = recipe(tmp_path / "config.py", images, 12, every=1, rate=1e30)
     results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1))
     assert [status for status, _ in results] == [1, 1], results
     (good,) = {
@@ -56,9 +56,9 @@ def test_a_loss_that_is_not_finite_ends_all_and_leaves_the_last_good_checkpoint(
     assert not any("Traceback" in output for _, output in results)
 
 
-def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
+def test_one_that_cannot_start_ends_all_with_its_message(images, tmp_path):
     """Nobody waits for it for ever; the others may be in the middle of what they do together."""
-    good = recipe(tmp_path / "good.py", pictures, 100_000)
+    good = recipe(tmp_path / "good.py", images, 100_000)
     other = recipe(tmp_path / "other.py", tmp_path / "absent", 100_000)
     for number, configs in enumerate(([good, other], [other, good])):
         workdir = tmp_path / f"run{number}"
@@ -69,8 +69,8 @@ def test_one_that_cannot_start_ends_all_with_its_message(pictures, tmp_path):
         assert alive not in (0, 75)
 
 
-def test_a_machine_whose_name_has_no_address(pictures, tmp_path):
-    config = recipe(tmp_path / "config.py", pictures, 3)
+def test_a_machine_whose_name_has_no_address(images, tmp_path):
+    config = recipe(tmp_path / "config.py", images, 3)
     nameless = "import socket; socket.gethostname = lambda: 'no-such-host.invalid'; " + TRAIN
     results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, nameless))
     assert [status for status, _ in results] == [0, 0], results
@@ -82,14 +82,14 @@ def test_the_address_towards_a_coordinator():
         assert distributed._address_towards(f"localhost:{server.getsockname()[1]}") in ("127.0.0.1", "::1")
 
 
-def test_other_options_or_pictures_than_the_others_are_named(pictures, tmp_path):
+def test_other_options_or_images_than_the_others_are_named(images, tmp_path):
     fewer = tmp_path / "fewer"
-    shutil.copytree(pictures, fewer)
+    shutil.copytree(images, fewer)
     next(fewer.iterdir()).unlink()
-    configs = [recipe(tmp_path / "one.py", pictures, 6), recipe(tmp_path / "other.py", fewer, 7)]
+    configs = [recipe(tmp_path / "one.py", images, 6), recipe(tmp_path / "other.py", fewer, 7)]
     for status, output in ended(tmp_path / "run", start(configs, tmp_path / "run", 2, 1)):
         assert status == 1, output
-        assert "train: the processes of this run differ in steps, the pictures of data.source: start all" in output
+        assert "train: the processes of this run differ in steps, the images of data.source: start all" in output
 
 
 def test_a_coordinator_without_a_port_is_refused():

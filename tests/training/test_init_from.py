@@ -23,11 +23,11 @@ from sscd_jax.weights import runs
 from sscd_jax.weights.native import write_safetensors
 
 
-def config(pictures: Path, path: Path, **changes) -> Config:
+def config(images: Path, path: Path, **changes) -> Config:
     settings = {
         "steps": 2,
         "init_from": str(path),
-        "data": Data(source=str(pictures), batch_size=8, image_size=64),
+        "data": Data(source=str(images), batch_size=8, image_size=64),
         "model": Model(backbone="resnet18", dims=24, width=8),
         "loss": Loss(entropy_weight=5.0),
         "optimizer": Optimizer(warmup_steps=1),
@@ -45,12 +45,12 @@ def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_first_loss_is_that_of_the_official_network(pictures, official_loss, tmp_path):
+def test_the_first_loss_is_that_of_the_official_network(images, official_loss, tmp_path):
     needs_torch()
     model, variables = seeded("resnet18", 24, width=64)
     path = tmp_path / "start.safetensors"
     write_safetensors(path, model, variables, {})
-    run = config(pictures, path, model=Model(backbone="resnet18", dims=24))
+    run = config(images, path, model=Model(backbone="resnet18", dims=24))
     recipe = tmp_path / "recipe.py"  # in a process of its own, on one device, for which XLA compiles sooner
     recipe.write_text(f"from sscd_jax.config import *\ndef get_config():\n    return {run!r}\n")
     main = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()"]
@@ -59,19 +59,19 @@ def test_the_first_loss_is_that_of_the_official_network(pictures, official_loss,
     assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_run_starts_from_another_run(pictures, tmp_path):
+def test_a_run_starts_from_another_run(images, tmp_path):
     model, variables = seeded("resnet18")
     write_safetensors(tmp_path / "start.safetensors", model, variables, {})
     frozen = Optimizer(warmup_steps=1, absolute_learning_rate=1e-30)
-    train(config(pictures, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
-    train(config(pictures, tmp_path / "one", optimizer=frozen), tmp_path / "two")
+    train(config(images, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
+    train(config(images, tmp_path / "one", optimizer=frozen), tmp_path / "two")
     _, found = runs.load_run(tmp_path / "two")
     assert_same(found["params"], variables["params"])
     before, after = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [line["loss"] for line in before] == [line["loss"] for line in after]
     # Continued, it goes on from its own checkpoint, whatever it started from.
     (tmp_path / "start.safetensors").unlink()
-    train(config(pictures, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
+    train(config(images, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
 
 
 def test_the_projection_is_taken_or_drawn_anew(tmp_path, capsys):
@@ -91,14 +91,14 @@ def test_the_projection_is_taken_or_drawn_anew(tmp_path, capsys):
     assert "none.safetensors has no projection: it is drawn anew" in capsys.readouterr().err
 
 
-def test_weights_that_do_not_fit_are_refused_with_the_options_that_do(pictures, tmp_path):
+def test_weights_that_do_not_fit_are_refused_with_the_options_that_do(images, tmp_path):
     path = tmp_path / "start.safetensors"
     write_safetensors(path, *seeded("resnet50", 10), {})
     with pytest.raises(ValueError, match=r"--model\.backbone resnet50 --model\.dims 10"):
-        train(config(pictures, path), tmp_path / "run")
+        train(config(images, path), tmp_path / "run")
     write_safetensors(path, *seeded("resnet18", 10), {})
     with pytest.raises(ValueError, match=r"--model\.dims 10, or --no-init-projection"):
-        train(config(pictures, path), tmp_path / "run")
+        train(config(images, path), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="absent"):
-        train(config(pictures, tmp_path / "absent"), tmp_path / "run")
+        train(config(images, tmp_path / "absent"), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "nothing was started"

@@ -28,7 +28,7 @@ IDS = np.concatenate([np.arange(VIEWS // 2)] * 2).astype(np.int32)
 
 
 def variables():
-    """With the statistics of these pictures, and branches that do something."""
+    """With the statistics of these images, and branches that do something."""
     _, seeded = networks.seeded("resnet18", 16, width=8)
     stats = seeded["batch_stats"]
     for _ in range(30):
@@ -85,7 +85,7 @@ def test_with_batch_normalisation_frozen_the_gradient_is_that_of_the_whole(piece
 
 
 def test_a_step_in_pieces_of_one_kind_is_a_step_of_the_whole():
-    """Where all pieces hold the same pictures, even the statistics are those of the whole."""
+    """Where all pieces hold the same images, even the statistics are those of the whole."""
     images, ids = np.concatenate([IMAGES[:8]] * 3), np.arange(24, dtype=np.int32) % 8
     mesh = create_mesh(jax.devices()[:1])
     state = train_state.create(MODEL, lars(0.1), 0, replicated(mesh))

@@ -24,19 +24,19 @@ PRESET = Preset("skew", 32)
 
 
 @pytest.fixture
-def config(pictures, tmp_path) -> Path:
-    """Ten steps, with a checkpoint in the middle and a validation on the middles of half of the pictures."""
+def config(images, tmp_path) -> Path:
+    """Ten steps, with a checkpoint in the middle and a validation on the middles of half of the images."""
     queries, truth = tmp_path / "queries", tmp_path / "truth.csv"
     queries.mkdir()
-    paths = sorted(pictures.iterdir())[::2]
+    paths = sorted(images.iterdir())[::2]
     for path in paths:
         Image.open(path).crop((16, 16, 72, 64)).save(queries / f"Q{path.stem}.jpg")
     truth.write_text("query_id,reference_id\n" + "".join(f"Q{path.stem},{path.stem}\n" for path in paths))
     validation = (
-        f"validation=Validation(queries={str(queries)!r}, references={str(pictures)!r}, ground_truth={str(truth)!r},"
+        f"validation=Validation(queries={str(queries)!r}, references={str(images)!r}, ground_truth={str(truth)!r},"
         f" custom={PRESET!r}, batch_size=16, every_epochs=2)"
     )
-    return recipe(tmp_path / "config.py", pictures, STEPS, every=SAVED, more=validation)
+    return recipe(tmp_path / "config.py", images, STEPS, every=SAVED, more=validation)
 
 
 def train(config: Path, workdir: Path, processes: int, devices: int) -> list[str]:
@@ -50,14 +50,14 @@ def values(workdir: Path, name: str) -> dict[int, float]:
     return {int(line["step"]): line[name] for line in read_metrics(workdir) if name in line}
 
 
-def descriptors(workdir: Path, pictures: Path) -> np.ndarray:
+def descriptors(workdir: Path, images: Path) -> np.ndarray:
     run, variables = load_run(workdir)
     one = create_mesh(jax.devices()[:1])
     batches = list(
         embed(
             build_model(**dataclasses.asdict(run.model)),
             variables,
-            open_source(str(pictures)),
+            open_source(str(images)),
             PRESET,
             batch_size=8,
             mesh=one,
@@ -67,7 +67,7 @@ def descriptors(workdir: Path, pictures: Path) -> np.ndarray:
     return vectors[np.argsort(index)]
 
 
-def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, pictures, tmp_path):
+def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, images, tmp_path):
     """Processes x devices: 1 x 4, 2 x 2, 4 x 1."""
     runs = []
     for processes, devices in ((1, 4), (2, 2), (4, 1)):
@@ -85,7 +85,7 @@ def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, pict
             assert [c.step for c in sorted(checkpoints.checkpoints, key=lambda c: c.step)] == [4, 5, 8, 10]
         params = load_run(workdir)[1]["params"]["backbone"]
         some = [params[name] for name in ("conv1", "layer4_1")]
-        runs.append((list(values(workdir, "loss").values()), uap, descriptors(workdir, pictures), some))
+        runs.append((list(values(workdir, "loss").values()), uap, descriptors(workdir, images), some))
     losses, uap, vectors, params = runs[0]
     print(runs[0][0], [r[1] for r in runs], [np.abs(r[2] - vectors).max() for r in runs])
     for other_losses, other_uap, other_vectors, other_params in runs[1:]:
@@ -96,7 +96,7 @@ def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, pict
         np.testing.assert_allclose(other_vectors, vectors, atol=5e-4)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), other_params, params)
     assert len({round(loss, 3) for loss in losses}) == 10, "the network did not change"
-    assert np.std(vectors, axis=0).min() > 0.005, "descriptors of different pictures differ by more than the tolerance"
+    assert np.std(vectors, axis=0).min() > 0.005, "descriptors of different images differ by more than the tolerance"
 
 
 def test_a_checkpoint_of_eight_devices_goes_on_on_one_and_on_two_times_two(config, tmp_path):

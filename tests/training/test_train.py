@@ -42,11 +42,11 @@ def compiled_step(mesh: Mesh):
     )
 
 
-def ten_losses(pictures: Path, devices: int) -> list[float]:
+def ten_losses(images: Path, devices: int) -> list[float]:
     mesh = create_mesh(jax.devices()[:devices])
     state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
     step = compiled_step(mesh)
-    source = open_source(str(pictures))
+    source = open_source(str(images))
     batches = train_batches(source, batch_size=16, image_size=64, augmentation="STRONG_BLUR", seed=0)
     losses = []
     for batch in batches.take(10).as_numpy_iterator():
@@ -56,8 +56,8 @@ def ten_losses(pictures: Path, devices: int) -> list[float]:
     return losses
 
 
-def test_one_two_and_eight_devices_give_the_same_losses(pictures):
-    one, two, eight = (ten_losses(pictures, devices) for devices in (1, 2, 8))
+def test_one_two_and_eight_devices_give_the_same_losses(images):
+    one, two, eight = (ten_losses(images, devices) for devices in (1, 2, 8))
     for other in (two, eight):
         np.testing.assert_allclose(other[0], one[0], rtol=1e-5)
         np.testing.assert_allclose(other, one, rtol=1e-3)
@@ -101,11 +101,11 @@ def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
     assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-3)
 
 
-def run_config(pictures: Path, **changes) -> Config:
+def run_config(images: Path, **changes) -> Config:
     return Config(
         **{
             "steps": 4,
-            "data": Data(source=str(pictures), batch_size=8, image_size=32),
+            "data": Data(source=str(images), batch_size=8, image_size=32),
             "model": Model(backbone="resnet18", dims=16, width=8),
             "loss": Loss(entropy_weight=5.0),
             "optimizer": Optimizer(warmup_steps=1),
@@ -114,8 +114,8 @@ def run_config(pictures: Path, **changes) -> Config:
     )
 
 
-def test_a_run_leaves_what_it_says(pictures, tmp_path):
-    config = run_config(pictures)
+def test_a_run_leaves_what_it_says(images, tmp_path):
+    config = run_config(images)
     result = train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -131,40 +131,40 @@ def test_a_run_leaves_what_it_says(pictures, tmp_path):
     assert variables["params"]["embeddings"]["kernel"].shape == (64, 16)
 
 
-def test_a_corrupt_picture_is_reported_and_the_run_goes_on(pictures, tmp_path):
-    folder = tmp_path / "pictures"
+def test_a_corrupt_image_is_reported_and_the_run_goes_on(images, tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
-    for path in pictures.iterdir():
+    for path in images.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    jpeg = bytearray(next(pictures.iterdir()).read_bytes())
+    jpeg = bytearray(next(images.iterdir()).read_bytes())
     start = jpeg.index(b"\xff\xc0") + 5
     jpeg[start : start + 4] = b"\xea\x60\xea\x60"  # declares 60,000 x 60,000 pixels
     (folder / "bomb.jpg").write_bytes(jpeg)
-    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     train(run_config(folder, steps=6), tmp_path / "run")
     errors = map(json.loads, (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
     reasons = {error["path"]: error["reason"] for error in errors}
     assert "pixels" in reasons.pop(str(folder / "bomb.jpg"))
-    assert reasons.pop(str(folder / "broken.jpg")) == "not a picture of a known format"
+    assert reasons.pop(str(folder / "broken.jpg")) == "not an image of a known format"
     assert not reasons
 
 
-def test_what_cannot_work_is_refused_before_anything_is_written(pictures, tmp_path, monkeypatch):
+def test_what_cannot_work_is_refused_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr(glyph_atlas, "find_spec", lambda _: None)
     glyph_atlas.load_atlas.cache_clear()
-    data = {"source": str(pictures), "image_size": 32}
+    data = {"source": str(images), "image_size": 32}
     with pytest.raises(ImportError, match="augly"):
-        train(run_config(pictures, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
+        train(run_config(images, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
     with pytest.raises(ValueError, match="fewer than a batch"):
-        train(run_config(pictures, data=Data(**data, batch_size=64)), tmp_path / "run")
+        train(run_config(images, data=Data(**data, batch_size=64)), tmp_path / "run")
     with pytest.raises(ValueError, match="gs:/bucket/run: a run's folder must be on a disk"):
-        train(run_config(pictures), Path("gs://bucket/run"))
+        train(run_config(images), Path("gs://bucket/run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path):
     config = run_config(
-        pictures,
+        images,
         steps=12,
         optimizer=Optimizer(warmup_steps=4, absolute_learning_rate=1e30),
         checkpoint=configs.Checkpoint(every_steps=1),
@@ -178,10 +178,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):
         train(config, tmp_path)  # continues from the good one, and to the same end
 
 
-def test_another_network_is_refused_in_an_existing_run(pictures, tmp_path):
-    train(run_config(pictures, steps=2), tmp_path)
+def test_another_network_is_refused_in_an_existing_run(images, tmp_path):
+    train(run_config(images, steps=2), tmp_path)
     with pytest.raises(ValueError, match="take another --workdir"):
-        train(run_config(pictures, steps=4, model=Model(backbone="resnet18", dims=32, width=8)), tmp_path)
+        train(run_config(images, steps=4, model=Model(backbone="resnet18", dims=32, width=8)), tmp_path)
 
 
 def start(config: Path, workdir: Path) -> subprocess.Popen:
@@ -212,13 +212,13 @@ def wait_for_lines(workdir: Path, count: int, process: subprocess.Popen) -> None
         time.sleep(0.01)
 
 
-def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
+def test_killed_runs_end_as_one_that_was_not(images, tmp_path):
     """Real processes, SIGKILL at moments that differ in what is under way."""
     config = tmp_path / "config.py"
     config.write_text(
         "from sscd_jax.config import *\n"
         "def get_config():\n"
-        f"    return Config(steps=24, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        f"    return Config(steps=24, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
         "        optimizer=Optimizer(warmup_steps=2), checkpoint=Checkpoint(every_steps=3))\n"
     )
@@ -244,23 +244,23 @@ def test_killed_runs_end_as_one_that_was_not(pictures, tmp_path):
     assert [line["loss"] for line in histories[0]] == [line["loss"] for line in histories[1]]
 
 
-def test_going_on_with_other_settings_is_said(pictures, tmp_path, capsys):
-    train(run_config(pictures, steps=2), tmp_path)
-    train(run_config(pictures, steps=4), tmp_path)
+def test_going_on_with_other_settings_is_said(images, tmp_path, capsys):
+    train(run_config(images, steps=2), tmp_path)
+    train(run_config(images, steps=4), tmp_path)
     assert f"{tmp_path} goes on after step 2 with other settings: steps 2 -> 4\n" in capsys.readouterr().err
     written = (tmp_path / "config.json").read_text()
-    train(run_config(pictures, steps=3), tmp_path)
+    train(run_config(images, steps=3), tmp_path)
     assert f"{tmp_path} has its 3 steps already\n" in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
 
 
-def test_sigterm_saves_and_has_a_status_of_its_own(pictures, tmp_path):
+def test_sigterm_saves_and_has_a_status_of_its_own(images, tmp_path):
     """With checkpoints far apart: what is there after it is of the step that it ended at."""
     config = tmp_path / "config.py"
     config.write_text(
         "from sscd_jax.config import *\n"
         "def get_config():\n"
-        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        f"    return Config(steps=100000, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
     )
     process = start(config, tmp_path / "run")
@@ -276,12 +276,12 @@ def test_sigterm_saves_and_has_a_status_of_its_own(pictures, tmp_path):
     assert lines_in(tmp_path / "run") == int(step)
 
 
-def test_ctrl_c_is_one_line(pictures, tmp_path):
+def test_ctrl_c_is_one_line(images, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(
         "from sscd_jax.config import *\n"
         "def get_config():\n"
-        f"    return Config(steps=100000, data=Data(source={str(pictures)!r}, batch_size=8, image_size=32),\n"
+        f"    return Config(steps=100000, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8))\n"
     )
     process = start(config, tmp_path / "run")

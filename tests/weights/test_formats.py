@@ -22,7 +22,7 @@ from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import hash_variables, write_npz, write_safetensors
 from sscd_jax.weights.state_dict import to_state_dict
 
-ORIGIN = {"name": "a test", "licence": "MIT"}
+ORIGIN = {"name": "a test", "license": "MIT"}
 WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 
 

@@ -1,4 +1,4 @@
-"""ONNX graphs against onnxruntime: our own, and as onnxruntime's quantiser and other exporters write them."""
+"""ONNX graphs against onnxruntime: our own, and as onnxruntime's quantizer and other exporters write them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from helpers.networks import NARROW, assert_same, seeded
-from helpers.qdq import dequantise
+from helpers.qdq import dequantize
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -45,9 +45,9 @@ class Calibration(CalibrationDataReader):
 
 
 @pytest.fixture(scope="module", params=["resnet18", "resnet50"])
-def quantised(request, tmp_path_factory) -> Path:
-    """A network quantised by onnxruntime's own tool, weights a channel each, as people do it."""
-    folder = tmp_path_factory.mktemp("quantised")
+def quantized(request, tmp_path_factory) -> Path:
+    """A network quantized by onnxruntime's own tool, weights a channel each, as people do it."""
+    folder = tmp_path_factory.mktemp("quantized")
     write(folder / "float.onnx", request.param)
     quant_pre_process(folder / "float.onnx", folder / "ready.onnx", skip_symbolic_shape=True)
     quantize_static(
@@ -62,13 +62,13 @@ def quantised(request, tmp_path_factory) -> Path:
     return folder / "int8.onnx"
 
 
-def test_an_int8_graph_is_read_as_its_dequantised_weights(quantised, tmp_path):
-    loaded = weights.read(quantised)
+def test_an_int8_graph_is_read_as_its_dequantised_weights(quantized, tmp_path):
+    loaded = weights.read(quantized)
     assert loaded.format == "ONNX, int8"
     found = jax.jit(loaded.model.apply)(loaded.variables, NHWC)
-    dequantise(quantised, tmp_path / "float.onnx")
+    dequantize(quantized, tmp_path / "float.onnx")
     np.testing.assert_allclose(found, run_onnx(tmp_path / "float.onnx", IMAGES), atol=1e-5)
-    assert float((found * run_onnx(quantised, IMAGES)).sum(1).mean()) > 0.96
+    assert float((found * run_onnx(quantized, IMAGES)).sum(1).mean()) > 0.96
 
 
 def test_names_do_not_matter(tmp_path):

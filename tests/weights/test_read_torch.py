@@ -192,16 +192,16 @@ def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:
 
 
 @pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
-def test_a_malicious_bundle_is_refused_and_does_nothing(format_, pictures, tmp_path):
+def test_a_malicious_bundle_is_refused_and_does_nothing(format_, images, tmp_path):
     pytest.importorskip("torch")  # else the pickle is refused for its absence
     canary = tmp_path / "canary"
-    bundle_of(tmp_path / "out", format_, payloads(canary)["os.system"], open_source(str(pictures)))
+    bundle_of(tmp_path / "out", format_, payloads(canary)["os.system"], open_source(str(images)))
     with pytest.raises(ValueError, match="out"):
         weights.load(tmp_path / "out")
     assert not canary.exists()
 
 
-def test_a_malicious_run_is_refused_and_does_nothing(pictures, tmp_path):
+def test_a_malicious_run_is_refused_and_does_nothing(images, tmp_path):
     canary = tmp_path / "canary"
     config = Config(model=Model(backbone="resnet18", dims=8, width=4))
     state = train_state.create(build_model(**dataclasses.asdict(config.model)), lars(0.1), 0, replicated(create_mesh()))

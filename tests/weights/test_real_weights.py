@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
-from helpers.qdq import dequantise
+from helpers.qdq import dequantize
 from PIL import Image
 
 from sscd_jax import config, weights
@@ -94,10 +94,10 @@ def in_batches(run, images: np.ndarray) -> np.ndarray:
 
 
 def test_descriptors_of_photographs_are_those_of_onnxruntime(fetched, graph, photographs, tmp_path):
-    assert fetched.origin["licence"].startswith("MIT (Meta")
+    assert fetched.origin["license"].startswith("MIT (Meta")
     apply = jax.jit(fetched.model.apply)
     ours = in_batches(lambda batch: apply(fetched.variables, normalize(batch)), photographs)
-    dequantise(graph, tmp_path / "float.onnx")
+    dequantize(graph, tmp_path / "float.onnx")
 
     def onnxruntime(path: Path) -> np.ndarray:
         return in_batches(lambda batch: run_onnx(path, batch), photographs)
@@ -110,7 +110,7 @@ def test_descriptors_of_photographs_are_those_of_onnxruntime(fetched, graph, pho
 
 
 def by_torchvision(image: Image.Image, name: str) -> np.ndarray:
-    """As torchvision and the official ResizeLongEdge prepare a picture, in float64: [1, 3, H, W]."""
+    """As torchvision and the official ResizeLongEdge prepare an image, in float64: [1, 3, H, W]."""
     short, long = min(image.size), max(image.size)
     sizes = {
         "small_288": [int(288 * side / short) for side in image.size],
@@ -128,7 +128,7 @@ def by_torchvision(image: Image.Image, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "count"), [("small_288", 50), ("skew_320", 50), ("long_800", 8), ("dcr_224", 50)])
 def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, count):
-    """The whole of embed, against Pillow, float64 and onnxruntime, one picture at a time."""
+    """The whole of embed, against Pillow, float64 and onnxruntime, one image at a time."""
     write_onnx(tmp_path / "model.onnx", fetched.model, fetched.variables, uint8=False, preset=PRESETS[name])
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     source = open_source(str(photograph_folder))
@@ -157,7 +157,7 @@ def test_a_benchmark_of_photographs(fetched, photograph_folder, tmp_path):
     folders = []
     for part in ("queries", "references"):
         paths = sorted((benchmark / part).iterdir())
-        made_by = Provenance("pdqhash", "whole picture")
+        made_by = Provenance("pdqhash", "whole image")
         Descriptors([path.stem for path in paths], pdq_vectors(paths), made_by).write(tmp_path / part)
         folders += [f"--{part}", str(tmp_path / part)]
     truth = ["--ground-truth", str(benchmark / "ground_truth.csv"), "--out", str(tmp_path / "pdq.json")]
@@ -173,13 +173,13 @@ def test_a_benchmark_of_photographs(fetched, photograph_folder, tmp_path):
     print(json.dumps({row["metric"]: (row["before"], row["after"]) for row in rows} | {"by strength": by_strength}))
 
 
-def test_a_short_fine_tune_starts_at_the_official_loss(fetched, pictures, official_loss, tmp_path):
+def test_a_short_fine_tune_starts_at_the_official_loss(fetched, images, official_loss, tmp_path):
     """By the command, on the one device that a laptop has; the file is folded, so its statistics are restored first."""
     path = tmp_path / "start.safetensors"
     write_safetensors(path, fetched.model, fetched.variables, fetched.origin)
     recipe = Path(__file__).parents[2] / "configs" / "disc_blur.py"
     options = ["--data.batch-size", "16", "--data.image-size", "64", "--steps", "3", "--optimizer.warmup-steps", "1"]
-    command = ["train", str(recipe), "--workdir", str(tmp_path / "run"), "--data.source", str(pictures), *options]
+    command = ["train", str(recipe), "--workdir", str(tmp_path / "run"), "--data.source", str(images), *options]
     main = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()"]
     subprocess.run([*main, *command, "--init-from", str(path)], check=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -188,7 +188,7 @@ def test_a_short_fine_tune_starts_at_the_official_loss(fetched, pictures, offici
 
     run = config.from_dict(json.loads((tmp_path / "run" / "config.json").read_text()))
     settings = {"batch_size": run.data.batch_size, "image_size": run.data.image_size, "seed": run.seed}
-    batches = train_batches(open_source(str(pictures)), augmentation=run.data.augmentation, **settings)
+    batches = train_batches(open_source(str(images)), augmentation=run.data.augmentation, **settings)
     batch = next(batches.as_numpy_iterator())
     restored = restore_statistics(fetched.model, fetched.variables, normalize(batch["images"]))
     expected = official_loss(run, batch, fetched.model, restored)

@@ -15,7 +15,7 @@ MAX_REACH = _REACHES[-1]
 
 
 def kernel(radius: tf.Tensor) -> tf.Tensor:
-    """Half of the kernel of Pillow's GaussianBlur: float32 [] -> [MAX_REACH + 1], from the rim to the centre.
+    """Half of the kernel of Pillow's GaussianBlur: float32 [] -> [MAX_REACH + 1], from the rim to the center.
 
     Three box blurs of fractional radius (Pillow's BoxBlur.c, after Gwosdek et al., "Theoretical foundations of Gaussian
     convolution by extended box filtering").
@@ -33,7 +33,7 @@ def kernel(radius: tf.Tensor) -> tf.Tensor:
 def blur_weights(radius: tf.Tensor) -> tf.Tensor:
     """The kernel in 256ths, so that 16 bits hold the sums: float32 [] -> uint16 [MAX_REACH + 1].
 
-    The first is the centre's, the others apply to both sides; in all they add up to 256.
+    The first is the center's, the others apply to both sides; in all they add up to 256.
     """
     # Sums from the rim inwards are rounded, not weights: so the spread stays within 2 % of the radius from 0.7 on.
     tails = tf.round(256 * tf.cumsum(kernel(radius)[:-1]))
@@ -55,12 +55,12 @@ def _blur(size: int):
     def function(view, radius):
         weights = blur_weights(radius)
 
-        def blurred(reach: int, neighbours: Callable[[int], tf.Tensor]) -> tf.Tensor:
+        def blurred(reach: int, neighbors: Callable[[int], tf.Tensor]) -> tf.Tensor:
             pairs = (
-                (weights[k], tf.cast(neighbours(-k), tf.uint16) + tf.cast(neighbours(k), tf.uint16))
+                (weights[k], tf.cast(neighbors(-k), tf.uint16) + tf.cast(neighbors(k), tf.uint16))
                 for k in range(1, reach + 1)
             )
-            return weighted_sum([(weights[0], neighbours(0)), *pairs])
+            return weighted_sum([(weights[0], neighbors(0)), *pairs])
 
         def along(lines: tf.Tensor, reach: int) -> tf.Tensor:
             first, last = tf.tile(lines[:, :3], [1, reach]), tf.tile(lines[:, -3:], [1, reach])
@@ -75,7 +75,7 @@ def _blur(size: int):
             def step(number: tf.Tensor, lines: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 return number + 1, tf.switch_case(number, [lambda: along(lines, reach), lambda: across(lines, reach)])
 
-            # A loop, as else XLA fuses the two, and computes the first anew for each neighbour of the second.
+            # A loop, as else XLA fuses the two, and computes the first anew for each neighbor of the second.
             lines = tf.reshape(view, [size, 3 * size])
             return tf.while_loop(lambda number, _: number < 2, step, (0, lines))[1]
 

@@ -1,4 +1,4 @@
-"""Jitter and grey, equal to the Pillow calls of the official pipeline and several times as fast."""
+"""Jitter and gray, equal to the Pillow calls of the official pipeline and several times as fast."""
 
 import functools
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from sscd_jax.data.augment.packed_pixels import byte, channels, packed, words, xla
 
 
-def grey(view: tf.Tensor) -> tf.Tensor:
+def gray(view: tf.Tensor) -> tf.Tensor:
     """Pillow's convert("L"): a packed view -> float32 whole numbers."""
     red, green, blue = channels(view)
     return tf.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)  # exact in float32
@@ -19,7 +19,7 @@ def _blend(view: tf.Tensor, other: tf.Tensor | float, factor: tf.Tensor) -> tf.T
 
 
 def _contrast(view: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    total = tf.reduce_sum(tf.reduce_sum(grey(view), 0))  # over the first axis it is vectorised
+    total = tf.reduce_sum(tf.reduce_sum(gray(view), 0))  # over the first axis it is vectorized
     return _blend(view, tf.floor(total / (view.shape[0] * view.shape[1]) + 0.5), factor)
 
 
@@ -37,9 +37,9 @@ def _turn_hue(view: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     hue = (hue - 256 * tf.floor(hue * (1 / 256))) * (6 / 255)
     saturation = tf.floor(tf.cast(255 * chroma, tf.float32) / tf.cast(tf.maximum(value, 1), tf.float32))
     value = tf.cast(value, tf.float32)
-    chroma = value * saturation * (1 / 255)  # of the colour in 8 bits
+    chroma = value * saturation * (1 / 255)  # of the color in 8 bits
 
-    # Each channel of an HSV colour is its value less the chroma times a trapezoid of the hue.
+    # Each channel of an HSV color is its value less the chroma times a trapezoid of the hue.
     def channel(start: float) -> tf.Tensor:
         k = hue + start
         k = tf.where(k >= 6, k - 6, k)
@@ -53,7 +53,7 @@ def _jitter(view: tf.Tensor, order: tf.Tensor, factors: tf.Tensor, turns: tf.Ten
         parts = [
             lambda: _blend(view, 0.0, factors[0]),
             lambda: _contrast(view, factors[1]),
-            lambda: _blend(view, grey(view), factors[2]),
+            lambda: _blend(view, gray(view), factors[2]),
             lambda: _turn_hue(view, turns),
         ]
         return step + 1, tf.switch_case(tf.gather(order, step), parts)
@@ -63,10 +63,10 @@ def _jitter(view: tf.Tensor, order: tf.Tensor, factors: tf.Tensor, turns: tf.Ten
 
 
 @functools.cache
-def recolour(size: int):
-    """The compiled function that jitters and greys a view of this size where its flags say so.
+def color_ops(size: int):
+    """The compiled function that jitters and grays a view of this size where its flags say so.
 
-    Of a packed view, int32 [size, size], bool [2] (jitter, grey), int32 [4] (order of brightness, contrast, saturation,
+    Of a packed view, int32 [size, size], bool [2] (jitter, gray), int32 [4] (order of brightness, contrast, saturation,
     hue), float32 [3] (their factors), float32 (turns of the hue); gives `words`.
     """
 
@@ -79,6 +79,6 @@ def recolour(size: int):
     )
     def function(view, flags, order, factors, turns):
         view = tf.cond(flags[0], lambda: _jitter(view, order, factors, turns), lambda: view)
-        return words(tf.cond(flags[1], lambda: packed(*[grey(view)] * 3), lambda: view))
+        return words(tf.cond(flags[1], lambda: packed(*[gray(view)] * 3), lambda: view))
 
     return function

@@ -1,6 +1,6 @@
 """What DISC2021's and later attackers do beyond the paper's augmentations: the HEAVY preset.
 
-Before the crop: another picture pasted over or put under, the frame of a screenshot, perspective. After the colours:
+Before the crop: another image pasted over or put under, the frame of a screenshot, perspective. After the colors:
 channels swapped or dropped, pixelation, noise, erasing. tf-image's `channel_swap` and `channel_drop` draw from
 TensorFlow's global state, which makes views depend on the order of threads; ours do the same from the view's numbers.
 """
@@ -20,14 +20,14 @@ _SWAPS = [order for order in itertools.permutations(range(3)) if order != (0, 1,
 
 
 def draw_other(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """For each of the two views, which of `count` pictures is pasted; -1 for none: int64 [2]."""
+    """For each of the two views, which of `count` images is pasted; -1 for none: int64 [2]."""
     numbers = tf.random.stateless_uniform([2, 2], seed)
     index = tf.minimum(tf.cast(numbers[:, 1] * tf.cast(count, tf.float32), tf.int64), count - 1)
     return tf.where(numbers[:, 0] < PASTE, index, -1)
 
 
 def draw_before(uniform: Uniforms) -> dict[str, Any]:
-    """What happens to the whole picture."""
+    """What happens to the whole image."""
     dark = uniform.chance(0.5)
     paper = uniform(0.0, 30.0) + tf.where(dark, 0.0, 225.0)
     return {
@@ -48,7 +48,7 @@ def draw_before(uniform: Uniforms) -> dict[str, Any]:
                 "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
                 "size": uniform(0.25, 0.6),
                 "opacity": uniform(0.7, 1.0),
-                "colour": tf.fill([3], tf.where(dark, 220.0, 40.0)),
+                "color": tf.fill([3], tf.where(dark, 220.0, 40.0)),
                 "fx": uniform(0.0, 0.3),
                 "fy": uniform(),
             },
@@ -58,7 +58,7 @@ def draw_before(uniform: Uniforms) -> dict[str, Any]:
 
 
 def draw_after(uniform: Uniforms) -> dict[str, Any]:
-    """What happens to a view after its colours."""
+    """What happens to a view after its colors."""
     area, aspect = uniform(0.02, 0.25), tf.exp(uniform(-math.log(3), math.log(3)))
     return {
         "swap": {
@@ -76,16 +76,16 @@ def draw_after(uniform: Uniforms) -> dict[str, Any]:
             "applied": uniform.chance(0.15),
             "sides": tf.minimum(tf.sqrt(tf.stack([area / aspect, area * aspect])), 1.0),
             "at": uniform.some(2),
-            "colour": tf.floor(256 * uniform.some(3)),
+            "color": tf.floor(256 * uniform.some(3)),
         },
     }
 
 
 def paste(image: tf.Tensor, drawn: dict[str, Any], other: tf.Tensor) -> tf.Tensor:
-    """The other picture over a part of this one, or this one over a part of the other: uint8 [H, W, 3] -> [H, W, 3]."""
+    """The other image over a part of this one, or this one over a part of the other: uint8 [H, W, 3] -> [H, W, 3]."""
     shape = tf.shape(image)[:2]
     over, under = tf.cond(drawn["under"], lambda: (image, other), lambda: (other, image))
-    # A picture that is put on another one keeps most of the canvas.
+    # An image that is put on another one keeps most of the canvas.
     share = tf.where(drawn["under"], 0.3 + drawn["size"], drawn["size"])
     size = tf.maximum(tf.cast(tf.cast(shape, tf.float32) * share, tf.int32), 1)
     canvas = tf.cond(drawn["under"], lambda: _resized(under, shape), lambda: under)
@@ -130,7 +130,7 @@ def homography(here: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
         tf.stack([x, y, one, zero, zero, zero, -u * x, -u * y], 1),
         tf.stack([zero, zero, zero, x, y, one, -v * x, -v * y], 1),
     ]
-    # A picture of one row or column has no such transform: the smallest change that has one.
+    # An image of one row or column has no such transform: the smallest change that has one.
     matrix = tf.concat(rows, 0) + 1e-6 * tf.eye(8, dtype=tf.float64)
     return tf.cast(tf.linalg.solve(matrix, tf.concat([u, v], 0)[:, None])[:, 0], tf.float32)
 
@@ -158,7 +158,7 @@ def noise(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
 
 
 def erase(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """A rectangle in one colour: uint8 [S, S, 3] -> [S, S, 3]."""
+    """A rectangle in one color: uint8 [S, S, 3] -> [S, S, 3]."""
     size = tf.constant([float(side) for side in view.shape[:2]])
     first = drawn["at"] * (size - drawn["sides"] * size)
     rows, columns = (
@@ -167,7 +167,7 @@ def erase(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
         for axis in range(2)
     )
     inside = (rows[:, None] & columns[None])[..., None]
-    return tf.where(inside, tf.cast(drawn["colour"], tf.uint8), view)
+    return tf.where(inside, tf.cast(drawn["color"], tf.uint8), view)
 
 
 AFTER = {"swap": swap, "drop": drop, "pixelate": pixelate, "noise": noise, "erase": erase}

@@ -1,7 +1,7 @@
 """Contrastive mixup and cutmix on a host batch (paper section 3; official transforms/mixup.py).
 
 Views are mixed within groups of fixed size, whatever the number of hosts. The partner of a view is the view opposite it
-in the group's [first views; second views]: the other view of the picture as far from the group's end as its own from
+in the group's [first views; second views]: the other view of the image as far from the group's end as its own from
 the start.
 """
 
@@ -21,8 +21,8 @@ def draw_mixing(uniform: Uniforms, size: int) -> dict[str, tf.Tensor]:
     applied, cut = uniform.chance(0.05), uniform.chance(0.5)
     share = tf.sort(uniform.some(3))[1]  # the median of three uniform numbers is distributed as Beta(2, 2)
     half = tf.cast(size * tf.sqrt(1 - share), tf.int32) // 2
-    centre = tf.stack([uniform.integer(size), uniform.integer(size)])
-    box = tf.clip_by_value(tf.concat([centre - half, centre + half], 0), 0, size)
+    center = tf.stack([uniform.integer(size), uniform.integer(size)])
+    box = tf.clip_by_value(tf.concat([center - half, center + half], 0), 0, size)
     box = tf.where(applied & cut, box, 0)
     share = tf.where(applied & ~cut, share, 1.0)
     area = tf.cast((box[2] - box[0]) * (box[3] - box[1]), tf.float32)
@@ -30,7 +30,7 @@ def draw_mixing(uniform: Uniforms, size: int) -> dict[str, tf.Tensor]:
 
 
 def partners(rows: tf.Tensor, group: int) -> tf.Tensor:
-    """Each view's partner: [2 b, ...], first views before second views, in groups of `group` pictures -> [2 b, ...]."""
+    """Each view's partner: [2 b, ...], first views before second views, in groups of `group` images -> [2 b, ...]."""
     shape = tf.shape(rows)
     grouped = tf.reshape(rows, tf.concat([[2, -1, group], shape[1:]], 0))
     return tf.reshape(tf.reverse(grouped, [0, 2]), shape)
@@ -44,7 +44,7 @@ def mixed_ids(ids: tf.Tensor, kept: tf.Tensor, group: int) -> tf.Tensor:
 def mix(images: tf.Tensor, share: tf.Tensor, box: tf.Tensor, group: int) -> tf.Tensor:
     """The views of a host batch, mixed: uint8 [2 b, S, S, 3], float32 [2 b], int32 [2 b, 4] -> uint8 [2 b, S, S, 3].
 
-    Mixing pixels and normalising them commute; values are rounded.
+    Mixing pixels and normalizing them commute; values are rounded.
     """
     rows = tf.where((share < 1) | (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1]))[:, 0]
     others = tf.gather(images, tf.gather(partners(tf.range(tf.shape(images)[0]), group), rows))

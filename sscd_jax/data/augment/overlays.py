@@ -1,7 +1,7 @@
-"""Text and emoji on a picture, by graph operations (official transforms/overlay_text.py and overlay_emoji.py).
+"""Text and emoji on an image, by graph operations (official transforms/overlay_text.py and overlay_emoji.py).
 
 Emoji are composited by their own alpha. (The official code pastes most of them with their transparent part as a black
-square, as AugLy's files are palette pictures.)
+square, as AugLy's files are palette images.)
 """
 
 import functools
@@ -23,12 +23,12 @@ def _atlas() -> dict[str, tf.Tensor]:
         return {name: tf.constant(getattr(atlas, name)) for name in names}
 
 
-def composite(image: tf.Tensor, colour: tf.Tensor, alpha: tf.Tensor, fx: tf.Tensor, fy: tf.Tensor) -> tf.Tensor:
-    """A layer over a part of the picture.
+def composite(image: tf.Tensor, color: tf.Tensor, alpha: tf.Tensor, fx: tf.Tensor, fy: tf.Tensor) -> tf.Tensor:
+    """A layer over a part of the image.
 
     Args:
         image: uint8 [H, W, 3].
-        colour: float32 [h, w, 3] in [0, 255], times alpha.
+        color: float32 [h, w, 3] in [0, 255], times alpha.
         alpha: float32 [h, w, 3] in [0, 1], a number for each channel, as broadcasting takes several times as long;
             h <= H and w <= W.
         fx, fy: float32, where between the leftmost and the rightmost place, and between the top and the bottom.
@@ -42,20 +42,20 @@ def composite(image: tf.Tensor, colour: tf.Tensor, alpha: tf.Tensor, fx: tf.Tens
     left = tf.cast(fx * tf.cast(width - w, tf.float32), tf.int32)
     band = image[top : top + h]
     under = tf.cast(band[:, left : left + w], tf.float32)
-    mixed = tf.cast(tf.round(under * (1 - alpha) + colour), tf.uint8)
+    mixed = tf.cast(tf.round(under * (1 - alpha) + color), tf.uint8)
     band = tf.concat([band[:, :left], mixed, band[:, left + w :]], 1)
     return tf.concat([image[:top], band, image[top + h :]], 0)
 
 
 def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
-    """Random letters of one font in one colour: uint8 [H, W, 3] -> [H, W, 3].
+    """Random letters of one font in one color: uint8 [H, W, 3] -> [H, W, 3].
 
     As many letters as fit, or fewer; none where not even the first fits.
 
     Args:
-        image: the picture.
+        image: the image.
         text: `font` and `length` in [0, 1): which font, and how much of what fits; `seed` int32 [2] of the letters;
-            `size` of the font over the short side; `opacity`; `colour` float32 [3] in [0, 255]; `fx`, `fy`: where.
+            `size` of the font over the short side; `opacity`; `color` float32 [3] in [0, 255]; `fx`, `fy`: where.
     """
     letter_columns, font_letters = _atlas()["letter_columns"], _atlas()["font_letters"]
     height, width = tf.unstack(tf.shape(image)[:2])
@@ -80,17 +80,17 @@ def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
         size = tf.clip_by_value(size, 1, tf.stack([height, width]))
         alpha = tf.repeat(resized(ink[..., None], size) * (text["opacity"] / 255), 3, 2)
         lines = tf.reshape(alpha, [size[0], 3 * size[1]])
-        colour = tf.reshape(lines * tf.tile(text["colour"], size[1:]), tf.shape(alpha))
-        return composite(image, colour, alpha, text["fx"], text["fy"])
+        color = tf.reshape(lines * tf.tile(text["color"], size[1:]), tf.shape(alpha))
+        return composite(image, color, alpha, text["fx"], text["fy"])
 
     return tf.cond(fitting > 0, drawn, lambda: image)
 
 
 def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
-    """An emoji on a picture: uint8 [H, W, 3] -> [H, W, 3].
+    """An emoji on an image: uint8 [H, W, 3] -> [H, W, 3].
 
     Args:
-        image: the picture.
+        image: the image.
         emoji: `which` in [0, 1); `size` over the largest that fits; `opacity`; `fx`, `fy`: where.
     """
     images = _atlas()["emoji"]
@@ -98,10 +98,10 @@ def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
     side = tf.maximum(tf.cast(short * emoji["size"], tf.int32), 1)
     pixels = tf.cast(tf.gather(images, _index(emoji["which"], images.shape[0])), tf.float32)
     alpha = tf.tile(pixels[..., 3:] / 255, [1, 1, 3])
-    colour, alpha = (
+    color, alpha = (
         resized(layer, tf.stack([side, side])) * emoji["opacity"] for layer in (pixels[..., :3] * alpha, alpha)
     )
-    return composite(image, colour, alpha, emoji["fx"], emoji["fy"])
+    return composite(image, color, alpha, emoji["fx"], emoji["fy"])
 
 
 def resized(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
-"""How the augmentations hold a view from its resizing to its colours, and how they are compiled.
+"""How the augmentations hold a view from its resizing to its colors, and how they are compiled.
 
 A view in work is packed and turned: int32 [width, height], red | green << 8 | blue << 16. So a pixel is read and
-written once, and colours are arithmetic on whole vectors of 32 bits. Functions are compiled by XLA, whose loops are
-fused and vectorised; it needs static shapes, so they are made once for each size of view.
+written once, and colors are arithmetic on whole vectors of 32 bits. Functions are compiled by XLA, whose loops are
+fused and vectorized; it needs static shapes, so they are made once for each size of view.
 """
 
 import functools
@@ -69,7 +69,7 @@ def weighted_sum(parts: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
 
 
 def upright(words: tf.Tensor) -> tf.Tensor:
-    """What `words` gives, as others hold pictures: uint8 [height, width, 3]. Transposed by fours, as bytes are slow."""
+    """What `words` gives, as others hold images: uint8 [height, width, 3]. Transposed by fours, as bytes are slow."""
     height = words.shape[1]
     pixels = tf.bitcast(tf.transpose(words), tf.uint8)
     return tf.reshape(tf.reshape(pixels, [height, -1])[:, : 3 * height], [height, height, 3])

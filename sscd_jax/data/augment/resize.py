@@ -19,14 +19,14 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         int32 [MAX_TAPS, size], positions in the line, and uint16 [MAX_TAPS, size], their weights, which add up to 256:
         products and sums then fit into 16 bits, twice as many of which fit into a vector as of 32. (Pillow's have 22
-        bits; that changes 1.5 % of the values, by a grey level.)
+        bits; that changes 1.5 % of the values, by a gray level.)
     """
     scale = length / size
     support = tf.maximum(scale, 1.0)
-    centre = (tf.range(size, dtype=tf.float32) + 0.5) * scale
-    first = tf.maximum(tf.floor(centre - support + 0.5), 0.0)
+    center = (tf.range(size, dtype=tf.float32) + 0.5) * scale
+    first = tf.maximum(tf.floor(center - support + 0.5), 0.0)
     taps = first + tf.range(MAX_TAPS, dtype=tf.float32)[:, None]
-    weights = tf.maximum(1 - tf.abs((taps + 0.5 - centre) / support), 0.0)
+    weights = tf.maximum(1 - tf.abs((taps + 0.5 - center) / support), 0.0)
     weights = tf.where(taps < length, weights, 0.0)
     # Sums are rounded, not weights, so that they add up and nothing moves.
     sums = tf.stack(list(itertools.accumulate(tf.unstack(weights))))

@@ -1,7 +1,7 @@
 """The paper's augmentations, stateless: the same seed gives the same views, wherever and whenever they are made.
 
 First everything that is random about a view is drawn, as numbers (`draw`); then the pixels are computed from the
-picture and the numbers (`apply`), which equals the official pipeline's Pillow calls (transforms/settings.py).
+image and the numbers (`apply`), which equals the official pipeline's Pillow calls (transforms/settings.py).
 """
 
 import functools
@@ -46,7 +46,7 @@ _ORDERS = list(itertools.permutations(range(4)))
 
 
 def views(image: tf.Tensor, seed: tf.Tensor, **options: Any) -> tuple[tf.Tensor, list[View]]:
-    """The two views of a picture, uint8 [2, size, size, 3], and what `draw_views` drew for them by these options."""
+    """The two views of an image, uint8 [2, size, size, 3], and what `draw_views` drew for them by these options."""
     drawn = draw_views(image, seed, **options)
     return tf.stack([apply(image, view) for view in drawn]), drawn
 
@@ -60,14 +60,14 @@ def draw_views(
     min_crop_area: float = 0.08,
     others: Sequence[tf.Tensor] = (),
 ) -> list[View]:
-    """What is random about the two views of a picture.
+    """What is random about the two views of an image.
 
     Args:
         image: uint8 [H, W, 3].
         seed: int32 or int64 [2].
         size: side of a view in pixels.
         augmentation: a key of RECIPES.
-        min_crop_area: smallest share of the picture's area that the crop keeps.
+        min_crop_area: smallest share of the image's area that the crop keeps.
         others: for HEAVY, what is pasted on each view, uint8 [h, w, 3]; empty where nothing is.
     """
     draw = _draw(augmentation, size, min_crop_area)
@@ -80,14 +80,14 @@ def draw_views(
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
     """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    pixels = recolour(crop(image, view), view)
+    pixels = color_ops(crop(image, view), view)
     for name, operation in _AFTER.items():
         pixels = _if_applied(view, name, pixels, operation)
     return pixels
 
 
-def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
-    """The same without jitter, grey and blur, which are left to the device: the pixels, and what is left to do.
+def apply_before_color_ops(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
+    """The same without jitter, gray and blur, which are left to the device: the pixels, and what is left to do.
 
     Nothing is left where something comes after them, as JPEG compression: such a view is made here.
     """
@@ -97,7 +97,7 @@ def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View
         return upright(to_words(pixels.shape[0])(pixels))
 
     names = ("order", "factors", "hue", "radius")
-    flags = tf.stack([view["jitter"], view["grey"], view["blur"]])
+    flags = tf.stack([view["jitter"], view["gray"], view["blur"]])
     if after := [view[name]["applied"] for name in _AFTER if name in view]:
         made_here = tf.reduce_any(after)
         flags &= ~made_here
@@ -108,8 +108,8 @@ def apply_before_recolour(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View
 
 
 def crop(image: tf.Tensor, view: View) -> tf.Tensor:
-    """All that comes before the colours: uint8 [H, W, 3] -> a packed view (pixels.py), int32 [size, size]."""
-    # A picture with text on it is mirrored before that; any other as its crop is resized, which costs nothing.
+    """All that comes before the colors: uint8 [H, W, 3] -> a packed view (pixels.py), int32 [size, size]."""
+    # An image with text on it is mirrored before that; any other as its crop is resized, which costs nothing.
     flip = view["flip"]
     if "edited" in view:
         image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
@@ -117,16 +117,16 @@ def crop(image: tf.Tensor, view: View) -> tf.Tensor:
     return resize.resize(_crop(image, view), view["bucket"], view["rows"], view["columns"], flip)
 
 
-def recolour(pixels: tf.Tensor, view: View) -> tf.Tensor:
-    """Jitter, grey and blur of a packed view, int32 [size, size] -> uint8 [size, size, 3]."""
-    flags = tf.stack([view["jitter"], view["grey"]])
-    words = color.recolour(pixels.shape[0])(pixels, flags, view["order"], view["factors"], view["hue"])
+def color_ops(pixels: tf.Tensor, view: View) -> tf.Tensor:
+    """Jitter, gray and blur of a packed view, int32 [size, size] -> uint8 [size, size, 3]."""
+    flags = tf.stack([view["jitter"], view["gray"]])
+    words = color.color_ops(pixels.shape[0])(pixels, flags, view["order"], view["factors"], view["hue"])
     pixels = upright(words)
     return tf.cond(view["blur"], lambda: blur(pixels, view["radius"]), lambda: pixels)
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
-    """What happens to the whole picture before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
+    """What happens to the whole image before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
     image = tf.cond(view["flip"], lambda: tf.reverse(image, [1]), lambda: image)
     for name, operation in _BEFORE.items():
         image = _if_applied(view, name, image, operation)
@@ -180,7 +180,7 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
 
 
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
-    """Everything that is random about a view of a picture of int32 [2] = (height, width)."""
+    """Everything that is random about a view of an image of int32 [2] = (height, width)."""
     view: View = {"flip": uniform.chance(0.5)}
     if recipe.advanced:
         view |= _draw_edits(uniform) | (heavy.draw_before(uniform) if recipe.heavy else {})
@@ -192,7 +192,7 @@ def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_cro
         "order": tf.gather(tf.constant(_ORDERS), uniform.integer(len(_ORDERS))),
         "factors": 0.2 + 1.6 * uniform.some(3),  # of brightness, contrast, saturation
         "hue": uniform(-0.2, 0.2),
-        "grey": uniform.chance(0.2),
+        "gray": uniform.chance(0.2),
         "blur": uniform.chance(0.5),
         "radius": uniform(*recipe.blur_radius),
     }
@@ -213,7 +213,7 @@ def _draw_edits(uniform: Uniforms) -> View:
             "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
             "size": uniform(0.1, 0.3),
             "opacity": uniform(0.1, 1.0),
-            "colour": tf.floor(256 * uniform.some(3)),
+            "color": tf.floor(256 * uniform.some(3)),
             "fx": uniform(),
             "fy": uniform(),
         },

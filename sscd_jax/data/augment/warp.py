@@ -1,4 +1,4 @@
-"""Rotation of whole pictures as Pillow has it, projective transforms, JPEG compression."""
+"""Rotation of whole images as Pillow has it, projective transforms, JPEG compression."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sscd_jax.data.augment.packed_pixels import xla
 
-# The compiled rotation takes pictures of up to so many pixels, and one is compiled for each side of a box.
+# The compiled rotation takes images of up to so many pixels, and one is compiled for each side of a box.
 _PIXELS = 2**18
 _SIDES = range(128, 513, 64)
 
@@ -65,13 +65,13 @@ def _rotation(side: int):
 
 
 def _rotated_by_warp(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """The same for pictures of any size, in twice the time."""
+    """The same for images of any size, in twice the time."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     top, left = tf.cast(box[0], tf.float32), tf.cast(box[1], tf.float32)
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     x, y = (width - 1) / 2, (height - 1) / 2
-    # From a place in the box to its place in the picture.
+    # From a place in the box to its place in the image.
     column = [cos, -sin, x + cos * (left - x) - sin * (top - y)]
     row = [sin, cos, y + sin * (left - x) + cos * (top - y)]
     return warp(image, tf.stack([*column, *row, 0.0, 0.0]), box[2:])

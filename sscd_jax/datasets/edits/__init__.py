@@ -1,12 +1,12 @@
-"""Edits of a picture, as people make them who pass a copy on, in three strengths. Pillow and numpy only.
+"""Edits of an image, as people make them who pass a copy on, in three strengths. Pillow and numpy only.
 
 They make the queries of evaluations and share no code with the training augmentations
 (`sscd_jax/data/augment/views.py`), so that the descriptor is measured on edits made by another hand.
 
-Every edit takes an RGB picture, a `numpy.random.Generator` and a strength (some take other pictures
-as well), leaves its arguments as they are, and gives a new RGB picture that depends on nothing else.
-Pictures may have any size from 1x1; an edit makes the area at most about four times as large.
-Lengths are relative to the picture, so an edit is as strong on a small picture as on a large one.
+Every edit takes an RGB image, a `numpy.random.Generator` and a strength (some take other images
+as well), leaves its arguments as they are, and gives a new RGB image that depends on nothing else.
+Images may have any size from 1x1; an edit makes the area at most about four times as large.
+Lengths are relative to the image, so an edit is as strong on a small image as on a large one.
 The weaker strengths are such that anyone sees at once whose copy it is.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from sscd_jax.datasets.annotations import Strength
-from sscd_jax.datasets.edits.color import brightness, colour, contrast, grey, hue, invert_channel, saturation
+from sscd_jax.datasets.edits.color import brightness, color, contrast, gray, hue, invert_channel, saturation
 from sscd_jax.datasets.edits.common import Rng
 from sscd_jax.datasets.edits.frame import caption, collage, pad, paste_onto, screenshot
 from sscd_jax.datasets.edits.geometry import crop, flip, perspective, rotate, stretch
@@ -26,11 +26,11 @@ Edit = Callable[[Image.Image, Rng, Strength, Sequence[Image.Image]], Image.Image
 
 
 def _alone(function: Callable[[Image.Image, Rng, Strength], Image.Image]) -> Edit:
-    """As an edit that is offered other pictures and takes none."""
+    """As an edit that is offered other images and takes none."""
     return lambda image, rng, strength, others: function(image, rng, strength)
 
 
-# Each is called as (image, rng, strength, others), where `others` are pictures to draw from.
+# Each is called as (image, rng, strength, others), where `others` are images to draw from.
 KINDS: dict[str, Edit] = {
     "crop": _alone(crop),
     "rotate": _alone(rotate),
@@ -45,9 +45,9 @@ KINDS: dict[str, Edit] = {
     "contrast": _alone(contrast),
     "saturation": _alone(saturation),
     "hue": _alone(hue),
-    "grey": _alone(grey),
+    "gray": _alone(gray),
     "invert channel": _alone(invert_channel),
-    "colour": _alone(colour),
+    "color": _alone(color),
     "text": _alone(text),
     "stickers": _alone(stickers),
     "overlay": overlay,
@@ -59,13 +59,13 @@ KINDS: dict[str, Edit] = {
 }
 # Those that use the others; the rest work without any.
 WITH_OTHERS = ("overlay", "paste onto", "collage")
-# Of these, in this order, the demo draws: another order or number would change its picture set.
-DEMO_KINDS = ("crop", "rotate", "flip", "JPEG", "blur", "colour", "text", "paste onto", "overlay")
-# `colour` is any of the six colour edits, which count here one by one.
-BENCHMARK_KINDS = tuple(name for name in KINDS if name != "colour")
+# Of these, in this order, the demo draws: another order or number would change its image set.
+DEMO_KINDS = ("crop", "rotate", "flip", "JPEG", "blur", "color", "text", "paste onto", "overlay")
+# `color` is any of the six color edits, which count here one by one.
+BENCHMARK_KINDS = tuple(name for name in KINDS if name != "color")
 
-# What frames a picture comes last, in this order: a crop or a blur afterwards would hit the frame,
-# which is most of the area, and might leave little of the picture.
+# What frames an image comes last, in this order: a crop or a blur afterwards would hit the frame,
+# which is most of the area, and might leave little of the image.
 _FRAMES = ("caption", "pad", "collage", "screenshot")
 
 
@@ -81,16 +81,16 @@ def edit(
     """Applies `count` edits of different kinds, each kind as likely, in random order, frames last.
 
     Args:
-      image: an RGB picture; not changed.
+      image: an RGB image; not changed.
       rng: the only source of randomness: the same state gives the same result.
-      others: RGB pictures to set beside, under and over `image`; they must copy nothing that is
+      others: RGB images to set beside, under and over `image`; they must copy nothing that is
         searched for. May be empty where no kind is in WITH_OTHERS.
       count: how many edits, 1 to len(kinds).
       kinds: keys of KINDS, each once.
       strength: of every edit; each says what it means.
 
     Returns:
-      The edited RGB picture and the names of the edits as applied.
+      The edited RGB image and the names of the edits as applied.
     """
     names = [str(name) for name in rng.choice(list(kinds), count, replace=False)]
     names.sort(key=lambda name: _FRAMES.index(name) if name in _FRAMES else -1)

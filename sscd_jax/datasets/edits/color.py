@@ -1,4 +1,4 @@
-"""Edits that change the colours, pixel by pixel."""
+"""Edits that change the colors, pixel by pixel."""
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -29,7 +29,7 @@ def saturation(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def hue(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Turns the colour wheel, weak by 11 to 17 degrees either way, medium by 21 to 41, strong by 45 to 315."""
+    """Turns the color wheel, weak by 11 to 17 degrees either way, medium by 21 to 41, strong by 45 to 315."""
     h, s, v = image.convert("HSV").split()
     # In 256ths of the wheel. The strong range holds both ways round.
     shift = int(rng.integers(*graded(strength, (8, 13), (15, 30), (32, 225))))
@@ -39,10 +39,10 @@ def hue(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     return Image.merge("HSV", (turned, s, v)).convert("RGB")
 
 
-def grey(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Takes the colour away and tones the picture, as old photographs are toned.
+def gray(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
+    """Takes the color away and tones the image, as old photographs are toned.
 
-    White becomes a colour with channels from 246 (weak), 220 (medium) or 190 (strong) to 255.
+    White becomes a color with channels from 246 (weak), 220 (medium) or 190 (strong) to 255.
     """
     white = tuple(int(c) for c in rng.integers(graded(strength, 246, 220, 190), 256, 3))
     return ImageOps.colorize(ImageOps.grayscale(image), black=(0, 0, 0), white=white)
@@ -57,9 +57,9 @@ def invert_channel(image: Image.Image, rng: Rng, strength: Strength) -> Image.Im
     return Image.merge("RGB", channels)
 
 
-def colour(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """One of the six colour edits above."""
-    kinds = (brightness, contrast, saturation, hue, grey, invert_channel)
+def color(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
+    """One of the six color edits above."""
+    kinds = (brightness, contrast, saturation, hue, gray, invert_channel)
     return kinds[rng.integers(len(kinds))](image, rng, strength)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sscd_jax.datasets.annotations import Strength
 
 Rng = np.random.Generator
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 T = TypeVar("T")
 
@@ -19,13 +19,13 @@ def graded(strength: Strength, weak: T, medium: T, strong: T) -> T:
     return {"weak": weak, "medium": medium, "strong": strong}[strength]
 
 
-def random_colour(rng: Rng) -> Colour:
+def random_color(rng: Rng) -> Color:
     red, green, blue = (int(c) for c in rng.integers(0, 256, 3))
     return red, green, blue
 
 
 def scaled(image: Image.Image, side: float) -> tuple[int, int]:
-    """The picture's size, each side times `side`."""
+    """The image's size, each side times `side`."""
     return max(1, round(image.width * side)), max(1, round(image.height * side))
 
 

@@ -1,4 +1,4 @@
-"""Edits that put something around the picture: bars, a caption, an app, other pictures."""
+"""Edits that put something around the image: bars, a caption, an app, other images."""
 
 import math
 import textwrap
@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from PIL.Image import Resampling
 
 from sscd_jax.datasets.annotations import Strength
-from sscd_jax.datasets.edits.common import Colour, Rng, graded, one_of, place, random_colour, scaled
+from sscd_jax.datasets.edits.common import Color, Rng, graded, one_of, place, random_color, scaled
 from sscd_jax.datasets.edits.overlay import CAPTIONS, heart_outline
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def pad(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Adds bars above and below, or left and right: black, of a colour, or a blurred copy of the picture.
+    """Adds bars above and below, or left and right: black, of a color, or a blurred copy of the image.
 
     Both together take 7 to 14 % (weak), 16 to 28 % (medium), 30 to 48 % (strong) of the new area.
     """
@@ -30,7 +30,7 @@ def pad(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
         padded = ImageOps.fit(image, size, Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.04 * min(size)))
         padded = ImageEnhance.Brightness(padded).enhance(0.8)
     else:
-        padded = Image.new("RGB", size, random_colour(rng) if bars else _BLACK)
+        padded = Image.new("RGB", size, random_color(rng) if bars else _BLACK)
     padded.paste(image, (more // 2, 0) if across else (0, more // 2))
     return padded
 
@@ -38,7 +38,7 @@ def pad(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 def caption(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     """Sets a caption above or below it, or one on either side, on plain bars as memes have them.
 
-    The bars' height together is 10 to 16 % (weak), 20 to 30 % (medium), 35 to 55 % (strong) of the picture's.
+    The bars' height together is 10 to 16 % (weak), 20 to 30 % (medium), 35 to 55 % (strong) of the image's.
     """
     bars = max(1, round(rng.uniform(*graded(strength, (0.10, 0.16), (0.20, 0.30), (0.35, 0.55))) * image.height))
     paper, ink = (_WHITE, _BLACK) if rng.integers(3) else (_BLACK, _WHITE)
@@ -49,8 +49,8 @@ def caption(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
         if height:
             words = CAPTIONS[rng.integers(len(CAPTIONS))]
             size, lines = max(_set(words, lines, image.width, height) for lines in (1, 2, 3))
-            centre = (image.width / 2, top + height / 2)
-            draw.multiline_text(centre, lines, ink, ImageFont.load_default(size), anchor="mm", align="center")
+            center = (image.width / 2, top + height / 2)
+            draw.multiline_text(center, lines, ink, ImageFont.load_default(size), anchor="mm", align="center")
     captioned.paste(image, (0, above))
     return captioned
 
@@ -63,7 +63,7 @@ def _set(words: str, lines: int, width: int, height: int) -> tuple[float, str]:
 
 
 def paste_onto(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[Image.Image]) -> Image.Image:
-    """Pastes the picture onto another, where it covers a part of the area.
+    """Pastes the image onto another, where it covers a part of the area.
 
     It covers 88 to 95 % (weak), 75 to 88 % (medium), 50 to 80 % (strong).
     """
@@ -88,7 +88,7 @@ def collage(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[I
         across, down = (share, 1.0) if rng.integers(2) else (1.0, share)
     own = image.resize(scaled(image, np.sqrt(share)), Resampling.BICUBIC)
     width, height = max(1, round(own.width / across)), max(1, round(own.height / down))
-    # Where the sheet is cut, and on which side of the cuts the picture is.
+    # Where the sheet is cut, and on which side of the cuts the image is.
     x, left = (own.width, 0) if rng.integers(2) else (width - own.width,) * 2
     y, top = (own.height, 0) if rng.integers(2) else (height - own.height,) * 2
     sheet = Image.new("RGB", (width, height))
@@ -115,7 +115,7 @@ def screenshot(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     """
     share = rng.uniform(*graded(strength, (0.80, 0.88), (0.62, 0.74), (0.46, 0.58)))
     paper, ink, pale = (_WHITE, (30, 30, 30), (170, 170, 175)) if rng.integers(2) else (_BLACK, _WHITE, (110, 110, 115))
-    # A phone is about twice as high as wide: a tall picture gets margins left and right as well.
+    # A phone is about twice as high as wide: a tall image gets margins left and right as well.
     tall = image.height > 2.2 * share * image.width
     width = round(image.width / np.sqrt(share)) if tall else image.width
     height = max(image.height + 1, round(image.height / (np.sqrt(share) if tall else share)))
@@ -133,7 +133,7 @@ def screenshot(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 _NAMES = ("mia.travels", "daily.pics", "foto_fan_88", "the.real.leo", "sunny side", "news24h")
 
 
-def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, ink: Colour, pale: Colour) -> None:
+def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, ink: Color, pale: Color) -> None:
     """The phone's bar with clock and battery, and the app's with a face, a name and a place."""
     status = min(0.35 * bottom, 0.07 * width)
     _write(draw, 0.04 * width, status / 2, f"{rng.integers(24)}:{rng.integers(60):02d}", ink, 0.7 * status)
@@ -146,7 +146,7 @@ def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, in
 
     row = min(bottom - status, 0.15 * width)
     middle, radius = bottom - row / 2, 0.36 * row
-    face, x = random_colour(rng), 0.04 * width
+    face, x = random_color(rng), 0.04 * width
     draw.ellipse((x, middle - radius, x + 2 * radius, middle + radius), face)
     x += 2.6 * radius
     _write(draw, x, middle - 0.16 * row, _NAMES[rng.integers(len(_NAMES))], ink, 0.32 * row)
@@ -157,7 +157,7 @@ def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, in
 
 
 def _bars_below(
-    draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: Rng, ink: Colour, pale: Colour
+    draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: Rng, ink: Color, pale: Color
 ) -> None:
     """Icons to like, answer, pass on and keep; then lines of text; at the bottom the phone's three keys."""
     row = min(0.4 * (bottom - top), 0.13 * width)
@@ -179,10 +179,10 @@ def _bars_below(
     texts = [(f"{rng.integers(10, 9999):,} likes", ink)]
     for _ in range(8):
         texts.append((f"{_NAMES[rng.integers(len(_NAMES))]}  {CAPTIONS[rng.integers(len(CAPTIONS))]}", ink))
-    for number, (words, colour) in enumerate(texts):
+    for number, (words, color) in enumerate(texts):
         y = top + row + (number + 0.5) * 1.35 * line
         if y + 0.6 * line < bottom - keys:
-            _write(draw, 0.04 * width, y, words, colour if number < 3 else pale, 0.75 * line)
+            _write(draw, 0.04 * width, y, words, color if number < 3 else pale, 0.75 * line)
 
     r, y = 0.22 * keys, bottom - keys / 2
     draw.polygon([(0.25 * width - r, y), (0.25 * width + r, y - r), (0.25 * width + r, y + r)], pale)
@@ -190,5 +190,5 @@ def _bars_below(
     draw.rectangle((0.75 * width - r, y - r, 0.75 * width + r, y + r), pale)
 
 
-def _write(draw: ImageDraw.ImageDraw, x: float, y: float, words: str, ink: Colour, size: float) -> None:
+def _write(draw: ImageDraw.ImageDraw, x: float, y: float, words: str, ink: Color, size: float) -> None:
     draw.text((x, y), words, ink, ImageFont.load_default(max(4.0, size)), anchor="lm")

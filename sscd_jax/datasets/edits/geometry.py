@@ -5,7 +5,7 @@ from PIL import Image, ImageOps
 from PIL.Image import Resampling, Transform, Transpose
 
 from sscd_jax.datasets.annotations import Strength
-from sscd_jax.datasets.edits.common import Rng, graded, random_colour, scaled
+from sscd_jax.datasets.edits.common import Rng, graded, random_color, scaled
 
 
 def crop(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
@@ -23,7 +23,7 @@ def rotate(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     """Turns either way: weak by 2 to 5 degrees, medium by 5 to 12, strong by 5 to 25.
 
     Strong turns one time in four by 90, 180 or 270 degrees instead. The corners laid bare take one
-    plain colour; half of the results are enlarged to hold the whole picture.
+    plain color; half of the results are enlarged to hold the whole image.
     """
     if strength == "strong" and rng.integers(4) == 0:
         turns = (Transpose.ROTATE_90, Transpose.ROTATE_180, Transpose.ROTATE_270)
@@ -36,7 +36,7 @@ def rotate(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     grown = 1 + np.sin(radians) * np.cos(radians) * (ratio + 1 / ratio)
     if whole and grown > 4:
         image = image.resize(scaled(image, np.sqrt(4 / grown)), Resampling.BICUBIC)
-    return image.rotate(angle, Resampling.BICUBIC, whole, fillcolor=random_colour(rng))
+    return image.rotate(angle, Resampling.BICUBIC, whole, fillcolor=random_color(rng))
 
 
 def flip(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
@@ -57,7 +57,7 @@ def stretch(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def perspective(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Shows it at a slant, as in a photograph of a screen, on one plain colour.
+    """Shows it at a slant, as in a photograph of a screen, on one plain color.
 
     Each corner moves inwards, across and down, each by a part of the side of its own: 1 to 6 %
     (weak), 2 to 14 % (medium), 4 to 27 % (strong).
@@ -68,7 +68,7 @@ def perspective(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image
     moved = corners + inset * (1 - 2 * corners)
     coefficients = _homography(moved * size, corners * size)
     return image.transform(
-        image.size, Transform.PERSPECTIVE, coefficients, Resampling.BICUBIC, fillcolor=random_colour(rng)
+        image.size, Transform.PERSPECTIVE, coefficients, Resampling.BICUBIC, fillcolor=random_color(rng)
     )
 
 

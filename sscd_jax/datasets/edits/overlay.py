@@ -1,4 +1,4 @@
-"""Edits that lay something over the picture: text, stickers, another picture."""
+"""Edits that lay something over the image: text, stickers, another image."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.Image import Resampling
 
 from sscd_jax.datasets.annotations import Strength
-from sscd_jax.datasets.edits.common import Rng, graded, one_of, place, random_colour, scaled
+from sscd_jax.datasets.edits.common import Rng, graded, one_of, place, random_color, scaled
 
 CAPTIONS = (
     "copy of a copy",
@@ -36,10 +36,10 @@ def text(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
         font = ImageFont.load_default(max(8, height * min(image.size)))
         caption = CAPTIONS[rng.integers(len(CAPTIONS))]
         left, top, right, bottom = draw.textbbox((0, 0), caption, font)
-        # A long caption may run out of the picture on the right, as badly set captions do.
+        # A long caption may run out of the image on the right, as badly set captions do.
         x = rng.uniform(0, max(1, image.width - (right - left)))
         y = rng.uniform(0, max(1, image.height - (bottom - top)))
-        ink = random_colour(rng)
+        ink = random_color(rng)
         if rng.integers(2):
             bar = (x + left - 4, y + top - 4, x + right + 4, y + bottom + 4)
             draw.rectangle(bar, fill=tuple(255 - c for c in ink))
@@ -48,7 +48,7 @@ def text(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def overlay(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[Image.Image]) -> Image.Image:
-    """Lays another picture over a part of the area, at an opacity of 0.7 to 1.
+    """Lays another image over a part of the area, at an opacity of 0.7 to 1.
 
     Over 3 to 6 % (weak), 6 to 12 % (medium), 10 to 25 % (strong).
     """

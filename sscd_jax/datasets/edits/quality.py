@@ -25,11 +25,11 @@ def blur(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def noise(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Adds Gaussian noise, in grey levels (of 255) with a deviation of
+    """Adds Gaussian noise, in gray levels (of 255) with a deviation of
     8 to 15 (weak), 20 to 32 (medium), 40 to 60 (strong).
 
-    The grain is a pixel, in large pictures 1/400 of the short side: finer grain would vanish where
-    the picture is shown smaller.
+    The grain is a pixel, in large images 1/400 of the short side: finer grain would vanish where
+    the image is shown smaller.
     """
     deviation = rng.uniform(*graded(strength, (8, 15), (20, 32), (40, 60)))
     width, height = scaled(image, min(1, 400 / min(image.size)))
@@ -46,7 +46,7 @@ def pixelate(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     """Reduces and enlarges it again, to blocks or smoothly.
 
     In between, the short side has 70 to 100 pixels (weak), 40 to 60 (medium), 22 to 34 (strong); a
-    picture that has no more to begin with stays as it is.
+    image that has no more to begin with stays as it is.
     """
     sides = graded(strength, (70, 101), (40, 61), (22, 35))
     small = scaled(image, min(1, int(rng.integers(*sides)) / min(image.size)))

@@ -55,7 +55,7 @@ def line_chart(
         if rule is not None:
             axes.axhline(rule, color="#5b6675", linestyle=":")
         for number, line in enumerate(lines):
-            # The line in front has the first colour.
+            # The line in front has the first color.
             axes.plot(line.x, line.y, color=f"C{len(lines) - 1 - number}", label=line.label, linewidth=1.5)
         if unit_square:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -97,7 +97,7 @@ def _histogram(axes: Axes, groups: Mapping[str, np.ndarray], value_range: tuple[
 def heat_map(
     panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], *, rules: Sequence[int] = ()
 ) -> Figure:
-    """Shares from 0 to 1 as coloured cells with their percentages; a cell of NaN stays blank.
+    """Shares from 0 to 1 as colored cells with their percentages; a cell of NaN stays blank.
 
     Args:
         panels: by title, float [rows, columns].
@@ -117,7 +117,7 @@ def heat_map(
                 axes.axvline(column - 0.5, color="white", linewidth=2)
             for (y, x), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    ink = "black" if 0.15 < value < 0.9 else "white"  # on the dark ends of the colours
+                    ink = "black" if 0.15 < value < 0.9 else "white"  # on the dark ends of the colors
                     axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
         return figure
 

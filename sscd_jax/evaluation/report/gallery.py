@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageOps
 
-from sscd_jax.data.images import open_picture
+from sscd_jax.data.images import open_image
 from sscd_jax.datasets.annotations import Edited
 
 FOUND = "found"
 TOO_LOW = "missed: score too low"
-WRONG_FIRST = "missed: another picture first"
+WRONG_FIRST = "missed: another image first"
 FALSE_ALARM = "false alarm"
 REJECTED = "rightly rejected"
 GOOD = (FOUND, REJECTED)
 
-Load = Callable[[], bytes]  # reads an encoded picture
+Load = Callable[[], bytes]  # reads an encoded image
 Ranking = Mapping[str, Sequence[tuple[str, float]]]
 
 _THUMBNAIL = 144  # about twice the size on the page, for dense screens
@@ -94,8 +94,8 @@ def galleries(
     ground_truth: Sequence[tuple[str, str]],
     copy_similarities: np.ndarray,
     outcome: Mapping[str, str],
-    query_pictures: Mapping[str, Load],
-    reference_pictures: Mapping[str, Load],
+    query_images: Mapping[str, Load],
+    reference_images: Mapping[str, Load],
     edits: Mapping[str, Edited],
 ) -> list[Gallery]:
     """The galleries that are not empty, with at most `_CARDS` cards each.
@@ -110,7 +110,7 @@ def galleries(
 
     def match(query: str, reference: str, rank: int | None, score: float) -> Match:
         right = reference in expected[query]
-        return Match(reference, rank, score, right, thumbnail(reference_pictures.get(reference)))
+        return Match(reference, rank, score, right, thumbnail(reference_images.get(reference)))
 
     def card(query: str) -> Card:
         predicted = ranked[query]
@@ -120,7 +120,7 @@ def galleries(
             reference = expected[query][0]
             score = similarity[query, reference]
             shown.append(match(query, reference, ranks.get(reference), score))
-        image = thumbnail(query_pictures.get(query))
+        image = thumbnail(query_images.get(query))
         good = outcome[query] in GOOD
         return Card(query, edits[query].kinds if query in edits else (), outcome[query], good, image, shown)
 
@@ -128,12 +128,12 @@ def galleries(
         ("Copies found", "From the most to the least certain.", (FOUND,), True),
         (
             "Copies missed for a low score",
-            "The right picture comes first, but below the threshold.",
+            "The right image comes first, but below the threshold.",
             (TOO_LOW,),
             True,
         ),
         (
-            "Copies missed for another picture",
+            "Copies missed for another image",
             "The most certain mistakes first. A right one beyond the best three stands apart.",
             (WRONG_FIRST,),
             False,
@@ -167,11 +167,11 @@ def counts(outcome: Mapping[str, str]) -> list[tuple[str, list[tuple[str, int, b
 
 
 def thumbnail(load: Load | None) -> str:
-    """A small JPEG of the picture as a data URI; empty where there is none that can be read."""
+    """A small JPEG of the image as a data URI; empty where there is none that can be read."""
     if load is None:
         return ""
     try:
-        small = ImageOps.contain(open_picture(load()), (_THUMBNAIL, _THUMBNAIL))
+        small = ImageOps.contain(open_image(load()), (_THUMBNAIL, _THUMBNAIL))
     except (OSError, ValueError):
         return ""
     buffer = io.BytesIO()

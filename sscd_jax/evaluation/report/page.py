@@ -27,7 +27,7 @@ PRECISION = 0.9
 
 _MEANINGS = {
     "uAP": "uAP: the area under the precision-recall curve of all predictions of all queries, as one ranking.",
-    "uAP, score normalisation": "Score normalisation takes from each score how near the query is to pictures that it "
+    "uAP, score normalization": "Score normalization takes from each score how near the query is to images that it "
     "can not be a copy of.",
     "accuracy@1": "accuracy@1: the share of the copies whose original comes first.",
     "recall@p90": "recall@p90: the share of the copies found before more than one prediction in ten is wrong.",
@@ -94,7 +94,7 @@ def results_of(evaluation: Evaluation, *, prefix: str = "") -> list[Result]:
     query_ids, reference_ids = (np.asarray(ids) for ids in (evaluation.query_ids, evaluation.reference_ids))
     for row, found in zip(evaluation.rows, evaluation.found, strict=True):
         predictions, copies = found.predictions, found.pair_scores
-        name = "normalised score" if row.get("score_norm") else "minus squared distance"
+        name = "normalized score" if row.get("score_norm") else "minus squared distance"
         if row["unit"]:
             predictions = replace(predictions, score=1 + predictions.score / 2)
             name, copies = "similarity", 1 + copies / 2
@@ -122,8 +122,8 @@ def write_report(
     summary: str,
     results: Sequence[Result],
     ground_truth: Sequence[tuple[str, str]],
-    query_pictures: Mapping[str, Load],
-    reference_pictures: Mapping[str, Load],
+    query_images: Mapping[str, Load],
+    reference_images: Mapping[str, Load],
     query_ids: Sequence[str],
     shown: int = -1,
     history: Mapping[str, Sequence[float]] | None = None,
@@ -134,12 +134,12 @@ def write_report(
 
     Args:
       summary: some sentences: what was done.
-      results: one for each descriptor, codec or normalisation.
+      results: one for each descriptor, codec or normalization.
       ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
-      query_pictures, reference_pictures: for ids, what reads the encoded picture; where one is absent or unreadable,
+      query_images, reference_images: for ids, what reads the encoded image; where one is absent or unreadable,
         the page shows the id.
       query_ids: of all queries, also those without a prediction.
-      shown: index of the result whose answers are shown in pictures.
+      shown: index of the result whose answers are shown in images.
       history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
       edits: for each query, how it was made.
       facts: name -> value, at the foot of the page.
@@ -182,8 +182,8 @@ def write_report(
             ground_truth,
             chosen.copy_similarities,
             outcome,
-            query_pictures,
-            reference_pictures,
+            query_images,
+            reference_images,
             edits or {},
         ),
         facts=facts or {},

@@ -58,9 +58,9 @@ def test_its_whole_weights_keep_sum_and_spread(radius):
 def test_a_blurred_edge_has_the_spread_of_the_radius(radius):
     edge = Image.new("RGB", (SIZE, SIZE))
     edge.paste("white", (edge.width // 2, 0, edge.width, edge.height))
-    for axis, picture in enumerate((edge.transpose(Image.Transpose.TRANSPOSE), edge)):
-        profile = blurred(picture, radius)[..., 0].mean(1 - axis)
+    for axis, image in enumerate((edge.transpose(Image.Transpose.TRANSPOSE), edge)):
+        profile = blurred(image, radius)[..., 0].mean(1 - axis)
         steps, at = np.diff(profile) / 255, np.arange(len(profile) - 1)
         assert steps.sum() == pytest.approx(1)
-        centre = (steps * at).sum()
-        assert np.sqrt((steps * (at - centre) ** 2).sum()) == pytest.approx(radius, rel=0.03)
+        center = (steps * at).sum()
+        assert np.sqrt((steps * (at - center) ** 2).sum()) == pytest.approx(radius, rel=0.03)

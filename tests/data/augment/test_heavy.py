@@ -67,7 +67,7 @@ def test_whole_numbers_are_drawn_evenly():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_which_picture_is_pasted_is_drawn_for_each_view():
+def test_which_image_is_pasted_is_drawn_for_each_view():
     found = np.array([heavy.draw_other(tf.constant([seed, 3]), 1000).numpy() for seed in range(1500)])
     pasted = found >= 0
     assert abs(pasted.mean() - heavy.PASTE) < 4 * np.sqrt(heavy.PASTE * (1 - heavy.PASTE) / found.size)
@@ -89,8 +89,8 @@ def test_paste_equals_pillow(under):
     assert np.abs(ours.astype(int) - np.asarray(base)).mean() < 0.5
 
 
-def test_a_frame_shows_the_picture_and_a_page_with_text():
-    text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "colour": [40.0] * 3}
+def test_a_frame_shows_the_image_and_a_page_with_text():
+    text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "color": [40.0] * 3}
     text |= {"fx": 0.1, "fy": 0.5}
     ours = run(heavy.frame, PIXELS, paper=250.0, margins=[0.25, 0.25, 0.0], text=text)
     assert ours.shape == PIXELS.shape
@@ -116,14 +116,14 @@ def test_perspective_equals_pillow():
     matrix = np.linalg.solve(rows, right)
     pillow = PHOTOGRAPH.transform((160, 120), Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BILINEAR)
     difference = np.abs(ours.astype(int) - np.asarray(pillow))
-    assert difference.mean() < 0.6, "but for the picture's edge"
+    assert difference.mean() < 0.6, "but for the image's edge"
     assert np.abs(ours.astype(int) - PIXELS).mean() > 10
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_any_shape_survives(shape):
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
-    text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "colour": [40.0] * 3}
+    text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "color": [40.0] * 3}
     text |= {"fx": 0.1, "fy": 0.5}
     assert run(heavy.frame, image, paper=250.0, margins=[0.25, 0.25, 0.1], text=text).shape == image.shape
     assert run(heavy.perspective, image, corners=[0.1] * 8).shape == image.shape
@@ -151,8 +151,8 @@ def test_pixelation_equals_pillow():
 
 
 def test_noise_has_its_spread_and_its_seed():
-    grey = np.full([96, 96, 3], 128, np.uint8)
-    one, again, other = (run(heavy.noise, grey, spread=10.0, seed=seed) for seed in ([1, 2], [1, 2], [1, 3]))
+    gray = np.full([96, 96, 3], 128, np.uint8)
+    one, again, other = (run(heavy.noise, gray, spread=10.0, seed=seed) for seed in ([1, 2], [1, 2], [1, 3]))
     assert one.std() == pytest.approx(10, rel=0.03)
     assert one.mean() == pytest.approx(128, abs=0.3)
     np.testing.assert_array_equal(one, again)
@@ -160,7 +160,7 @@ def test_noise_has_its_spread_and_its_seed():
 
 
 def test_erasing_covers_a_rectangle():
-    ours = run(heavy.erase, SQUARE, sides=[0.25, 0.5], at=[0.5, 0.2], colour=[9.0, 200.0, 3.0])
+    ours = run(heavy.erase, SQUARE, sides=[0.25, 0.5], at=[0.5, 0.2], color=[9.0, 200.0, 3.0])
     changed = (ours != SQUARE).any(2)
     expected = np.zeros([96, 96], bool)
     expected[36:60, 10:58] = True
@@ -174,8 +174,8 @@ def heavy_batches(source, **options):
     return list(train_batches(source, **settings).take(3).as_numpy_iterator())
 
 
-def test_heavy_views_do_not_depend_on_hosts_threads_or_start(pictures):
-    source = open_source(str(pictures))
+def test_heavy_views_do_not_depend_on_hosts_threads_or_start(images):
+    source = open_source(str(images))
     whole = heavy_batches(source, workers=2)
     parts = [heavy_batches(source, host_index=host, host_count=2, workers=1) for host in range(2)]
     for step, one in enumerate(whole):
@@ -185,8 +185,8 @@ def test_heavy_views_do_not_depend_on_hosts_threads_or_start(pictures):
     np.testing.assert_array_equal(heavy_batches(source, start_step=1)[0]["images"], whole[1]["images"])
 
 
-def test_a_broken_picture_is_not_pasted_and_does_no_harm(pictures, tmp_path):
-    for number, path in enumerate(sorted(pictures.iterdir())[:16]):
+def test_a_broken_image_is_not_pasted_and_does_no_harm(images, tmp_path):
+    for number, path in enumerate(sorted(images.iterdir())[:16]):
         (tmp_path / path.name).write_bytes(b"text" if number % 2 else path.read_bytes())
     source = open_source(str(tmp_path))
     nothing, pasted = tf.zeros([0, 0, 3], tf.uint8), 0

@@ -37,15 +37,15 @@ def test_shares_are_distributed_as_beta_2_2():
 
 
 def test_cut_boxes_are_those_of_cutmix():
-    """Area 1 - lambda, a uniform centre, clipped at the border, lambda corrected to the true area."""
+    """Area 1 - lambda, a uniform center, clipped at the border, lambda corrected to the true area."""
     top, left, bottom, right = drawn()["box"].T
     cut = (bottom > top) & (right > left)
     area = ((bottom - top) * (right - left))[cut]
     np.testing.assert_allclose(drawn()["kept"][cut], 1 - area / SIZE**2, rtol=1e-6)
     rng = np.random.default_rng(0)
     half = (SIZE * np.sqrt(1 - rng.beta(2, 2, 200000))).astype(int) // 2
-    centres = rng.integers(0, SIZE, (2, half.size))
-    low, high = np.clip(centres - half, 0, SIZE), np.clip(centres + half, 0, SIZE)
+    centers = rng.integers(0, SIZE, (2, half.size))
+    low, high = np.clip(centers - half, 0, SIZE), np.clip(centers + half, 0, SIZE)
     expected = np.prod(high - low, axis=0)
     assert stats.ks_2samp(area, expected[expected > 0]).pvalue > 1e-3
     assert (top >= 0).all()
@@ -56,10 +56,10 @@ def test_cut_boxes_are_those_of_cutmix():
 
 def test_partners_are_those_of_the_official_code():
     """View i of a group of G with view G - 1 - i of the group's [first views; second views]."""
-    group, pictures = 4, 12
-    found = partners(tf.range(2 * pictures), group).numpy()
-    for start in range(0, pictures, group):
-        rows = np.concatenate([np.arange(start, start + group), pictures + np.arange(start, start + group)])
+    group, images = 4, 12
+    found = partners(tf.range(2 * images), group).numpy()
+    for start in range(0, images, group):
+        rows = np.concatenate([np.arange(start, start + group), images + np.arange(start, start + group)])
         np.testing.assert_array_equal(found[rows], rows[::-1])
 
 
@@ -84,14 +84,14 @@ def test_pixels_are_mixed_and_cut():
     np.testing.assert_array_equal(unmixed, images)
 
 
-def batches(pictures, **options):
+def batches(images, **options):
     settings = {"batch_size": 16, "image_size": 32, "augmentation": "SIMCLR", "seed": 3, "mixup_group": 4} | options
-    return list(train_batches(open_source(str(pictures)), **settings).take(8).as_numpy_iterator())
+    return list(train_batches(open_source(str(images)), **settings).take(8).as_numpy_iterator())
 
 
-def test_a_batch_is_mixed_whatever_the_hosts(pictures):
-    whole, plain = batches(pictures), batches(pictures, mixup_group=None)
-    parts = [batches(pictures, host_index=host, host_count=2) for host in range(2)]
+def test_a_batch_is_mixed_whatever_the_hosts(images):
+    whole, plain = batches(images), batches(images, mixup_group=None)
+    parts = [batches(images, host_index=host, host_count=2) for host in range(2)]
     mixed = 0
     for step, (one, unmixed) in enumerate(zip(whole, plain, strict=True)):
         assert one["instance_ids"].shape == (32, 2)
@@ -106,6 +106,6 @@ def test_a_batch_is_mixed_whatever_the_hosts(pictures):
     assert mixed > 3
 
 
-def test_a_group_that_does_not_fit_is_refused(pictures):
+def test_a_group_that_does_not_fit_is_refused(images):
     with pytest.raises(ValueError, match="divides 16"):
-        batches(pictures, mixup_group=12)
+        batches(images, mixup_group=12)

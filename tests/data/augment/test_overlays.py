@@ -16,7 +16,7 @@ from sscd_jax.data.train_pipeline import train_batches
 
 PHOTOGRAPH = Image.open(photograph_paths()["chelsea"]).convert("RGB").resize((400, 300))
 PIXELS = np.asarray(PHOTOGRAPH)
-TEXT = {"font": 0.1, "length": 0.5, "size": 0.2, "opacity": 0.8, "colour": [250.0, 20.0, 90.0], "fx": 0.4, "fy": 0.6}
+TEXT = {"font": 0.1, "length": 0.5, "size": 0.2, "opacity": 0.8, "color": [250.0, 20.0, 90.0], "fx": 0.4, "fy": 0.6}
 
 
 def constants(values: dict) -> dict:
@@ -189,9 +189,9 @@ def test_an_atlas_that_cannot_be_kept_is_used(tmp_path, monkeypatch, capsys):
     load_atlas.cache_clear()
 
 
-def test_without_augly_the_extra_is_named_before_anything_is_read(monkeypatch, pictures):
+def test_without_augly_the_extra_is_named_before_anything_is_read(monkeypatch, images):
     monkeypatch.setattr(atlases, "find_spec", lambda _: None)
     load_atlas.cache_clear()
     options = {"batch_size": 8, "image_size": 32, "augmentation": "ADVANCED", "seed": 0}
     with pytest.raises(ImportError, match=r"sscd_jax\[augly\]"):
-        train_batches(open_source(str(pictures)), **options)
+        train_batches(open_source(str(images)), **options)

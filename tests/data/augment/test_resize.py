@@ -80,7 +80,7 @@ def test_weights_add_up_and_are_those_of_pillow(length):
     assert (weights.astype(int).sum(0) == 256).all()
     assert places.min() >= 0
     assert places.max() <= length - 1
-    # Pillow's own weights, from a picture of one bright pixel in each row.
+    # Pillow's own weights, from an image of one bright pixel in each row.
     pillow = np.asarray(
         Image.fromarray(255 * np.eye(length, dtype=np.uint8)).resize((SIZE, length), Image.Resampling.BILINEAR)
     )

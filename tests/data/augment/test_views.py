@@ -43,7 +43,7 @@ def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
     return stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
 
 
-CHANCES = {"flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5}
+CHANCES = {"flip": 0.5, "jitter": 0.8, "gray": 0.2, "blur": 0.5}
 ADVANCED = {
     "quarters.applied": 0.05,
     "text.applied": 0.1,
@@ -101,7 +101,7 @@ def test_how_much_advanced_applies():
         assert set(view[name]) <= set(values)
         counts = [np.sum(view[name] == value) for value in values]
         assert stats.chisquare(counts).pvalue > 1e-3, name
-    assert set(view["text.colour"].ravel()) == set(range(256))
+    assert set(view["text.color"].ravel()) == set(range(256))
     assert len(np.unique(view["text.seed"], axis=0)) == DRAWS
 
 

@@ -95,8 +95,8 @@ def test_a_large_gallery_shows_some_and_counts_all():
     assert (scores[0], scores[-1]) == (0.99, 0.7)  # from the surest to the least sure
 
 
-def test_thumbnail(pictures, tmp_path):
-    path = next(iter(sorted(pictures.iterdir())))
+def test_thumbnail(images, tmp_path):
+    path = next(iter(sorted(images.iterdir())))
     data = thumbnail(path.read_bytes)
     small = Image.open(io.BytesIO(base64.b64decode(data.removeprefix("data:image/jpeg;base64,"))))
     whole = Image.open(path)
@@ -107,5 +107,5 @@ def test_thumbnail(pictures, tmp_path):
     assert np.abs(again - expected).mean() < 4
 
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     assert thumbnail(broken.read_bytes) == thumbnail((tmp_path / "absent.jpg").read_bytes) == thumbnail(None) == ""

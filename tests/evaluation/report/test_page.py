@@ -24,7 +24,7 @@ from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.results import Evaluation
 
 TITLE = 'What is <found> & "missed"?'
-METRICS = ("uAP", "uAP, normalised", "accuracy@1", "recall@p90")
+METRICS = ("uAP", "uAP, normalized", "accuracy@1", "recall@p90")
 VALUES = {"PDQ": (0.2514, 0.1, 0.31, 0.2), "thumbnails <8x8>": (0.4567, 0.5, 0.9996, 0.0)}
 
 
@@ -66,11 +66,11 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def inputs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """30 references, edited copies of 24 of them, 10 queries that copy nothing, two descriptors."""
     folder = tmp_path_factory.mktemp("queries")
     rng = np.random.default_rng(0)
-    files = sorted(pictures.iterdir())
+    files = sorted(images.iterdir())
     references, others = files[:30], files[30:]
     sources = [*references[:24], *others]
     queries = [folder / f"Q{i:02d}.jpg" for i in range(len(sources))]
@@ -83,8 +83,8 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
     def small(paths: list[Path]) -> np.ndarray:
         pixels = [np.asarray(Image.open(p).resize((8, 8))).ravel().astype(np.float32) for p in paths]
-        centred = np.stack(pixels) - 128
-        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        centered = np.stack(pixels) - 128
+        return centered / np.linalg.norm(centered, axis=1, keepdims=True)
 
     results = []
     for name, vectors in (("PDQ", pdq_vectors), ("thumbnails <8x8>", small)):
@@ -103,8 +103,8 @@ def inputs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         "summary": "Copies were searched for.",
         "results": results,
         "ground_truth": truth,
-        "query_pictures": {p.stem: p.read_bytes for p in queries},
-        "reference_pictures": {p.stem: p.read_bytes for p in references},
+        "query_images": {p.stem: p.read_bytes for p in queries},
+        "reference_images": {p.stem: p.read_bytes for p in references},
         "query_ids": [p.stem for p in queries],
         "history": {"step": steps, **history},
         "edits": edits,
@@ -153,7 +153,7 @@ def test_the_outcomes_and_the_edits_are_those_of_the_answers(report, inputs):
     for text in (
         f"found: {(first & answered).sum()}",
         f"missed: score too low: {(first & ~answered).sum()}",
-        f"missed: another picture first: {(copies & ~first).sum()}",
+        f"missed: another image first: {(copies & ~first).sum()}",
         f"rightly rejected: {(~copies & ~answered).sum()}",
         f"false alarm: {(~copies & answered).sum()}",
     ):
@@ -194,7 +194,7 @@ def test_results_of_an_evaluation_against_one_large_matrix():
     rows = [disc.measure(one, asked.ids, truth, bootstrap=10) for one in found]
     plain, normed = results_of(Evaluation(rows, found, asked.ids, searched.ids, truth), prefix="net: ")
     assert (plain.name, plain.score_name) == ("net: Flat", "similarity")
-    assert (normed.name, normed.score_name) == ("net: Flat, score norm 1.0[0,2]", "normalised score")
+    assert (normed.name, normed.score_name) == ("net: Flat, score norm 1.0[0,2]", "normalized score")
     assert plain.metrics == {
         "uAP": rows[0]["uAP"],
         "accuracy@1": rows[0]["accuracy_at_1"],
@@ -232,26 +232,26 @@ def _empty(name: str, metrics: dict[str, float]) -> Result:
     return Result(name, metrics, nothing, nothing, nothing, nothing, nothing)
 
 
-def test_a_page_without_pictures_history_and_edits(tmp_path, inputs):
+def test_a_page_without_images_history_and_edits(tmp_path, inputs):
     broken = tmp_path / "Q00.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     path = tmp_path / "report.html"
     plain = {name: inputs[name] for name in ("title", "summary", "results", "ground_truth", "query_ids")}
-    write_report(path, **plain, query_pictures={"Q00": broken.read_bytes}, reference_pictures={})
+    write_report(path, **plain, query_images={"Q00": broken.read_bytes}, reference_images={})
     page = Page(path.read_text(encoding="utf-8"))
     assert all(a["alt"].startswith("Chart: ") for tag, a, _ in page.elements if tag == "img")
-    assert len([t for t in page.texts("div", "frame") if t.endswith(": no picture")]) > 20
+    assert len([t for t in page.texts("div", "frame") if t.endswith(": no image")]) > 20
     ids = {attributes.get("id") for _, attributes, _ in page.elements}
     assert {"results", "outcomes", "curves"} <= ids
     assert not {"training", "edits", "facts"} & ids
 
 
-def test_a_query_and_a_reference_of_one_name_have_their_own_pictures(tmp_path):
+def test_a_query_and_a_reference_of_one_name_have_their_own_images(tmp_path):
     """And queries without a prediction count, as those of the best of all queries."""
-    pictures = {}
-    for name, colour in (("query", (250, 0, 0)), ("reference", (0, 0, 250))):
-        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
-        pictures[name] = {"1": (tmp_path / f"{name}.png").read_bytes}
+    images = {}
+    for name, color in (("query", (250, 0, 0)), ("reference", (0, 0, 250))):
+        Image.new("RGB", (64, 64), color).save(tmp_path / f"{name}.png")
+        images[name] = {"1": (tmp_path / f"{name}.png").read_bytes}
     one = np.array(["1"])
     result = Result("x", {"uAP": 1.0}, one, one, np.array([0.9]), np.array([0.9]), np.array([]))
     path = tmp_path / "report.html"
@@ -261,8 +261,8 @@ def test_a_query_and_a_reference_of_one_name_have_their_own_pictures(tmp_path):
         summary="",
         results=[result],
         ground_truth=[("1", "1")],
-        query_pictures=pictures["query"],
-        reference_pictures=pictures["reference"],
+        query_images=images["query"],
+        reference_images=images["reference"],
         query_ids=["1", "2", "3"],
     )
     page = Page(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The picture of the README: queries of a finished demo above what each descriptor takes for their original.
+"""The image of the README: queries of a finished demo above what each descriptor takes for their original.
 
-python scripts/readme_picture.py sscd-demo scripts/readme_picture.jpg
+python scripts/readme_image.py sscd-demo scripts/readme_image.jpg
 """
 
 import csv
@@ -32,7 +32,7 @@ def best_matches(folder: Path) -> dict[str, tuple[str, float]]:
 
 
 def main(demo: Path, out: Path) -> None:
-    with (demo / "pictures" / "ground_truth.csv").open(newline="") as file:
+    with (demo / "images" / "ground_truth.csv").open(newline="") as file:
         truth = {row["query_id"]: row["reference_id"] for row in csv.DictReader(file)}
     found = {name: best_matches(demo / "descriptors" / name) for name in ROWS}
     # Copies in an order that is not ours to choose.
@@ -47,13 +47,13 @@ def main(demo: Path, out: Path) -> None:
         for column, query in enumerate(chosen):
             left = LABEL + column * (SIDE + GAP)
             if not name:
-                picture = Image.open(demo / "pictures" / "queries" / f"{query}.jpg")
-                sheet.paste(ImageOps.pad(picture, (SIDE, SIDE), color="white"), (left, top))
+                image = Image.open(demo / "images" / "queries" / f"{query}.jpg")
+                sheet.paste(ImageOps.pad(image, (SIDE, SIDE), color="white"), (left, top))
                 continue
             reference, similarity = found[name][query]
             right = reference == truth[query]
-            picture = Image.open(demo / "pictures" / "references" / f"{reference}.jpg")
-            sheet.paste(ImageOps.pad(picture, (SIDE, SIDE), color="white"), (left, top))
+            image = Image.open(demo / "images" / "references" / f"{reference}.jpg")
+            sheet.paste(ImageOps.pad(image, (SIDE, SIDE), color="white"), (left, top))
             draw.rectangle(
                 (left - 2, top - 2, left + SIDE + 1, top + SIDE + 1), outline=RIGHT if right else WRONG, width=3
             )

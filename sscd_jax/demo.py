@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from sscd_jax import config as configs
+from sscd_jax import recipes
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets import demo_set
@@ -32,7 +33,7 @@ from sscd_jax.weights import runs
 
 SETS = ("queries", "references", "training")
 SCORE_NORM = "1.0[0,2]"
-RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
+RECIPE = recipes.find("demo")
 
 
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
@@ -44,8 +45,6 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     Raises:
         ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
     """
-    if not RECIPE.is_file():
-        raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
     config = demo_config(out, seed=seed, steps=steps)
     images, earlier = out / "images", out / "run" / "config.json"
     if earlier.is_file():
@@ -94,7 +93,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
 
 
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """The recipe of configs/demo.py on the images in `out`; fewer steps keep the same share of warm-up."""
+    """The recipe demo on the images in `out`; fewer steps keep the same share of warm-up."""
     config = configs.load(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer

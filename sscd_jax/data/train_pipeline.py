@@ -34,7 +34,10 @@ def check_batches(
             f"{mixup_group}: take a --data.mixup-group that divides {rows}, or another batch size"
         )
     if len(source) < batch_size:
-        raise ValueError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}")
+        raise ValueError(
+            f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}: give more images, or "
+            f"--data.batch-size {max(len(source), 2)} or less"
+        )
     if RECIPES[augmentation].advanced:
         load_atlas()
 

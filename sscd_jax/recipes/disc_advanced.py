@@ -1,10 +1,10 @@
 """The paper's advanced augmentations: ResNet-50, ADVANCED, batch 4096, 100 epochs on the DISC2021 training set.
 
-    pip install -e '.[augly]'
-    sscd-jax train configs/disc_advanced.py --workdir runs/disc_advanced --data.source DISC2021/training
+    pip install 'sscd_jax[augly]'
+    sscd-jax train disc_advanced --workdir runs/disc_advanced --data.source DISC2021/training
 
-The official code calls this `train.py --augmentations ADVANCED`; its weights are published as sscd_disc_advanced (ours
-are not trained). See configs/disc_blur.py for what it needs.
+The official code calls this `train.py --augmentations ADVANCED`. Meta publishes its weights as sscd_disc_advanced; this
+project has not trained it. The recipe disc_blur says which images and devices it needs.
 """
 
 from sscd_jax.config import Config, Data

@@ -1,10 +1,10 @@
-"""The paper's largest network: ResNeXt-101 32x4d, 1024 numbers, ADVANCED and mixup, 100 epochs on DISC2021.
+"""The paper's largest network: ResNeXt-101 32x4d, 1024 dimensions, ADVANCED and mixup, 100 epochs on DISC2021.
 
-    pip install -e '.[augly]'
-    sscd-jax train configs/disc_large.py --workdir runs/disc_large --data.source DISC2021/training
+    pip install 'sscd_jax[augly]'
+    sscd-jax train disc_large --workdir runs/disc_large --data.source DISC2021/training
 
-Its weights are published as sscd_disc_large (ours are not trained). See configs/disc_blur.py for what it needs; a
-view takes more than twice a ResNet-50's memory.
+Meta publishes its weights as sscd_disc_large; this project has not trained it. The recipe disc_blur says which images
+and devices it needs; a view takes more than twice the memory that a ResNet-50 needs.
 """
 
 from sscd_jax.config import Config, Data, Model

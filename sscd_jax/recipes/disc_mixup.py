@@ -1,10 +1,10 @@
 """The paper's best ResNet-50: ADVANCED and mixup, batch 4096, 100 epochs on the DISC2021 training set.
 
-    pip install -e '.[augly]'
-    sscd-jax train configs/disc_mixup.py --workdir runs/disc_mixup --data.source DISC2021/training
+    pip install 'sscd_jax[augly]'
+    sscd-jax train disc_mixup --workdir runs/disc_mixup --data.source DISC2021/training
 
-The official code calls this `train.py --augmentations ADVANCED --mixup true`; its weights are published as
-sscd_disc_mixup (ours are not trained). See configs/disc_blur.py for what it needs.
+The official code calls this `train.py --augmentations ADVANCED --mixup true`. Meta publishes its weights as
+sscd_disc_mixup; this project has not trained it. The recipe disc_blur says which images and devices it needs.
 """
 
 from sscd_jax.config import Config, Data

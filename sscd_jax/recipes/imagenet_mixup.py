@@ -1,11 +1,11 @@
-"""ADVANCED and mixup on ImageNet, by TensorFlow Datasets: ResNet-50, batch 4096, 100 epochs.
+"""ADVANCED and mixup on ImageNet, read by TensorFlow Datasets: ResNet-50, batch 4096, 100 epochs.
 
-    pip install -e '.[augly]'
+    pip install 'sscd_jax[augly]'
     tfds build imagenet2012 --file_format array_record
-    sscd-jax train configs/imagenet_mixup.py --workdir runs/imagenet_mixup
+    sscd-jax train imagenet_mixup --workdir runs/imagenet_mixup
 
-`tfds build` says where it wants ImageNet's archives. The official code's weights are published as sscd_imagenet_mixup
-(ours are not trained). See configs/disc_blur.py for what it needs.
+`tfds build` says where it expects the archives of ImageNet. Meta publishes the weights as sscd_imagenet_mixup; this
+project has not trained it. The recipe disc_blur says which devices it needs.
 """
 
 from sscd_jax.config import Config, Data

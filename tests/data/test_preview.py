@@ -28,7 +28,7 @@ def config(source, **changes) -> Config:
 
 
 def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
-    main(["preview", "configs/debug.py", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
+    main(["preview", "debug", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
     assert str(tmp_path / "sheet.png") in capsys.readouterr().out
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.width > 3 * 224

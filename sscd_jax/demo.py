@@ -17,10 +17,10 @@ from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.embedding.pdq import pdq_vectors
-from sscd_jax.evaluation import disc, results
-from sscd_jax.evaluation.by_edit import by_edit
+from sscd_jax.evaluation import results
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
-from sscd_jax.evaluation.results import Evaluation
+from sscd_jax.evaluation.run import evaluate_disc
+from sscd_jax.files import write_text
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset, choose
@@ -77,7 +77,15 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     (out / "evaluations").mkdir(exist_ok=True)
     rows, shown = [], []
     for name, (folder, sets) in described.items():
-        evaluation = _evaluate(sets, ground_truth, edits, sources=[(part, str(images / part)) for part in SETS[:2]])
+        evaluation = evaluate_disc(
+            *(sets[part] for part in SETS),
+            ground_truth,
+            codecs=["Flat"],
+            score_norms=[None, SCORE_NORM],
+            edits=edits,
+            facts={},
+            sources=[(part, str(images / part)) for part in SETS[:2]],
+        )
         results.write(out / "evaluations" / f"{folder}.json", evaluation)
         plain, normed = results_of(evaluation)
         metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalization": normed.metrics["uAP"]}
@@ -85,9 +93,8 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         intervals = {**plain.intervals, "uAP, score normalization": normed.intervals["uAP"]}
         rows.append({"descriptor": name} | metrics)
         shown.append(dataclasses.replace(plain, name=name, metrics=metrics, intervals=intervals))
-    unfinished = out / "metrics.json.unfinished"
-    unfinished.write_text(json.dumps({"seed": seed, "config": configs.to_dict(config), "rows": rows}, indent=2))
-    unfinished.replace(out / "metrics.json")
+    summary = {"seed": seed, "config": configs.to_dict(config), "rows": rows}
+    write_text(out / "metrics.json", json.dumps(summary, indent=2))
     _report(out, config, shown, ground_truth, edits)
     return rows
 
@@ -128,24 +135,6 @@ def _hash(images: Path, out: Path) -> dict[str, Descriptors]:
         ids = [path.stem for path in paths]
         Descriptors(ids, pdq_vectors(paths), Provenance("pdqhash", "whole image")).write(out / name)
     return {name: Descriptors.read(out / name) for name in SETS}
-
-
-def _evaluate(
-    sets: dict[str, Descriptors],
-    ground_truth: list[tuple[str, str]],
-    edits: dict[str, Edited],
-    *,
-    sources: list[tuple[str, str]],
-) -> Evaluation:
-    queries, references, training = (sets[name] for name in SETS)
-    norms = [None, SCORE_NORM]
-    found = disc.predict(queries, references, training, ground_truth, codecs=["Flat"], score_norms=norms)
-    rows = [
-        disc.measure(one, queries.ids, ground_truth, bootstrap=1000, precisions=(0.9,))
-        | {"by_edit": by_edit(one.predictions, queries.ids, edits)}
-        for one in found
-    ]
-    return Evaluation(rows, found, queries.ids, references.ids, ground_truth, edits, sources=sources)
 
 
 def _report(

@@ -180,7 +180,7 @@ def test_what_is_missing_is_named(official, weights, tmp_path, capsys):
     for options, message in (
         (root, "--root needs --weights"),
         ([*root, "--weights", weights, "--copydays", "x"], "leave out --copydays"),
-        (["--copydays", "x", "--weights", weights], "--weights and --descriptors go with --root"),
+        (["--copydays", "x", "--weights", weights], "--weights and --descriptors require --root"),
         (["--distractors", "x"], "give --copydays, or --root and --weights"),
         ([*root, "--weights", "nowhere"], "no images of the block strong"),
     ):

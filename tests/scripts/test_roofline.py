@@ -20,7 +20,7 @@ from roofline_program import (
 )
 
 from sscd_jax.config import Config, Data, Model
-from sscd_jax.models.convolution import conv2d
+from sscd_jax.models.cpu import conv2d
 
 SMALL = Config(data=Data(image_size=32, batch_size=24), model=Model(backbone="resnet18", width=8, dims=20))
 

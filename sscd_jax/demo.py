@@ -78,7 +78,9 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     rows, shown = [], []
     for name, (folder, sets) in described.items():
         evaluation = evaluate_disc(
-            *(sets[part] for part in SETS),
+            sets["queries"],
+            sets["references"],
+            sets["training"],
             ground_truth,
             codecs=["Flat"],
             score_norms=[None, SCORE_NORM],

@@ -156,7 +156,7 @@ def _readable(
 ) -> list[tuple[str, str]]:
     """The pairs whose images could be read; says which others there are."""
     unread = [
-        set(disc2021.images(found.folders[part]).ids) - set(one.ids)
+        set(disc2021.open_images(found.folders[part]).ids) - set(one.ids)
         for part, one in (("queries", queries), ("references", references))
     ]
     kept = [pair for pair in pairs if pair[0] not in unread[0] and pair[1] not in unread[1]]

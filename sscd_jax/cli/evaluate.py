@@ -140,7 +140,7 @@ def _readable(
 ) -> list[tuple[str, str]]:
     """Returns the pairs whose images could be read, and prints how many others there are."""
     unread = [
-        set(disc2021.images(found.folders[part]).ids) - set(one.ids)
+        set(disc2021.open_images(found.folders[part]).ids) - set(one.ids)
         for part, one in (("queries", queries), ("references", references))
     ]
     pairs = list(dict.fromkeys(pairs))

@@ -115,7 +115,7 @@ def test_bad_arguments_are_refused(images, tmp_path):
         write_preview(config(images), tmp_path / "sheet.png", rows=0)
     with pytest.raises(ValueError, match="--pairs is 0"):
         write_preview(config(images), tmp_path / "sheet.png", pairs=0)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="none does not exist"):
         write_preview(config(images), tmp_path / "none" / "sheet.png")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"text")

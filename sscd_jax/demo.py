@@ -1,7 +1,8 @@
-"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own images."""
+"""The demo: trains and measures a descriptor on bundled photographs, with the parts that users run on their images."""
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sscd_jax.datasets import demo_set
 from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import write_descriptors
-from sscd_jax.embedding.pdq import pdq_vectors
+from sscd_jax.embedding.pdq import HINT, is_installed, pdq_vectors
 from sscd_jax.evaluation import results
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.run import evaluate_disc
@@ -36,16 +37,25 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
 
 
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
-    """Makes the image set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
+    """Makes the image set, trains, embeds, searches, evaluates and writes the report.
 
-    Leaves in `out`: images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
-    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted goes on where it was.
+    The folder `out` then has images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
+    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted resumes.
+
+    Args:
+        out: the folder.
+        seed: random seed of the image set, and of the initialization, shuffling and augmentation of the training.
+        steps: the number of training steps; by default that of the recipe.
+
+    Returns:
+        The rows of the table: the name of each descriptor and its metrics. PDQ is among them if pdqhash is installed.
 
     Raises:
-        ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
+        ValueError: `out` holds a demo of another seed or length, or something else, or the recipe is missing.
+        FileNotFoundError: the photographs are missing; says which package to install.
     """
     if not RECIPE.is_file():
-        raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
+        raise ValueError(f"{RECIPE} is missing: run the demo from a checkout, pip install -r requirements.txt")
     config = demo_config(out, seed=seed, steps=steps)
     images, earlier = out / "images", out / "run" / "config.json"
     if earlier.is_file():
@@ -54,8 +64,10 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         data = dataclasses.replace(there.data, source=config.data.source)
         if dataclasses.replace(there, data=data, validation=config.validation) != config:
             raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    elif out.exists() and not (images / "queries.csv").is_file() and set(out.iterdir()) - {out / "images.unfinished"}:
+    elif out.exists() and not (images / "queries.csv").is_file() and any(map(_is_foreign, out.iterdir())):
         raise ValueError(f"{out} holds something else than a demo: name another --out")
+    if not is_installed():
+        print(f"the demo leaves out PDQ: {HINT}", file=sys.stderr)
     if not images.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         demo_set.make(images, seed=seed)
@@ -66,8 +78,8 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     _, trained = runs.load_run(out / "run")
     preset = choose(config.validation.preset, config.validation.custom)
     descriptors = out / "descriptors"
-    described = {
-        "PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq")),
+    described = {"PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq"))} if is_installed() else {}
+    described |= {
         "network before training": ("untrained", _embed(model, start, images, preset, descriptors / "untrained")),
         "network after training": ("trained", _embed(model, trained, images, preset, descriptors / "trained")),
     }
@@ -79,7 +91,9 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     rows, shown = [], []
     for name, (folder, sets) in described.items():
         evaluation = evaluate_disc(
-            *(sets[part] for part in SETS),
+            sets["queries"],
+            sets["references"],
+            sets["training"],
             ground_truth,
             codecs=["Flat"],
             score_norms=[None, SCORE_NORM],
@@ -100,8 +114,13 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     return rows
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a file or folder is none that a demo leaves when it is interrupted while it makes its images."""
+    return not path.name.lstrip(".").startswith("images.")
+
+
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """The recipe of configs/demo.py on the images in `out`; fewer steps keep the same share of warm-up."""
+    """Returns the recipe of configs/demo.py for the images in `out`; a shorter run has a tenth of warm-up at most."""
     config = configs.load(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer
@@ -124,7 +143,8 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
 
 def _embed(model: SSCD, variables: Any, images: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        source = dataclasses.replace(open_source(str(images / name)), name=name)  # the folder may be moved
+        # Not the path, as the folder may be moved, and not a name that could be taken for one.
+        source = dataclasses.replace(open_source(str(images / name)), name=f"demo:{name}")
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
     return {name: Descriptors.read(out / name) for name in SETS}

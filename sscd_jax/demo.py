@@ -1,7 +1,8 @@
-"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own images."""
+"""The demo: trains and measures a descriptor on bundled photographs, with the parts that users run on their images."""
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sscd_jax.datasets import demo_set
 from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import write_descriptors
-from sscd_jax.embedding.pdq import pdq_vectors
+from sscd_jax.embedding.pdq import HINT, is_installed, pdq_vectors
 from sscd_jax.evaluation import results
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.run import evaluate_disc
@@ -37,13 +38,22 @@ RECIPE = recipes.find("demo")
 
 
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
-    """Makes the image set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
+    """Makes the image set, trains, embeds, searches, evaluates and writes the report.
 
-    Leaves in `out`: images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
-    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted goes on where it was.
+    The folder `out` then has images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
+    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted resumes.
+
+    Args:
+        out: the folder.
+        seed: random seed of the image set, and of the initialization, shuffling and augmentation of the training.
+        steps: the number of training steps; by default that of the recipe.
+
+    Returns:
+        The rows of the table: the name of each descriptor and its metrics. PDQ is among them if pdqhash is installed.
 
     Raises:
-        ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
+        ValueError: `out` holds a demo of another seed or length, or something else.
+        FileNotFoundError: the photographs are missing; says which package to install.
     """
     config = demo_config(out, seed=seed, steps=steps)
     images, earlier = out / "images", out / "run" / "config.json"
@@ -53,8 +63,10 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         data = dataclasses.replace(there.data, source=config.data.source)
         if dataclasses.replace(there, data=data, validation=config.validation) != config:
             raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    elif out.exists() and not (images / "queries.csv").is_file() and set(out.iterdir()) - {out / "images.unfinished"}:
+    elif out.exists() and not (images / "queries.csv").is_file() and any(map(_is_foreign, out.iterdir())):
         raise ValueError(f"{out} holds something else than a demo: name another --out")
+    if not is_installed():
+        print(f"the demo leaves out PDQ: {HINT}", file=sys.stderr)
     if not images.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         demo_set.make(images, seed=seed)
@@ -65,8 +77,8 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     _, trained = runs.load_run(out / "run")
     preset = choose(config.validation.preset, config.validation.custom)
     descriptors = out / "descriptors"
-    described = {
-        "PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq")),
+    described = {"PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq"))} if is_installed() else {}
+    described |= {
         "network before training": ("untrained", _embed(model, start, images, preset, descriptors / "untrained")),
         "network after training": ("trained", _embed(model, trained, images, preset, descriptors / "trained")),
     }
@@ -101,8 +113,13 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     return rows
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a file or folder is none that a demo leaves when it is interrupted while it makes its images."""
+    return not path.name.lstrip(".").startswith("images.")
+
+
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """The recipe demo on the images in `out`; fewer steps keep the same share of warm-up."""
+    """Returns the recipe `demo` for the images in `out`; a shorter run has a tenth of warm-up at most."""
     config = configs.load(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer
@@ -125,7 +142,8 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
 
 def _embed(model: SSCD, variables: Any, images: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        source = dataclasses.replace(open_source(str(images / name)), name=name)  # the folder may be moved
+        # Not the path, as the folder may be moved, and not a name that could be taken for one.
+        source = dataclasses.replace(open_source(str(images / name)), name=f"demo:{name}")
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
     return {name: Descriptors.read(out / name) for name in SETS}

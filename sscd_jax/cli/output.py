@@ -59,7 +59,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     try:
         from sscd_jax.evaluation.report.evaluation_charts import write_charts
     except ImportError as error:
-        print(f"no charts: {error.name} is not installed: pip install 'sscd_jax[report]'", file=sys.stderr)
+        print(f"no charts: {error}", file=sys.stderr)
     else:
         draw = partial(write_charts, evaluation=evaluation, precision=precision)
     folder = write(out, evaluation, draw)

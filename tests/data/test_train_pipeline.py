@@ -88,7 +88,7 @@ def test_seeds_matter(source):
 def test_impossible_batches_are_refused(source):
     with pytest.raises(ValueError, match="3 hosts"):
         take(source, 1, host_count=3)
-    with pytest.raises(ValueError, match="fewer than a batch of 64: choose a smaller --data"):
+    with pytest.raises(ValueError, match="fewer than a batch of 64: give more images, or --data"):
         take(source, 1, batch_size=64)
 
 

@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -166,6 +169,37 @@ def test_mutated_files_are_images_or_have_a_reason(name):
     assert read
     assert reasons
     assert "" not in reasons
+
+
+def test_importing_changes_nothing_and_opening_prints_nothing():
+    """Neither the state of Pillow nor the filters of warnings change at import; Pillow's warnings do not show."""
+    code = """
+import io, os, warnings
+from PIL import Image
+before = dict(os.environ), [*warnings.filters], {**Image.OPEN}, Image.MAX_IMAGE_PIXELS
+import sscd_jax.data.images, sscd_jax.data.inference_pipeline, sscd_jax.data.sources, sscd_jax.datasets.rendering
+environment = {name: value for name, value in os.environ.items() if name != "GCS_READAHEAD_BUFFER_SIZE_BYTES"}
+assert (environment, [*warnings.filters], {**Image.OPEN}, Image.MAX_IMAGE_PIXELS) == before
+from sscd_jax.data.images import open_image
+file = io.BytesIO()
+Image.new("1", (10_000, 10_000)).save(file, "PNG")
+for data in (file.getvalue(), TIFF):
+    try:
+        open_image(data)
+    except ValueError as error:
+        print(error)
+assert Image.MAX_IMAGE_PIXELS == before[-1]
+"""
+    tiff = encoded(PHOTOGRAPH, "TIFF", tiffinfo={270: "a description"})
+    tag = struct.pack("<HHI", 270, 2, 14)
+    assert tiff.count(tag) == 1
+    damaged = tiff.replace(tag, struct.pack("<HHI", 270, 2, 1 << 20))
+    with pytest.warns(UserWarning, match="Possibly corrupt EXIF data|Truncated File Read"):
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(damaged)).getexif()
+    run = subprocess.run([sys.executable, "-c", f"TIFF = {damaged!r}\n{code}"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "10000 x 10000 are too many pixels" in run.stdout
 
 
 def test_heic_without_its_extra_says_which(monkeypatch):

@@ -1,4 +1,4 @@
-"""The demo's image set: what is in it, and that nothing of the evaluation is in the training."""
+"""The demo's image set: what it has, and that nothing of the evaluation is in the training."""
 
 import csv
 import filecmp
@@ -47,7 +47,7 @@ def test_the_files_are_those_of_the_tables(made):
     }
     assert [row["id"] for row in _rows(out / "instances.csv")] == stems["training"] + stems["references"]
     assert [row["query_id"] for row in _rows(out / "queries.csv")] == stems["queries"]
-    assert not out.with_name("set.unfinished").exists()
+    assert [path.name for path in out.parent.iterdir()] == ["set"]
 
 
 _FOLDERS = ("training", "references", "queries")

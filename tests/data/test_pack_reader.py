@@ -93,7 +93,7 @@ def test_batches_are_those_of_the_folder(photos, tmp_path, start, hosts, host):
     assert_same(ours, batches(open_source(str(photos)), **options))
 
 
-def test_what_cannot_be_read_keeps_its_place(photos, tmp_path):
+def test_unreadable_images_keep_their_place(photos, tmp_path):
     for name in ("000.jpg", "zzz.jpg"):
         (photos / "of 1" / name).symlink_to("nowhere")
     folder, pack_ = open_source(str(photos)), packed(photos, tmp_path / "pack")
@@ -231,7 +231,7 @@ def test_other_images_are_refused(photos, images, tmp_path):
         list_files(str(out))
 
 
-def test_damage_is_said_and_mended(photos, tmp_path):
+def test_damage_is_reported_and_repaired(photos, tmp_path):
     out = tmp_path / "pack"
     packed(photos, out)
     whole, expected = files(out), contents(open_source(str(photos)))

@@ -67,7 +67,7 @@ def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, cap
     assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(images.iterdir())]
 
 
-def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_path, unreliable, monkeypatch):
+def test_an_interrupted_retry_leaves_no_inconsistent_pack(images, tmp_path, unreliable, monkeypatch):
     """Not the old index over new shards: the pack does not open until the same command has ended."""
     out = tmp_path / "pack"
     unreliable |= {"003.jpg"}
@@ -97,7 +97,7 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_pat
     assert np.array_equal(sizes, [path.stat().st_size for path in sorted(images.iterdir())])
 
 
-def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
+def test_absent_files_are_tried_again(images, tmp_path, capsys):
     """As on a disk that was not mounted; only then: images that have changed or gone are those of another pack."""
     photos, out = tmp_path / "photos", tmp_path / "pack"
     photos.mkdir()

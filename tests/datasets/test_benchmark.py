@@ -27,8 +27,8 @@ def make(images: Path, out: Path, options: Options = SMALL, workers: int = 1) ->
 
 
 @pytest.fixture(scope="module")
-def made(images, tmp_path_factory) -> tuple[Path, dict[str, int]]:
-    out = tmp_path_factory.mktemp("made") / "set"
+def benchmark_set(images, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    out = tmp_path_factory.mktemp("benchmark") / "set"
     return out, make(images, out)
 
 
@@ -49,8 +49,8 @@ def stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.iterdir())
 
 
-def test_the_files_are_those_of_the_tables(made):
-    out, counts = made
+def test_the_files_are_those_of_the_tables(benchmark_set):
+    out, counts = benchmark_set
     assert counts == {
         "training": 12,
         "references": 12,
@@ -77,8 +77,8 @@ def test_the_files_are_those_of_the_tables(made):
     assert Image.open(out / "sheet.jpg").width > 800
 
 
-def test_the_parts_share_no_image(made):
-    out, _ = made
+def test_the_parts_share_no_image(benchmark_set):
+    out, _ = benchmark_set
     plain, queries = rows(out / "images.csv"), rows(out / "queries.csv")
     source = {row["id"]: row["source"] for row in plain}
     assert len({*source.values()}) == len(plain)
@@ -88,8 +88,8 @@ def test_the_parts_share_no_image(made):
     assert all(row["source"] == source[row["reference_id"]] for row in queries if row["reference_id"])
 
 
-def test_copies_and_non_copies_are_edited_alike(made):
-    out, _ = made
+def test_copies_and_non_copies_are_edited_alike(benchmark_set):
+    out, _ = benchmark_set
     queries = rows(out / "queries.csv")
     for copies in (True, False):
         part = [row for row in queries if bool(row["reference_id"]) == copies]
@@ -133,8 +133,8 @@ def nearest(image: np.ndarray, known: dict[str, np.ndarray]) -> str:
     return best
 
 
-def test_the_seed_decides_everything_and_workers_nothing(images, made, tmp_path):
-    out, _ = made
+def test_the_seed_decides_everything_and_workers_nothing(images, benchmark_set, tmp_path):
+    out, _ = benchmark_set
     make(images, tmp_path / "two", workers=2)
     assert content(tmp_path / "two") == content(out)
     make(images, tmp_path / "other", replace(SMALL, seed=1))
@@ -142,13 +142,14 @@ def test_the_seed_decides_everything_and_workers_nothing(images, made, tmp_path)
     assert sum(a == b for a, b in zip(first, second, strict=True)) < 5
 
 
-def test_more_images_move_few_others(images, made, tmp_path):
+def test_more_images_move_few_others(images, benchmark_set, tmp_path):
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     Image.open(next(images.iterdir())).resize((96, 80)).effect_spread(40).save(folder / "more.jpg")
     make(folder, tmp_path / "set")
     before, now = (
-        {row["source"]: row["id"][0] for row in rows(folder / "images.csv")} for folder in (made[0], tmp_path / "set")
+        {row["source"]: row["id"][0] for row in rows(out / "images.csv")}
+        for out in (benchmark_set[0], tmp_path / "set")
     )
     assert sum(now.get(source) == letter for source, letter in before.items()) >= len(before) - 3
 
@@ -158,7 +159,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize(("stage", "calls"), [("screen_image", 7), ("_save", 1), ("_save", 31), ("_sheet", 0)])
-def test_an_interrupted_call_is_resumed(stage, calls, images, made, tmp_path, monkeypatch):
+def test_an_interrupted_call_is_resumed(stage, calls, images, benchmark_set, tmp_path, monkeypatch):
     """It is killed while it screens, renders and completes, in the middle of a line of its log and of an image."""
     left = calls
     module = {"screen_image": vars(screening), "_sheet": vars(benchmark)}.get(stage)
@@ -191,7 +192,7 @@ def test_an_interrupted_call_is_resumed(stage, calls, images, made, tmp_path, mo
     monkeypatch.setattr(screening, "screen_image", lambda *a: screened.append(a) or real(*a))
     make(images, tmp_path / "set")
     assert len(screened) == (33 if stage == "screen_image" else 0)
-    assert content(tmp_path / "set") == content(made[0])
+    assert content(tmp_path / "set") == content(benchmark_set[0])
     for path, time in times.items():
         if path.stem in logged:  # it is complete and not rendered again
             assert (tmp_path / "set" / path.relative_to(incomplete)).stat().st_mtime_ns == time

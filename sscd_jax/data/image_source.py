@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ERRORS_SHOWN = 20
 
 
-UNNAMABLE = "its name has a line break, or is no Unicode: rename it"
+UNNAMABLE = "its name has a line break, or is not valid Unicode: rename it"
 
 
 def location(source: str) -> str:

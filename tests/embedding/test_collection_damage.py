@@ -1,5 +1,6 @@
 """What a collection must survive or notice: mutated files, damaged descriptors, a full disk; and trying again."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -35,7 +36,10 @@ def test_retry(folder, variables, tmp_path, capsys):
     shutil.copy(folder / "b" / "000.jpg", folder / "b" / "013.jpg")
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["embedded"], summary["total_unreadable"]) == (0, 2)
-    assert "2 could not be read before, see errors.jsonl; --retry tries again" in capsys.readouterr().err
+    assert (
+        f"2 images could not be read; see {tmp_path / 'out' / 'errors.jsonl'}; --retry tries again"
+        in capsys.readouterr().err
+    )
     summary = write(variables, folder, tmp_path / "out", retry=True)
     assert (summary["embedded"], summary["total_embedded"], summary["total_unreadable"]) == (23, 39, 1)
     write(variables, folder, tmp_path / "whole")
@@ -69,8 +73,11 @@ def test_damaged_descriptors_are_noticed(folder, variables, tmp_path):
 
 
 def test_a_full_disk_says_which_file(folder, variables, tmp_path, monkeypatch):
-    monkeypatch.setattr("sscd_jax.embedding.shards.Shards._unfinished", lambda *_: epath.Path("/dev/full"))
-    with pytest.raises(OSError, match="/dev/full cannot be written: No space left on device; the same command goes on"):
+    full = contextlib.nullcontext(epath.Path("/dev/full"))
+    monkeypatch.setattr("sscd_jax.embedding.shards._atomic_file", lambda _: full)
+    with pytest.raises(
+        OSError, match=r"out/plan/made_by\.json cannot be written: No space left on device; rerun the c"
+    ):
         write(variables, folder, tmp_path / "out")
 
 

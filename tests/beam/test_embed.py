@@ -62,6 +62,7 @@ def by_id(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(read.ids, read.vectors, strict=True))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     said = command(work, "--", "--runner=DirectRunner")
     assert said == {"count": 39, "errors": 1, "out": work.out}
@@ -150,6 +151,7 @@ def test_new_files_beside_what_embed_did(work, folder):
     assert names == ["2021.jpg"]
 
 
+@pytest.mark.slow
 def test_what_cannot_work_ends_in_one_line(work, tmp_path):
     bad = [
         sys.executable,

@@ -82,6 +82,7 @@ def test_a_full_disk_says_which_file(folder, variables, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_mutated_files(folder, variables, tmp_path):
     """Of every format, one by one and in archives, some of which are damaged themselves: all are accounted for."""
     rng = np.random.default_rng(0)

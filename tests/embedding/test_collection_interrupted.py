@@ -68,7 +68,11 @@ def arguments(folder, variables, tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("by", "save_seconds"), [(signal.SIGINT, 60), (signal.SIGKILL, 0)], ids=["interrupted", "killed"]
+    ("by", "save_seconds"),
+    [
+        pytest.param(signal.SIGINT, 60, id="interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, 0, id="killed"),
+    ],
 )
 def test_what_was_computed_of_a_shard_is_not_computed_again(
     folder, variables, arguments, tmp_path, monkeypatch, by, save_seconds
@@ -130,6 +134,7 @@ def test_shares(folder, undisturbed, variables, tmp_path):
         write(variables, folder, tmp_path / "out", shard=(3, 3))
 
 
+@pytest.mark.slow
 def test_processes_of_a_job_share_the_work_by_themselves(undisturbed, arguments, tmp_path):
     """Two processes that JAX joins as it joins those of a Slurm job."""
     with socket.socket() as free:
@@ -153,6 +158,7 @@ def test_processes_of_a_job_share_the_work_by_themselves(undisturbed, arguments,
 
 
 @pytest.mark.parametrize(("seed", "shard_size"), [(0, 4), (1, 12)])
+@pytest.mark.slow
 def test_killed_at_any_moment(images, variables, tmp_path, seed, shard_size):
     """Two processes that share the work, killed and started again until it is done."""
     write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})

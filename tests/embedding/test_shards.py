@@ -47,6 +47,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 
 
+@pytest.mark.slow
 def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (

@@ -88,7 +88,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     np.testing.assert_allclose(after["2/012"], beam["0/012"], atol=2e-6)
     np.testing.assert_allclose(after["a"], beam["b/000"], atol=2e-6)
 
-    # And embed goes on where the pipeline was.
+    # And `embed` resumes where the pipeline ended.
     shutil.copy(folder / "b" / "001.jpg", folder / "c.jpg")
     options = {"shard_size": 5, "batch_size": 8}
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)

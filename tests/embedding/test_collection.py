@@ -153,8 +153,8 @@ def test_what_cannot_work_is_refused(folder, variables, tmp_path):
 def test_float16(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
     write(variables, folder, tmp_path / "half", dtype="float16")
-    whole, half = (Descriptors.read(tmp_path / name) for name in ("out", "half"))
-    np.testing.assert_array_equal(half.vectors, whole.vectors.astype(np.float16).astype(np.float32))
+    full, half = (Descriptors.read(tmp_path / name) for name in ("out", "half"))
+    np.testing.assert_array_equal(half.vectors, full.vectors.astype(np.float16).astype(np.float32))
 
 
 def test_memory_source(variables, tmp_path):

@@ -42,21 +42,21 @@ def test_retry(folder, variables, tmp_path, capsys):
     )
     summary = write(variables, folder, tmp_path / "out", retry=True)
     assert (summary["embedded"], summary["total_embedded"], summary["total_unreadable"]) == (23, 39, 1)
-    write(variables, folder, tmp_path / "whole")
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    write(variables, folder, tmp_path / "undisturbed")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
 
 
 def test_damaged_descriptors_are_noticed(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
     vectors = tmp_path / "out" / "vectors-00001.npy"
-    whole = vectors.read_bytes()
-    for damage in (whole[:-1], b"", None):
+    intact = vectors.read_bytes()
+    for damage in (intact[:-1], b"", None):
         vectors.unlink() if damage is None else vectors.write_bytes(damage)
         with pytest.raises(ValueError, match=r"vectors-00001\.npy is damaged: .*; remove ids-00001\.txt"):
             write(variables, folder, tmp_path / "out")
     (tmp_path / "out" / "ids-00001.txt").unlink()
     write(variables, folder, tmp_path / "out")
-    assert vectors.read_bytes() == whole
+    assert vectors.read_bytes() == intact
     (tmp_path / "out" / "plan" / "notes.txt").write_text("mine")
     write(variables, folder, tmp_path / "out")
     plan = tmp_path / "out" / "plan" / "00001.txt"
@@ -103,7 +103,7 @@ def test_mutated_files(folder, variables, tmp_path):
             if number >= 4:
                 path.write_bytes(mutated(path.read_bytes(), rng))
     source = open_source(str(folder))
-    assert len(source) >= 40 * len(MUTABLE) + 8 * len(MUTABLE), "archives that are whole give all that is in them"
+    assert len(source) >= 40 * len(MUTABLE) + 8 * len(MUTABLE), "archives that are intact give all that is in them"
     summary = write(variables, folder, tmp_path / "out", shard_size=100)
     read = Descriptors.read(tmp_path / "out")
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]

@@ -169,7 +169,7 @@ def test_killed_at_any_moment(images, variables, tmp_path, seed, shard_size):
         arguments = [str(images), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
         return [sys.executable, "-c", SAVES, "embed", *arguments, *options, "--shard", share]
 
-    subprocess.run(command("whole", "0/1"), check=True, capture_output=True)
+    subprocess.run(command("undisturbed", "0/1"), check=True, capture_output=True)
     killed = 0
     for attempt in range(40):
         running = [
@@ -188,4 +188,4 @@ def test_killed_at_any_moment(images, variables, tmp_path, seed, shard_size):
         if codes == [0, 0]:
             break
     assert killed
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")

@@ -145,8 +145,9 @@ def test_options_for_copydays_that_do_not_go_together(copydays, weights, tmp_pat
 
 def test_disc(validation, weights, capsys):
     main(["evaluate", "disc", "--root", str(validation), "--weights", weights, "--preset", "skew_320"])
-    said = capsys.readouterr().out
-    assert "global" in said
+    said = capsys.readouterr()
+    assert "global" in said.out
+    assert all(f"embed val-{part}:" in said.err for part in PARTS), "each bar says what is embedded"
     rows = json.loads((validation / "descriptors" / "val.disc.json").read_text())
     assert {(row["score_norm"], row["candidates"]) for row in rows} == {
         (norm, rule) for norm in (None, "1.0[0,2]") for rule in ("per_query", "global")

@@ -1,4 +1,4 @@
-"""The folder of shards: planned once, whole or not there, refused where it is another's."""
+"""The folder of shards: planned once, each shard complete or not there, other folders refused."""
 
 import contextlib
 import json
@@ -40,7 +40,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     one, other = opened(tmp_path / "d"), opened(tmp_path / "d")
     late = other.numbers()
     assert one.plan(IDS, 4) == 10
-    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had looked before
+    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had listed them before
     assert other.plan(IDS, 4) == 10, "the same plan"
     with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other images"):
         other.plan(["x", *IDS], 4)

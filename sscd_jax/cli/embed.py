@@ -54,7 +54,7 @@ def embed(
         max_pixels: Images with more pixels are reported and left out.
         strict: Stop at the first image that cannot be read.
         workers: Number of threads that decode images. By default one for each core.
-        retry: Compute the shards with images that could not be read again.
+        retry: Compute those shards again that have images that could not be read.
         split: Split of a TFDS data set. By default train.
         data_dir: Folder of TFDS data sets. By default TFDS's own.
     """

@@ -275,7 +275,8 @@ class Shards:
         if not path.exists():
             mine = path.with_name(f".{path.name}.{self.process}.tmp")
             try:
-                replace_file(mine, lambda file: file.write(text.encode()))
+                with _naming(path), _atomic_file(mine) as temporary:
+                    temporary.write_bytes(text.encode())
             except FileNotFoundError:  # another process was faster, has finished, and removed the temporary file
                 if not path.exists():
                     raise
@@ -303,11 +304,20 @@ def replace_file(path: epath.Path, write: Callable[[Any], Any]) -> None:
         OSError: the file cannot be written; names it.
     """
     try:
-        with _atomic_file(path) as temporary, temporary.open("wb") as file:
+        with _naming(path), _atomic_file(path) as temporary, temporary.open("wb") as file:
             write(file)
     except FileNotFoundError:  # another process has finished, and removed the temporary file
         if not path.exists():
             raise
+
+
+@contextlib.contextmanager
+def _naming(path: epath.Path) -> Iterator[None]:
+    """Makes errors of writing a file, such as a full disk, say which file it is and what to do."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
     except OSError as error:
         reason = f"{path} cannot be written: {error.strerror or error}; rerun the command to resume when it can be"
         raise OSError(reason) from error

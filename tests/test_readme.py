@@ -12,7 +12,6 @@ from helpers.networks import seeded
 
 from sscd_jax import Descriptors
 from sscd_jax.cli.main import COMMANDS, main
-from sscd_jax.cli.train import WITH_RECIPE
 from sscd_jax.presets import Preset
 from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
@@ -93,8 +92,7 @@ def test_weights(folder, capsys, monkeypatch):
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z]+[.-][a-z-]+)", README))))
 def test_every_option_that_is_named_exists(name, capsys):
     helps = []
-    with_recipe = ([name, str(ROOT / "configs" / "demo.py")] for name in WITH_RECIPE)
-    for command in (*with_recipe, *(name.split() for name in COMMANDS)):
+    for command in (name.split() for name in COMMANDS):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         helps.append(capsys.readouterr().out)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -70,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
         run = _parse(name, arguments)
-    except ValueError as error:  # a value that its option allows and the command does not
+    except ValueError as error:  # a value of the right type that is out of range, or a wrong recipe
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         sys.exit(1)
     assert name is not None, "only a command gets here"
     _run(name, run)
 
 
-def _parse(name: str | None, arguments: Sequence[str]) -> Callable[[], None]:
+def _parse(name: str | None, arguments: Sequence[str]) -> functools.partial[None]:
     """Reads the command line. Returns the command with its options, ready to run."""
     completion = arguments[0].startswith("--tyro-")
     apps = {"": SubcommandApp()}  # by the name of the group
@@ -95,7 +95,7 @@ def _not_called() -> None:
     """Takes the place of a command that is not called."""
 
 
-def _command(target: str, rest: Sequence[str]) -> Callable[..., Callable[[], None]]:
+def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partial[None] | None]:
     """Imports a command. Returns a function with its options which binds them, for it to be run later.
 
     Args:
@@ -105,7 +105,7 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., Callable[[], Non
     module, function = target.split(":")
     command: Callable[..., None] = getattr(importlib.import_module(f"sscd_jax.cli.{module}"), function)
 
-    def bind(**options: Any) -> Callable[[], None]:
+    def bind(**options: Any) -> functools.partial[None]:
         if "recipe" in options and options["recipe"] != rest[0]:
             raise ValueError(f"the recipe comes first: sscd-jax {function} {options['recipe']} ...")
         return functools.partial(command, **options)
@@ -117,15 +117,15 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., Callable[[], Non
         config = recipes.load(rest[0])
         parameters = [p.replace(default=config) if p.name == "config" else p for p in signature.parameters.values()]
         signature = signature.replace(parameters=parameters)
-    # What tyro reads. It would keep the line breaks within the description of an option. (It looks through
-    # functools.wraps, which is no use here.)
+    # What tyro reads. The line breaks within the description of an option are removed, as tyro would keep them.
+    # functools.wraps is of no use: tyro looks through it.
     bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")
     bind.__annotations__ = command.__annotations__
     bind.__signature__ = signature  # type: ignore[attr-defined]
     return bind
 
 
-def _run(name: str, command: Callable[[], None]) -> None:
+def _run(name: str, command: functools.partial[None]) -> None:
     """Runs a command, and ends this process after an error."""
     from sscd_jax import distributed  # imports JAX, so not for help, and not in the processes of `benchmark make`
 
@@ -142,7 +142,7 @@ def _run(name: str, command: Callable[[], None]) -> None:
         distributed.end(130)
     except Exception as error:
         if isinstance(error, EXPECTED) or is_full(error):
-            print(f"sscd-jax {name}: {_line(error)}", file=sys.stderr)
+            print(f"sscd-jax {name}: {_line(error, command.keywords)}", file=sys.stderr)
             distributed.end(1)
         if not distributed.has_other_hosts():
             raise
@@ -162,9 +162,11 @@ def _start() -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
 
 
-def _line(error: Exception) -> str:
-    """Returns what is said of an error; of a full disk, the file that has no room."""
-    file = getattr(error, "filename", None)
-    if is_full(error) and file is not None:
+def _line(error: Exception, options: Mapping[str, Any]) -> str:
+    """Returns the line about an error. For a full disk it names the file, or OUT where a library does not name it."""
+    if not is_full(error):
+        return str(error)
+    if file := getattr(error, "filename", None):
         return f"{file}: no space left on the disk"
-    return str(error)
+    where, text = options.get("out") or options.get("workdir"), getattr(error, "strerror", None) or str(error)
+    return text if where is None or str(where) in text else f"{where}: {text}"

@@ -290,5 +290,5 @@ def test_ctrl_c_is_one_line(images, tmp_path):
     ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
     assert status == 130
     assert "stops after this step" in output
-    assert "sscd-jax train: interrupted; the same command goes on" in output
+    assert "sscd-jax train: interrupted; rerun the same command to resume" in output
     assert "Traceback" not in output

@@ -52,8 +52,8 @@ def embed(
         shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
         distributed: The same for the processes of a TPU pod, or of a SLURM or Open MPI job: each takes the share of its
             number.
-        shard_size: Images in a file, and at most computed anew after an interruption; by default 128 batches, or
-            1024.
+        shard_size: Number of images in a file of descriptors. An interruption loses the work on at most one such file.
+            By default, 128 batches, or 1024 images if that is more.
         max_pixels: Largest number of pixels (width x height) of an image. Larger images are skipped and reported.
         strict: Stop at the first image that cannot be read, instead of skipping it.
         workers: Number of threads that decode images; by default, one per core.

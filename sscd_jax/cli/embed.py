@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from sscd_jax.cli.options import Images, open_images
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 
 def embed(
-    images: tyro.conf.Positional[str],
+    images: Images,
     weights: str,
     out: Path,
     preset: PresetName = "small_288",
@@ -59,16 +60,13 @@ def embed(
         data_dir: Folder of TFDS data sets. By default TFDS's own.
     """
     from sscd_jax import weights as known_weights
-    from sscd_jax.data.sources import open_source
     from sscd_jax.distributed import join_processes_if_any
     from sscd_jax.embedding.collection import write_descriptors
 
     chosen, share = choose(preset, custom), _share(shard) if shard else None
-    if (split or data_dir) and not images.startswith("tfds:"):
-        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
     if share is None:
         join_processes_if_any()
-    source = open_source(images, split=split or "train", data_dir=data_dir)
+    source = open_images(images, split=split, data_dir=data_dir)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(
         model,
@@ -88,18 +86,23 @@ def embed(
     print(json.dumps(summary, indent=2))
 
 
-def descriptors_export(folder: tyro.conf.Positional[Path], out: Path, references: Path | None = None) -> None:
-    """Export descriptors as one file for other tools. The extension of OUT selects the format.
+def descriptors_export(
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
+    out: Path,
+    references: Path | None = None,
+) -> None:
+    """Write descriptors as one file for other tools. The extension of OUT chooses the format.
 
-    .npy: one array that numpy can memory-map, with the ids beside it in OUT.ids.txt. .faiss: an index for inner
-    products, whose labels are the rows. .parquet: columns id and vector, for Arrow and pandas. .hdf5: vectors and
-    image_names, as the code of ISC2021 reads them; with --references a submission to ISC2021 with query, reference,
-    query_ids and reference_ids.
+    .npy is one array that numpy can memory-map, with the ids in OUT.ids.txt. .faiss is an index for inner products
+    whose labels are row numbers. .parquet has the columns id and vector, for Arrow and pandas. .hdf5 has the data sets
+    vectors and image_names, which the code of ISC2021 reads; with --references it is a submission to ISC2021, with
+    query, reference, query_ids and reference_ids.
 
     Args:
-        folder: Folder of descriptors that `sscd-jax embed` wrote.
-        out: File to write. One that exists is replaced.
-        references: Second folder of descriptors, for a submission: the first holds the queries, this the references.
+        folder: Folder that `sscd-jax embed` wrote.
+        out: File to write: .npy, .faiss, .parquet or .hdf5.
+        references: Folder with the descriptors of the references, for a submission to ISC2021 whose queries are in
+            FOLDER.
     """
     from sscd_jax.embedding.export import export_descriptors
 

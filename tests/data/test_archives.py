@@ -56,7 +56,7 @@ def test_shards_that_webdataset_wrote(encoded, tmp_path):
     assert batch["images"].shape == (16, 32, 32, 3)
 
 
-def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
+def test_folders_and_lists_may_contain_archives(encoded, tmp_path):
     (tmp_path / "b").mkdir()
     write_tar(tmp_path / "b" / "x.tar", {"./1.jpg": encoded[1], "2.PNG": encoded[2], "notes.txt": b"no image"})
     write_tar(tmp_path / "c.tar", {})
@@ -70,7 +70,7 @@ def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
         open_source(str(tmp_path / "c.tar"))
 
 
-def test_what_a_tar_file_should_not_hold(encoded, tmp_path, monkeypatch):
+def test_members_that_a_tar_file_should_not_have(encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", max(map(len, encoded)))
     path = tmp_path / "x.tar"
     outside = {"../up.jpg": encoded[0], "/etc/root.jpg": encoded[1]}
@@ -99,7 +99,7 @@ def test_a_damaged_tar_file_gives_what_is_before_the_damage(encoded, tmp_path):
     cut = contents(open_source(str(path)))
     assert cut["x/0"] == encoded[0]
     assert cut["x/1"] == encoded[1]
-    assert "the archive is cut off" in map(str, cut.values()) or "damaged" in str(cut["x/?"])
+    assert "the archive is truncated" in map(str, cut.values()) or "damaged" in str(cut["x/?"])
     path.write_bytes(whole[: third.offset] + b"garbage" * 100 + whole[third.offset + 700 :])
     damaged = contents(open_source(str(path)))
     assert list(damaged) == ["x/0", "x/1", "x/?"]
@@ -140,7 +140,7 @@ def test_a_table_of_something_else_among_images(encoded, tmp_path):
     pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": ["a cat"]}), tmp_path / "metadata.parquet")
     found = contents(open_source(str(tmp_path)))
     assert found["a"] == encoded[0]
-    assert "should hold encoded images" in str(found["metadata/?"])
+    assert "needs a column of encoded images" in str(found["metadata/?"])
 
 
 def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
@@ -159,7 +159,9 @@ def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
 def test_parquet_that_cannot_be_read(encoded, tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: a column named image.*should hold encoded images.*found none"):
+    with pytest.raises(
+        ValueError, match=r"a\.parquet needs a column of encoded images .*one named image, or only one; found none"
+    ):
         open_source(str(path))
     pq.write_table(pa.table({"front": [b"a"], "back": [b"b"]}), path)
     with pytest.raises(ValueError, match="found front, back"):

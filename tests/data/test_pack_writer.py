@@ -1,8 +1,9 @@
-"""What could not be read when a pack was made: tried again by `--retry`. All else of packs: test_packed.py."""
+"""The command that packs images, and `--retry`, which reads images again that could not be read before."""
 
 import errno
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from sscd_jax.cli.main import main
 from sscd_jax.data import storage
+from sscd_jax.data.pack_reader import INDEX
 from sscd_jax.data.sources import open_source
 
 
@@ -48,7 +50,7 @@ def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, cap
     unreliable -= {"017.jpg"}
     command(images, out)
     captured = capsys.readouterr()
-    assert f"{out}: 2 could not be read before, see errors.jsonl; --retry tries again" in captured.err
+    assert f"{out}: 2 images could not be read before, see errors.jsonl; --retry tries again" in captured.err
     assert files(out) == before
 
     command(images, out, "--retry")
@@ -65,25 +67,27 @@ def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, cap
     assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(images.iterdir())]
 
 
-def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_path, unreliable, monkeypatch):
+def test_an_interrupted_retry_leaves_no_inconsistent_pack(images, tmp_path, unreliable, monkeypatch):
     """Not the old index over new shards: the pack does not open until the same command has ended."""
     out = tmp_path / "pack"
     unreliable |= {"003.jpg"}
     command(images, out)
     unreliable.clear()
-    write, written = storage.write_whole, []
+    write, written = storage.atomic_writer, []
 
-    def write_whole(path, *rest):
-        write(path, *rest)
+    @contextmanager
+    def atomic_writer(path):
+        with write(path) as file:
+            yield file
         written.append(path)
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "write_whole", write_whole)
+    monkeypatch.setattr(storage, "atomic_writer", atomic_writer)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         command(images, out, "--retry")
-    monkeypatch.setattr(storage, "write_whole", write)
-    with pytest.raises(ValueError, match="is an unfinished pack: run the same"):
+    monkeypatch.setattr(storage, "atomic_writer", write)
+    with pytest.raises(ValueError, match="is an incomplete pack: run the same"):
         open_source(str(out))
     command(images, out)
     command(images, tmp_path / "once")
@@ -93,7 +97,7 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_pat
     assert np.array_equal(sizes, [path.stat().st_size for path in sorted(images.iterdir())])
 
 
-def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
+def test_absent_files_are_tried_again(images, tmp_path, capsys):
     """As on a disk that was not mounted; only then: images that have changed or gone are those of another pack."""
     photos, out = tmp_path / "photos", tmp_path / "pack"
     photos.mkdir()
@@ -104,7 +108,7 @@ def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
     assert lost > 3
     shutil.copytree(images, tmp_path / "later")
     command(photos, out)
-    assert f"{lost} could not be read before" in capsys.readouterr().err
+    assert f"{lost} images could not be read before" in capsys.readouterr().err
     command(photos, out, "--retry")
     command(photos, tmp_path / "once")
     assert files(out) == files(tmp_path / "once")
@@ -112,3 +116,17 @@ def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command(photos, out, "--retry")
     assert "is a pack of other images" in capsys.readouterr().err
+
+
+def test_command(images, tmp_path, capsys):
+    main(["pack", str(images), "--out", str(tmp_path / "pack"), "--shard-mib", "0.03125"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["images"], summary["unreadable"]) == (40, 0)
+    assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").glob("*.tar"))
+    with pytest.raises(SystemExit):
+        main(["pack", str(images), "--out", str(tmp_path / "pack")])
+    assert "pass --shard-mib 0.03125" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pack", str(images), "--out", str(tmp_path / "pack"), "--split", "train"])
+    assert "--split and --data-dir are for tfds:NAME" in capsys.readouterr().err
+    assert INDEX in files(tmp_path / "pack")

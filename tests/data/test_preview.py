@@ -28,7 +28,7 @@ def config(source, **changes) -> Config:
 
 
 def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
-    main(["preview", "configs/debug.py", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
+    main(["preview", "debug", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
     assert str(tmp_path / "sheet.png") in capsys.readouterr().out
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.width > 3 * 224
@@ -73,7 +73,7 @@ def test_everything_is_named():
 
 
 @pytest.mark.parametrize(("under", "caption", "middle"), [(True, "over another", 255), (False, "under another", 0)])
-def test_what_is_pasted_where_is_said_rightly(under, caption, middle):
+def test_captions_say_what_is_pasted_where(under, caption, middle):
     image, other = tf.fill([90, 90, 3], tf.constant(255, tf.uint8)), tf.zeros([90, 90, 3], tf.uint8)
     paste = {"applied": True, "under": under, "size": 0.5, "opacity": 1.0, "fx": 0.5, "fy": 0.5}
     pixels = heavy.paste(image, {name: tf.constant(value) for name, value in paste.items()}, other).numpy()
@@ -115,7 +115,7 @@ def test_bad_arguments_are_refused(images, tmp_path):
         write_preview(config(images), tmp_path / "sheet.png", rows=0)
     with pytest.raises(ValueError, match="--pairs is 0"):
         write_preview(config(images), tmp_path / "sheet.png", pairs=0)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="none does not exist"):
         write_preview(config(images), tmp_path / "none" / "sheet.png")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"text")

@@ -108,7 +108,7 @@ def test_disc_as_the_official_code_has_it(disc, tmp_path):
     }
     assert examples(builder, "val_queries")["Q00002"]["reference_ids"] == [b"R000002"]
     truth.write_text("query_id,reference_id\nQ00002,R000002\nQ77777,R000002\n")
-    with pytest.raises(ValueError, match=r"1 queries of .*matches\.csv are not in .*val_query, as Q77777"):
+    with pytest.raises(ValueError, match=r"1 queries of .*matches\.csv are not in .*val_query, such as Q77777"):
         build(Disc2021, official, tmp_path / "other")
     shutil.copytree(disc / "references_1", official / "references")
     truth.write_text("query_id,reference_id\nQ00002,R000002\n")
@@ -191,7 +191,7 @@ def test_as_a_source(disc, tmp_path, file_format, capsys):
         opened("queries")
 
 
-def test_where_nothing_can_be_written_ids_are_read_anew(disc, tmp_path, monkeypatch):
+def test_in_a_read_only_folder_ids_are_read_again(disc, tmp_path, monkeypatch):
     build(Disc2021, disc, tmp_path / "out")
 
     def refuse(*_, **__):

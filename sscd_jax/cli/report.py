@@ -58,7 +58,7 @@ def report(
         if not any(one in loaders[part] for one in ids):
             print(f"no images of the {part} are found: give them by --{part}", file=sys.stderr)
     copies = len({query for query, _ in first.ground_truth})
-    out = checked(out or evaluations[0].with_suffix(".html"), ending=".html")
+    out = checked(out or evaluations[0].with_suffix(".html"), extension=".html")
     write_report(
         out,
         title=title,

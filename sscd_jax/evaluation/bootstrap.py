@@ -54,7 +54,7 @@ class Sample:
         reached = self.reached(0.9)
         above = self.copies * (np.arange(len(self.copies)) <= (reached if reached is not None else -1))
         return {
-            "uAP": np.bincount(self.query, self.copies - self.wrong_inverse_ranks(), count),
+            "uAP": np.bincount(self.query, self.copies - self.incorrect_inverse_ranks(), count),
             "accuracy_at_1": self.times * answered,
             "recall_at_p90": np.bincount(self.query, above, count),
         }
@@ -65,15 +65,15 @@ class Sample:
         there = np.flatnonzero((self.copies > 0) & (precisions >= precision))
         return int(there[-1]) if len(there) else None
 
-    def wrong_inverse_ranks(self, shift: int = 0) -> np.ndarray:
+    def incorrect_inverse_ranks(self, shift: int = 0) -> np.ndarray:
         """Returns, for each correct prediction, (incorrect predictions ahead) / (rank - shift): float64 [N].
 
         Summed over its copies, which have the ranks before + 1 to before + copies.
         """
-        wrong = self.before - (self.found - self.copies)
-        first = np.maximum(self.before - shift, 0)  # 0 where nothing is ahead, and wrong is 0
+        incorrect = self.before - (self.found - self.copies)
+        first = np.maximum(self.before - shift, 0)  # 0 where nothing is ahead, and incorrect is 0
         # The sum of 1/n for n from first + 1 to first + copies is a difference of harmonic numbers.
-        return wrong * (digamma(first + self.copies + 1) - digamma(first + 1))
+        return incorrect * (digamma(first + self.copies + 1) - digamma(first + 1))
 
 
 def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[Sample]:

@@ -65,9 +65,8 @@ def line_chart(
         if rule is not None:
             axes.axhline(rule, color="#5b6675", linestyle=":")
         for number, (line, label) in enumerate(zip(lines, labels, strict=True)):
-            order = (
-                len(lines) - 1 - number
-            )  # the line in front has the first color, and dashes that show what is behind
+            order = len(lines) - 1 - number  # the line in front has the first color
+            is_covered = any(other.endswith(f"(the same as {line.label})") for other in labels)
             axes.plot(
                 line.x,
                 line.y,
@@ -77,7 +76,7 @@ def line_chart(
                 markevery=0.1,
                 markersize=4,
                 label=label,
-                linewidth=1.5,
+                linewidth=4 if is_covered else 1.5,  # wide enough to be seen below the line that covers it
             )
         if unit_square:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -14,6 +14,9 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 from jax import Array, export
+from jax.extend import mlir
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo
 
 from sscd_jax.models import SSCD, normalize
 from sscd_jax.models.folding import fold
@@ -21,6 +24,7 @@ from sscd_jax.presets import Preset
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPE = "batch, height, width, 3"
+STABLEHLO = "1.8.0"  # version of the programs in SavedModels; TensorFlow 2.21 reads up to 1.13
 
 
 def _program(model: SSCD, *, uint8: bool, preset: Preset) -> Callable[[Any, Array], Array]:
@@ -70,23 +74,48 @@ def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, p
     variables. Needs no JAX to serve.
     """
     import tensorflow as tf
-    from jax.experimental import jax2tf
+    from tensorflow.compiler.tf2xla.python.xla import call_module  # by which jax2tf, too, puts a program into a graph
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     model, variables = fold(model, variables)
+    abstract = jax.ShapeDtypeStruct(export.symbolic_shape(SHAPE), jnp.uint8 if uint8 else jnp.float32)
+    program = jax.jit(_program(model, uint8=uint8, preset=preset))
+    exported = export.export(program, platforms=PLATFORMS)(variables, abstract)
+    (output,) = exported.out_avals
+    dims = output.shape[1]
+    program_bytes = _for_older_readers(exported.mlir_module_serialized)
+
     module = tf.Module()
     module.weights = jax.tree.map(lambda leaf: tf.Variable(np.asarray(leaf), trainable=False), variables)
-    call = jax2tf.convert(
-        _program(model, uint8=uint8, preset=preset),
-        polymorphic_shapes=[None, f"({SHAPE})"],
-        native_serialization_platforms=PLATFORMS,
-        with_gradient=False,
-    )
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8 if uint8 else tf.float32, name="images")
-    module.call = tf.function(
-        lambda images: {"descriptors": call(module.weights, images)}, input_signature=[images], autograph=False
-    )
+    weights = tf.nest.flatten(module.weights)  # sorted by name, as JAX has them
+
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        arguments = [*weights, images]
+        (descriptors,) = call_module(
+            [arguments[i] for i in exported.module_kept_var_idx],
+            version=exported.calling_convention_version,
+            module=program_bytes,
+            Tout=[tf.float32],
+            Sout=[(None, dims)],
+            platforms=[name.upper() for name in PLATFORMS],
+            use_shardy_partitioner=False,
+        )
+        return {"descriptors": descriptors}
+
+    images = tf.TensorSpec([None, None, None, 3], abstract.dtype, name="images")
+    module.call = tf.function(serve, input_signature=[images], autograph=False)
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.call})
+
+
+def _for_older_readers(program: bytes) -> bytes:
+    """Writes a serialized program in the form of an older StableHLO.
+
+    JAX writes StableHLO of a few weeks ago, and TensorFlow's releases read that of months ago: what JAX 0.12 writes by
+    itself TensorFlow 2.21 cannot read ("failed to deserialize portable artifact").
+    """
+    with ir.Context() as context:
+        stablehlo.register_dialect(context)
+        return mlir.serialize_portable_artifact(mlir.deserialize_portable_artifact(program), STABLEHLO, False)
 
 
 def run_saved_model(path: Path, images: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from sscd_jax.models import build_model
+from sscd_jax.presets import Preset
 from sscd_jax.weights import runs
 from sscd_jax.weights.native import (
     BUNDLES,
@@ -113,6 +114,7 @@ def _read_bundle(path: Path) -> Weights:
     try:
         card = json.loads((path / CARD).read_text())
         format_, network, origin = card["format"], card["network"], dict(card["origin"])
+        preset = Preset(**{name: value for name, value in card["preset"].items() if name != "name"})
         file = path / WEIGHTS.get(format_, BUNDLES[format_])
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -124,7 +126,7 @@ def _read_bundle(path: Path) -> Weights:
             raise ValueError(f"{path / name} is not what was exported: its SHA-256 is not the one in {SUMS}")
     if format_ != "saved_model":
         weights = read_file(file)
-        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin)
+        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin, preset)
     import tensorflow as tf
 
     try:
@@ -135,7 +137,7 @@ def _read_bundle(path: Path) -> Weights:
     names = [n.removesuffix(suffix) for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
     model, variables = _network(arrays, network, is_folded=True)
-    return Weights(model, variables, "bundle, saved_model", origin)
+    return Weights(model, variables, "bundle, saved_model", origin, preset)
 
 
 def _read_zip(path: Path, origin: dict[str, str]) -> Weights:

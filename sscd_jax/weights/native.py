@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from sscd_jax.models import SSCD, build_model, describe
 from sscd_jax.models.folding import folded, unfold
+from sscd_jax.presets import Preset
 from sscd_jax.weights.state_dict import abstract_variables, fit
 
 METADATA = "sscd_jax"  # the name of ours in a file
@@ -46,6 +47,7 @@ class Weights:
     variables: Any
     format: str
     origin: Mapping[str, str] = field(default_factory=dict)
+    preset: Preset | None = None
 
 
 def _members(folder: Path) -> set[str]:

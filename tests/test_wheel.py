@@ -19,7 +19,7 @@ from sscd_jax.weights.native import write_safetensors
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+PROGRAMS = "Scripts" if os.name == "nt" else "bin"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def environment(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def run(environment: Path, folder: Path, *arguments: str) -> str:
-    """What Python of the environment prints, started in a folder without the variables that point to the sources."""
+def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
+    """What a program of the environment prints, started in a folder without the variables that point to the sources."""
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
-    command = [str(environment / PYTHON), *arguments]
+    command = [str(environment / PROGRAMS / program), *arguments]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -71,12 +71,11 @@ import json, sscd_jax
 found = sscd_jax.load("narrow.safetensors").embed(["coffee.jpg", "chelsea.jpg"])
 print(json.dumps({"file": sscd_jax.__file__, "ids": found.ids, "shape": found.vectors.shape}))
 """
-    told = json.loads(run(environment, tmp_path, "-c", code))
+    told = json.loads(run(environment, tmp_path, "python", "-c", code))
     assert Path(told["file"]).is_relative_to(environment)
     assert (told["ids"], told["shape"]) == (["coffee", "chelsea"], [2, 24])
 
 
 def test_the_command_and_two_steps_of_the_demo(environment, tmp_path):
-    command = str(environment / PYTHON).replace("python", "sscd-jax")
-    run(environment, tmp_path, command, "demo", "--steps", "2")
+    run(environment, tmp_path, "sscd-jax", "demo", "--steps", "2")
     assert (tmp_path / "sscd-demo" / "report.html").is_file()

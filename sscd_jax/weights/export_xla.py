@@ -1,6 +1,7 @@
-"""The network as a compiled program of XLA: StableHLO for JAX, a SavedModel for TensorFlow Serving.
+"""Exports the network as a program for XLA: StableHLO for JAX, a SavedModel for TensorFlow Serving.
 
-Both leave batch, height and width open, run on CPUs, CUDA GPUs and TPUs, and have batch normalization folded.
+Both take any batch size, height and width, run on CPUs, CUDA GPUs and TPUs, and have batch normalization folded into
+the convolutions.
 """
 
 import logging
@@ -28,7 +29,7 @@ STABLEHLO = "1.8.0"  # version of the programs in SavedModels; TensorFlow 2.21 r
 
 
 def _program(model: SSCD, *, uint8: bool, preset: Preset) -> Callable[[Any, Array], Array]:
-    """(variables, images [batch, height, width, 3]) -> descriptors; uint8 images are normalized in the program."""
+    """Returns the function (variables, images) -> descriptors; if `uint8`, it normalizes the images first."""
 
     def descriptors(variables: Any, images: Array) -> Array:
         if uint8:
@@ -41,10 +42,10 @@ def _program(model: SSCD, *, uint8: bool, preset: Preset) -> Callable[[Any, Arra
 
 
 def write_stablehlo(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: Preset) -> None:
-    """Writes (weights, images) -> descriptors as `jax.export.deserialize` reads it; the weights go beside it.
+    """Writes the function (weights, images) -> descriptors, to be read by `jax.export.deserialize`.
 
-    `weights` are the folded variables by name, as safetensors.numpy.load_file gives those of `files.write_safetensors`.
-    `images`: uint8, or float32 and normalized already, [batch, height, width, 3].
+    Its argument `weights` is a dict of the folded variables by name, as safetensors.numpy.load_file reads it; they are
+    not in the program. `images` are [batch, height, width, 3], uint8, or float32 and normalized already.
     """
     model, variables = fold(model, variables)
     program = _program(model, uint8=uint8, preset=preset)
@@ -62,7 +63,7 @@ def write_stablehlo(path: Path, model: SSCD, variables: Any, *, uint8: bool, pre
 
 
 def run_stablehlo(path: Path, weights: Path, images: np.ndarray) -> np.ndarray:
-    """The descriptors of a program of `write_stablehlo`, on this process's devices."""
+    """Computes descriptors by a program of `write_stablehlo`, on this process's devices."""
     program = export.deserialize(bytearray(path.read_bytes()))
     return np.asarray(jax.jit(program.call)(safetensors.numpy.load_file(weights), images))
 
@@ -70,8 +71,8 @@ def run_stablehlo(path: Path, weights: Path, images: np.ndarray) -> np.ndarray:
 def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: Preset) -> None:
     """Writes a SavedModel whose signature serving_default maps `images` to `descriptors`.
 
-    `images`: uint8, or float32 and normalized already, [batch, height, width, 3]. The weights are the SavedModel's
-    variables. Needs no JAX to serve.
+    `images` are [batch, height, width, 3], uint8, or float32 and normalized already. The weights are variables of the
+    SavedModel. Serving it does not need JAX.
     """
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python.xla import call_module  # by which jax2tf, too, puts a program into a graph
@@ -119,7 +120,7 @@ def _for_older_readers(program: bytes) -> bytes:
 
 
 def run_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
-    """The descriptors of a SavedModel by its signature serving_default."""
+    """Computes descriptors by the signature serving_default of a SavedModel."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))

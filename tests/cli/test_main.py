@@ -214,7 +214,7 @@ def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
         ["embed", "sample", "--weights", str(tmp_path / "a.pt"), "--out", str(tmp_path / "b")],
     ):
         message = fails(capsys, *arguments)
-        assert f"{tmp_path / 'a.pt'} is no file of weights that is known" in message
+        assert f"{tmp_path / 'a.pt'} is not a known file of weights" in message
         assert "Traceback" not in message
 
 

@@ -1,5 +1,34 @@
-"""SSCD, the self-supervised descriptor for image copy detection, in JAX."""
+"""SSCD, the self-supervised descriptor for image copy detection, in JAX.
 
-from sscd_jax.descriptors import Descriptors, Provenance
+>>> import sscd_jax
+>>> model = sscd_jax.load("sscd_disc_mixup")
+>>> found = model.embed(["a.jpg", "photos/"])
 
-__all__ = ["Descriptors", "Provenance"]
+Importing the package imports no library and changes no global state: what a name needs is imported when the name is
+first used, and `load` sets what JAX and TensorFlow read when they start.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sscd_jax.api import Model, load
+    from sscd_jax.descriptors import Descriptors, Provenance
+
+    __version__: str
+
+__all__ = ["Descriptors", "Model", "Provenance", "__version__", "load"]
+
+_MODULES = {"Descriptors": "descriptors", "Model": "api", "Provenance": "descriptors", "load": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("sscd_jax")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sscd_jax.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,9 +22,9 @@ from jax import Array, lax
 
 from sscd_jax import distributed
 from sscd_jax.models import build_model
-from sscd_jax.models.cpu import conv2d
+from sscd_jax.models.cpu import conv2d, max_pool_3x3_stride_2
 from sscd_jax.models.folding import fold
-from sscd_jax.models.layers import BatchNorm, max_pool_3x3_stride_2
+from sscd_jax.models.layers import BatchNorm
 
 RUNS = 5
 # Batch, side of the map, channels in and out, kernel, stride: ResNet-18 of width 16 at 64 px, ResNet-50 at 224 px.

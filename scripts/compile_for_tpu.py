@@ -1,7 +1,7 @@
 """What the TPU's own compiler makes of a training step, without a TPU: memory, bytes, collectives.
 
     pip install -e '.[tpu]'
-    python scripts/compile_for_tpu.py configs/disc_blur.py --topology v5e:4x8 --dtype bfloat16
+    python scripts/compile_for_tpu.py disc_blur --topology v5e:4x8 --dtype bfloat16
 
 It is XLA as it would run on the workers of that slice, from the package libtpu, for devices that are only described; it
 takes minutes. A step that does not fit into the memory of a chip is refused. Bytes are XLA's count of what operations
@@ -13,24 +13,22 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from roofline import table
 from roofline_program import collectives_of, compiled
 
-from sscd_jax import config as configs
-from sscd_jax import sharding
+from sscd_jax import recipes, sharding
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="a recipe, as configs/disc_blur.py")
+    parser.add_argument("recipe", help="a recipe: a name such as disc_blur, or a path such as mine/recipe.py")
     parser.add_argument("--topology", default="v5e:4x8", help="kind and shape of the slice (default %(default)s)")
     parser.add_argument("--batch-size", type=int, help="images of a step (default: the recipe's)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
     parser.add_argument("--remat", action="store_true", help="as --model.remat")
     given = parser.parse_args(arguments)
-    config = configs.load(given.config)
+    config = recipes.load(given.recipe)
     images, dtype = given.batch_size or config.data.batch_size, given.dtype or config.model.dtype
     model = dataclasses.replace(config.model, dtype=dtype, remat=given.remat or config.model.remat)
     config = dataclasses.replace(config, model=model)
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     memory, costs = program.memory_analysis(), program.cost_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     versions = ", ".join(version(package) for package in ("jax", "libtpu"))
-    print(f"{given.config.stem}, {dtype}, {images} images a step, on {given.topology}, jax and libtpu {versions}")
+    print(f"{given.recipe}, {dtype}, {images} images a step, on {given.topology}, jax and libtpu {versions}")
     print(f"{held / 2**30:.2f} GiB of a chip, of it {memory.argument_size_in_bytes / 2**30:.2f} state and views")
     print(f"{costs['flops']:.3e} operations and {costs['bytes accessed']:.3e} bytes of a chip")
     found = collectives_of(program.as_text(), 2 * images)

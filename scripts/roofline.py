@@ -1,6 +1,6 @@
 """How fast a training step can be at best, and what it takes: worked out on paper, nothing of it is measured.
 
-    python scripts/roofline.py configs/disc_blur.py --chips 32 --kind v5e
+    python scripts/roofline.py disc_blur --chips 32 --kind v5e
 
 Operations, bytes and collectives are read from the step's program (scripts/roofline_program.py); a chip's peaks are
 what its vendor publishes (scripts/roofline_chips.py). No step can take less than the longest of three times:
@@ -21,14 +21,13 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from roofline_chips import CHIPS, Chip
 from roofline_program import Collective, Program, collectives, program
 
 from sscd_jax import config as configs
-from sscd_jax import distributed, sharding
+from sscd_jax import distributed, recipes, sharding
 
 SIMULATED = 8
 GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -155,7 +154,7 @@ def print_step(step: Program, found: Sequence[Collective], at: Bound, chips: int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="a recipe, as configs/disc_blur.py")
+    parser.add_argument("recipe", help="a recipe: a name such as disc_blur, or a path such as mine/recipe.py")
     parser.add_argument("--chips", type=int, default=8, help="(default %(default)s)")
     parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="of chip (default %(default)s)")
     parser.add_argument("--batch-size", type=int, help="images of a step (default: the recipe's)")
@@ -193,7 +192,7 @@ def recipe(given: argparse.Namespace) -> configs.Config:
     Raises:
         ValueError: there is no such file, or its run is not one that these chips or images allow.
     """
-    config = configs.load(given.config)
+    config = recipes.load(given.recipe)
     data, model = config.data, config.model
     data = dataclasses.replace(
         data, batch_size=given.batch_size or data.batch_size, source=data.source or "the data set"
@@ -216,7 +215,7 @@ def report(config: configs.Config, given: argparse.Namespace) -> None:
         return grown(simulated, all_views / (SIMULATED * views))
 
     at = bound(step, found_for(2 * images), chips, views, chip, dtype)
-    title = f"{given.config.stem}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
+    title = f"{given.recipe}: {config.model.backbone}, {config.data.image_size} px, {dtype}"
     print(f"{title}, {images} images a step")
     print(f"{chips} x {chip.name}, {views} views a chip")
     print(

@@ -1,7 +1,9 @@
 """The configuration of a training run: frozen dataclasses, one for each concern, checked when they are made.
 
-A recipe is a file in configs/ with `get_config() -> Config`. Every field is an option of `sscd-jax train`:
-`--optimizer.base-learning-rate 0.1`. The defaults are the paper's recipe.
+A recipe is a Python file with a function `get_config() -> Config`. Every field is an option of `sscd-jax train`, such
+as `--optimizer.base-learning-rate 0.1`. The default values are the paper's recipe.
+
+The string below a field is the help of its option, which keeps its line breaks: break lines where a sentence ends.
 """
 
 import dataclasses
@@ -25,31 +27,39 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Training images and what is done to them."""
+    """The training images, and how they are augmented."""
 
     source: str = ""
-    """A folder (searched recursively), a text file of paths, a .tar or .parquet file, a pack, tfds:NAME (a prepared
-    TFDS data set), or sample; on disk or in a store, as gs://BUCKET/NAME."""
+    """The training images: a folder (searched recursively), a text file of paths, a .tar or .parquet file, a pack,
+    tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+    Paths can be on disk or in an object store, such as gs://BUCKET/NAME."""
     split: str = "train"
-    """Split of a TFDS data set."""
+    """Split of the TFDS data set. Ignored for other sources."""
     data_dir: str | None = None
-    """Where TFDS data sets are kept; by default where TFDS puts them."""
+    """Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets."""
     batch_size: int = 4096
-    """Images in the global batch, over all devices; each gives two views."""
+    """Number of images in the global batch, which is divided among all devices. Each image gives two views.
+    The learning rate is scaled with this number."""
     image_size: int = 224
-    """Side of a view in pixels."""
+    """Height and width of a view, in pixels."""
     augmentation: Literal["SIMCLR", "STRONG_BLUR", "ADVANCED", "HEAVY"] = "STRONG_BLUR"
-    """The paper's augmentation settings, and a heavier one of ours; ADVANCED and HEAVY need the extra augly."""
+    """The set of augmentations. SIMCLR, STRONG_BLUR and ADVANCED are the paper's; HEAVY adds stronger edits.
+    ADVANCED and HEAVY need the extra augly.
+    `sscd-jax preview` shows what each of them does to your images."""
     mixup: bool = False
-    """Mix one view in twenty with another one, half of these by cutmix."""
+    """Mix 5 % of the views with another view, half of them by mixup and half by cutmix."""
     mixup_group: int = 128
-    """Images whose views are mixed among one another; the official code has 128 on a GPU."""
+    """Number of images whose views are mixed with one another; it must divide data.batch_size.
+    The official code mixes within one GPU's batch, which was 128 images."""
     color_ops: Literal["host", "device"] = "host"
-    """Where jitter, gray, blur and mixing are computed: device spares hosts with few cores, the views are the same."""
+    """Where color jitter, grayscale, blur and mixup are computed. The views are the same.
+    Choose device where the cores of the host cannot prepare images as fast as the accelerators train."""
     min_crop_area: float = 0.08
-    """Smallest share of an image that a view shows; small images and small networks need more than the paper."""
+    """Smallest share of an image's area that a view shows, from 0 to 1.
+    Raise it for small images and narrow networks, which do not learn from crops as small as the paper's."""
     workers: int | None = None
-    """Threads for augmenting on each host, and as many for reading; by default one a core, and two for reading."""
+    """Number of threads on each host that augment images, and of those that read them.
+    By default, one thread per core augments, and two threads read."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 2, f"data.batch_size is {self.batch_size}; the loss needs negatives: at least 2")
@@ -70,21 +80,22 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """The network."""
+    """The network that computes descriptors."""
 
     backbone: Literal["resnet18", "resnet50", "resnext101_32x4d", "resnext101_32x8d"] = "resnet50"
-    """Which ResNet."""
+    """The ResNet that the pooled features come from."""
     dims: int = 512
-    """Length of a descriptor."""
+    """Number of dimensions of a descriptor."""
     width: int = 64
-    """Channels of the first convolution; all others are multiples of it."""
+    """Number of channels of the first convolution. All other layers are proportional to it."""
     pool_param: float = 3.0
-    """Power p of GeM pooling; 1 is mean pooling."""
+    """Exponent p of GeM pooling. 1 is average pooling; larger values approach max pooling."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the activations; parameters, statistics, pooling and loss are float32."""
+    """Data type of the activations. Parameters, batch statistics, pooling and loss are always float32.
+    bfloat16 halves the memory that activations take."""
     remat: bool = False
-    """Compute the inside of each residual block again for the gradient: a third more computation, for
-    half of the memory on TPUs, and none less on CPUs."""
+    """Recompute the activations inside each residual block during the backward pass instead of storing them.
+    This takes a third more computation and half of the memory on TPUs; it saves no memory on CPUs."""
 
     def __post_init__(self) -> None:
         _require(self.dims > 0 and self.width > 0, "model.dims and model.width must be positive")
@@ -93,14 +104,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Loss:
-    """InfoNCE and the entropy regularizer."""
+    """The loss: InfoNCE and an entropy regularizer."""
 
     temperature: float = 0.05
-    """Of InfoNCE."""
+    """InfoNCE temperature."""
     entropy_weight: float = 30.0
-    """Weight of the differential-entropy (KoLeo) term; 0 leaves it out."""
+    """Weight of the differential-entropy (KoLeo) regularizer, which spreads descriptors over the sphere; 0 disables it.
+    Lower it (the authors suggest 10) if the similarity of positive pairs stays low."""
     entropy_warmup_steps: int = 0
-    """Steps over which that weight grows from 0, linearly; the paper has none."""
+    """Number of steps over which the entropy weight grows linearly from 0. The paper uses no such warm-up."""
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"loss.temperature is {self.temperature}; it must be positive")
@@ -110,26 +122,27 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """LARS and its schedule."""
+    """The LARS optimizer, and the schedule of the learning rate."""
 
     base_learning_rate: float = 0.3
-    """Learning rate for a batch of 256 images; scaled linearly with data.batch_size."""
+    """Peak learning rate for a batch of 256 images. It is scaled linearly with data.batch_size."""
     absolute_learning_rate: float | None = None
-    """Learning rate as it is; takes the place of base_learning_rate."""
+    """Peak learning rate without any scaling. If given, base_learning_rate is ignored."""
     warmup_epochs: float = 5
-    """Length of the linear warm-up."""
+    """Length of the linear warm-up of the learning rate, in epochs. A cosine decay to 0 follows."""
     warmup_steps: int | None = None
-    """The same in steps; takes the place of warmup_epochs."""
+    """Length of the warm-up in steps. If given, warmup_epochs is ignored."""
     weight_decay: float = 1e-6
-    """L2 decay, inside the LARS scaling."""
+    """Coefficient of the L2 weight decay, which LARS adds to the gradient before it scales it."""
     momentum: float = 0.9
-    """Momentum."""
+    """Momentum coefficient, at least 0 and below 1."""
     trust_coefficient: float = 1e-3
-    """LARS's trust coefficient."""
+    """LARS trust coefficient: the relative size of a parameter's update, before the learning rate."""
     eps: float = 1e-8
-    """LARS's epsilon."""
+    """Small number that LARS adds to the denominator of the trust ratio."""
     exclude_bias_and_norm: bool = False
-    """Neither decay nor scale biases and batch normalization; the official code does not exclude them."""
+    """Apply neither weight decay nor LARS scaling to biases and batch normalization.
+    The official code applies both to them, too."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it must be in [0, 1)")
@@ -142,22 +155,23 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Validation:
-    """Copy detection on a DISC-like set now and then; left out while no queries are given."""
+    """Copy detection on a set like DISC2021, measured during training. It is skipped unless queries are given."""
 
     queries: str = ""
-    """Images to find copies of: a source as data.source."""
+    """The query images, given in the same way as data.source."""
     references: str = ""
-    """Images that are searched."""
+    """The reference images, which are searched for copies of the queries."""
     ground_truth: str = ""
-    """CSV file with the header query_id,reference_id; ids are paths without the ending, relative to the folder."""
+    """CSV file with the header query_id,reference_id and one line per pair of copies.
+    An id is the path of an image relative to its folder, without the extension."""
     every_epochs: int = 1
-    """Epochs from one validation to the next; there is always one at the end."""
+    """Number of epochs between two validations. There is always one at the end of the run."""
     preset: PresetName = "custom"
-    """How images are resized and normalized."""
+    """How images are resized and normalized. The default, custom, uses the options validation.custom.*."""
     custom: Preset = OFFICIAL_VALIDATION
-    """The preset custom, by default that of the official validation."""
+    """The preset that is used if validation.preset is custom. The default is that of the official validation."""
     batch_size: int = 256
-    """Images a batch, over the devices of a host; every host computes the whole."""
+    """Number of images in a batch, which is divided among the devices of a host. Every host embeds all images."""
 
     def __post_init__(self) -> None:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]
@@ -168,12 +182,12 @@ class Validation:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is saved, and how often."""
+    """How often checkpoints are saved, and how many are kept."""
 
     every_steps: int | None = None
-    """Steps from one checkpoint to the next; by default an epoch. There is always one at the end."""
+    """Number of steps between two checkpoints; by default, one epoch. There is always one at the end of the run."""
     keep: int = 3
-    """Latest checkpoints that are kept, besides the one of the best validation uAP."""
+    """Number of latest checkpoints to keep, in addition to the one with the best validation uAP. At least 2."""
 
     def __post_init__(self) -> None:
         _require(self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps must be positive")
@@ -185,23 +199,26 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Config:
-    """A training run."""
+    """The settings of a training run."""
 
     seed: int = 0
-    """Of the parameters, the order and the augmentations."""
+    """Random seed of initialization, shuffling and augmentation."""
     epochs: int = 100
-    """Length of the run."""
+    """Length of the run in epochs."""
     steps: int | None = None
-    """The same in steps; takes the place of epochs."""
+    """Length of the run in steps. If given, epochs is ignored."""
     profile: bool = False
-    """Write a trace of some steps to WORKDIR/profile, for TensorBoard or Perfetto."""
+    """Write a trace of a few steps to WORKDIR/profile, which TensorBoard and Perfetto can show."""
     microbatch: int | None = None
-    """Images that are embedded at once, over all devices, where the batch is too large for their memory: the gradient
-    is that of the loss over the whole batch, batch normalization's statistics are those of each piece."""
+    """Number of images that all devices together embed at once. Set it if a batch does not fit into their memory.
+    The gradient is still that of the loss over the complete batch.
+    The statistics of batch normalization are those of each microbatch."""
     init_from: str = ""
-    """Weights to start from, of any format: a file, a training run, or the name of fetched weights."""
+    """Weights to start from: a file of any supported format, a training run, or the name of published weights.
+    A run that is resumed ignores this option."""
     init_projection: bool = True
-    """Start from the projection of init_from too; without it, or where it has none, the projection is drawn anew."""
+    """Also take the projection (the last layer) from init_from.
+    Otherwise, or if init_from has none of this size, the projection is initialized randomly."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
@@ -222,7 +239,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Length:
-    """The lengths of a run in steps."""
+    """The lengths of an epoch, of the complete run and of its warm-up, in steps."""
 
     epoch: int
     total: int
@@ -230,10 +247,14 @@ class Length:
 
 
 def run_length(config: Config, examples: int) -> Length:
-    """The lengths in steps of a run over so many examples; the last, incomplete batch of an epoch is left out.
+    """Returns the lengths of a run in steps. The last, incomplete batch of an epoch is dropped.
+
+    Args:
+        config: The configuration of the run.
+        examples: Number of training images.
 
     Raises:
-        ValueError: there are fewer examples than one batch needs, or the warm-up does not fit into the run.
+        ValueError: There are fewer images than one batch needs, or the warm-up does not fit into the run.
     """
     batch = config.data.batch_size
     if examples < batch:
@@ -248,32 +269,32 @@ def run_length(config: Config, examples: int) -> Length:
     if not 0 <= warmup < total:
         raise ValueError(
             f"the warm-up of {warmup} steps does not fit into a run of {total} steps ({epoch} steps an epoch): "
-            f"train longer, or --optimizer.warmup-steps {total // 10}"
+            f"train longer, or give --optimizer.warmup-steps {total // 10}"
         )
     return Length(epoch, total, warmup)
 
 
 def learning_rate(config: Config) -> float:
-    """The learning rate after the warm-up (official train.py: 0.3 for a batch of 256, linear in the batch)."""
+    """Returns the peak learning rate (official train.py: 0.3 for a batch of 256, linear in the batch size)."""
     if config.optimizer.absolute_learning_rate is not None:
         return config.optimizer.absolute_learning_rate
     return config.optimizer.base_learning_rate * config.data.batch_size / 256
 
 
 def load(path: Path) -> Config:
-    """The `get_config()` of a Python file.
+    """Returns what `get_config()` of a Python file returns.
 
     Raises:
-        ValueError: there is no such file, it fails, or it has no get_config() that returns a Config.
+        ValueError: There is no such file, its code fails, or it has no `get_config()` that returns a Config.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file; recipes are in configs/, as configs/disc_blur.py")
+        raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         config = module.get_config() if hasattr(module, "get_config") else None
-    except Exception as error:  # whatever a recipe can do
+    except Exception as error:  # a recipe is the user's code, so anything can happen in it
         line = max(
             (f.lineno or 0 for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)), default=0
         )
@@ -285,13 +306,13 @@ def load(path: Path) -> Config:
 
 
 def differences(before: Config, after: Config) -> list[str]:
-    """The settings that are not the same, as "data.batch_size 8 -> 4"."""
+    """Returns the settings that differ, each as "data.batch_size 8 -> 4"."""
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     return [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
 
 
 def of_all_hosts(config: Config) -> dict[str, str]:
-    """The settings, by name, that all processes of a run share; each may have the images at a place of its own."""
+    """Returns the settings, by name, that all processes of a run share: all but where each host keeps the images."""
     own = ("data.source", "data.data_dir", "data.workers")
     return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}
 
@@ -304,12 +325,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """As JSON wants it."""
+    """Returns the configuration as nested dictionaries that can be written as JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`."""
+    """Returns the configuration that `to_dict` was given."""
     validation = dict(values["validation"])
     if "image_size" in validation:  # runs of November 2026 and before
         validation["custom"] = {"mode": "skew", "size": validation.pop("image_size")}

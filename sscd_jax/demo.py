@@ -1,7 +1,8 @@
-"""The demo: from photographs to a measured descriptor, by the same parts that users run on their own images."""
+"""The demo: trains and measures a descriptor on bundled photographs, with the parts that users run on their images."""
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,18 @@ import jax
 import numpy as np
 
 from sscd_jax import config as configs
+from sscd_jax import recipes
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets import demo_set
 from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import write_descriptors
-from sscd_jax.embedding.pdq import pdq_vectors
-from sscd_jax.evaluation import disc, results
-from sscd_jax.evaluation.by_edit import by_edit
+from sscd_jax.embedding.pdq import HINT, is_installed, pdq_vectors
+from sscd_jax.evaluation import results
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
-from sscd_jax.evaluation.results import Evaluation
+from sscd_jax.evaluation.run import evaluate_disc
+from sscd_jax.files import write_text
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset, choose
@@ -32,20 +34,27 @@ from sscd_jax.weights import runs
 
 SETS = ("queries", "references", "training")
 SCORE_NORM = "1.0[0,2]"
-RECIPE = Path(__file__).parents[1] / "configs" / "demo.py"
+RECIPE = recipes.find("demo")
 
 
 def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any]]:
-    """Makes the image set, trains, embeds, searches, evaluates and writes the report; returns the table's rows.
+    """Makes the image set, trains, embeds, searches, evaluates and writes the report.
 
-    Leaves in `out`: images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
-    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted goes on where it was.
+    The folder `out` then has images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
+    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted resumes.
+
+    Args:
+        out: the folder.
+        seed: random seed of the image set, and of the initialization, shuffling and augmentation of the training.
+        steps: the number of training steps; by default that of the recipe.
+
+    Returns:
+        The rows of the table: the name of each descriptor and its metrics. PDQ is among them if pdqhash is installed.
 
     Raises:
-        ValueError: `out` holds a demo of another seed or length, or something else; what it needs is not there.
+        ValueError: `out` holds a demo of another seed or length, or something else.
+        FileNotFoundError: the photographs are missing; says which package to install.
     """
-    if not RECIPE.is_file():
-        raise ValueError(f"{RECIPE} is not there: the demo runs from a checkout, pip install -r requirements.txt")
     config = demo_config(out, seed=seed, steps=steps)
     images, earlier = out / "images", out / "run" / "config.json"
     if earlier.is_file():
@@ -54,8 +63,10 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         data = dataclasses.replace(there.data, source=config.data.source)
         if dataclasses.replace(there, data=data, validation=config.validation) != config:
             raise ValueError(f"{out} holds a demo of another seed or length: remove it, or name another --out")
-    elif out.exists() and not (images / "queries.csv").is_file() and set(out.iterdir()) - {out / "images.unfinished"}:
+    elif out.exists() and not (images / "queries.csv").is_file() and any(map(_is_foreign, out.iterdir())):
         raise ValueError(f"{out} holds something else than a demo: name another --out")
+    if not is_installed():
+        print(f"the demo leaves out PDQ: {HINT}", file=sys.stderr)
     if not images.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         demo_set.make(images, seed=seed)
@@ -66,8 +77,8 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     _, trained = runs.load_run(out / "run")
     preset = choose(config.validation.preset, config.validation.custom)
     descriptors = out / "descriptors"
-    described = {
-        "PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq")),
+    described = {"PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq"))} if is_installed() else {}
+    described |= {
         "network before training": ("untrained", _embed(model, start, images, preset, descriptors / "untrained")),
         "network after training": ("trained", _embed(model, trained, images, preset, descriptors / "trained")),
     }
@@ -78,7 +89,17 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     (out / "evaluations").mkdir(exist_ok=True)
     rows, shown = [], []
     for name, (folder, sets) in described.items():
-        evaluation = _evaluate(sets, ground_truth, edits, sources=[(part, str(images / part)) for part in SETS[:2]])
+        evaluation = evaluate_disc(
+            sets["queries"],
+            sets["references"],
+            sets["training"],
+            ground_truth,
+            codecs=["Flat"],
+            score_norms=[None, SCORE_NORM],
+            edits=edits,
+            facts={},
+            sources=[(part, str(images / part)) for part in SETS[:2]],
+        )
         results.write(out / "evaluations" / f"{folder}.json", evaluation)
         plain, normed = results_of(evaluation)
         metrics = {"uAP": plain.metrics["uAP"], "uAP, score normalization": normed.metrics["uAP"]}
@@ -86,15 +107,19 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
         intervals = {**plain.intervals, "uAP, score normalization": normed.intervals["uAP"]}
         rows.append({"descriptor": name} | metrics)
         shown.append(dataclasses.replace(plain, name=name, metrics=metrics, intervals=intervals))
-    unfinished = out / "metrics.json.unfinished"
-    unfinished.write_text(json.dumps({"seed": seed, "config": configs.to_dict(config), "rows": rows}, indent=2))
-    unfinished.replace(out / "metrics.json")
+    summary = {"seed": seed, "config": configs.to_dict(config), "rows": rows}
+    write_text(out / "metrics.json", json.dumps(summary, indent=2))
     _report(out, config, shown, ground_truth, edits)
     return rows
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a file or folder is none that a demo leaves when it is interrupted while it makes its images."""
+    return not path.name.lstrip(".").startswith("images.")
+
+
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """The recipe of configs/demo.py on the images in `out`; fewer steps keep the same share of warm-up."""
+    """Returns the recipe `demo` for the images in `out`; a shorter run has a tenth of warm-up at most."""
     config = configs.load(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer
@@ -117,7 +142,8 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
 
 def _embed(model: SSCD, variables: Any, images: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        source = dataclasses.replace(open_source(str(images / name)), name=name)  # the folder may be moved
+        # Not the path, as the folder may be moved, and not a name that could be taken for one.
+        source = dataclasses.replace(open_source(str(images / name)), name=f"demo:{name}")
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)
     return {name: Descriptors.read(out / name) for name in SETS}
@@ -129,24 +155,6 @@ def _hash(images: Path, out: Path) -> dict[str, Descriptors]:
         ids = [path.stem for path in paths]
         Descriptors(ids, pdq_vectors(paths), Provenance("pdqhash", "whole image")).write(out / name)
     return {name: Descriptors.read(out / name) for name in SETS}
-
-
-def _evaluate(
-    sets: dict[str, Descriptors],
-    ground_truth: list[tuple[str, str]],
-    edits: dict[str, Edited],
-    *,
-    sources: list[tuple[str, str]],
-) -> Evaluation:
-    queries, references, training = (sets[name] for name in SETS)
-    norms = [None, SCORE_NORM]
-    found = disc.predict(queries, references, training, ground_truth, codecs=["Flat"], score_norms=norms)
-    rows = [
-        disc.measure(one, queries.ids, ground_truth, bootstrap=1000, precisions=(0.9,))
-        | {"by_edit": by_edit(one.predictions, queries.ids, edits)}
-        for one in found
-    ]
-    return Evaluation(rows, found, queries.ids, references.ids, ground_truth, edits, sources=sources)
 
 
 def _report(

@@ -1,4 +1,8 @@
-"""The processes of a job: start-up, finding one another, and ending together."""
+"""The processes of a job: their start, how they find one another, and how they end together.
+
+A process is what JAX calls one: a Python program with some of the devices. A pod or cluster runs one on each of its
+machines, or one for each GPU.
+"""
 
 import contextlib
 import hashlib
@@ -18,34 +22,26 @@ from jax.extend.backend import register_backend_factory
 
 from sscd_jax.files import cache_folder
 
-# One that is done before the others waits for them at its end, however long: JAX would end them all.
+# Seconds that a process which is done waits for the others. When they run out, JAX ends all processes.
 _SHUTDOWN = 30 * 24 * 3600
 
 
-# An unknown XLA flag aborts the process: only versions on which the flag was tried.
-_CPU_FLAGS = {"0.10.2": "--xla_cpu_experimental_ynn_fusion_type="}
-
-
 def start() -> None:
-    """Sets what must be set before the first computation of a process.
+    """Sets what must be set before the first computation of a process; what the user has set is kept.
 
-    On the CPU, one fusion pass of XLA makes convolutions slower; it is turned off (scripts/benchmarks/layers.py).
-    Compiled programs are kept in ~/.cache/sscd_jax/compiled, or where JAX_COMPILATION_CACHE_DIR says.
-    TensorFlow prepares images side by side, each on one thread: to share an operation out costs more than it gains
-    (scripts/benchmarks/device_augment.py).
+    Compiled programs are stored in ~/.cache/sscd_jax/compiled, or where JAX_COMPILATION_CACHE_DIR says. TensorFlow
+    prepares many images at once, each on one thread: splitting one operation over threads costs more than it saves
+    (scripts/benchmarks/device_augment.py). On CPUs one fusion pass of XLA is turned off.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported later; errors are still shown
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
-    flag = _CPU_FLAGS.get(jaxlib.__version__)
-    flags = os.environ.get("XLA_FLAGS", "")
-    if flag and flag.split("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    _turn_off_ynn_fusion()
 
 
-def join_hosts() -> None:
-    """Joins the processes of a TPU pod, or of a SLURM or Open MPI job, so that each knows its number among them.
+def join_processes() -> None:
+    """Joins the processes of a TPU pod, or of a SLURM or Open MPI job, so that each knows its index among them.
 
     Raises:
         ValueError: JAX finds no such job.
@@ -53,30 +49,33 @@ def join_hosts() -> None:
     try:
         _join()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"JAX finds no TPU pod, SLURM or Open MPI job that this process is of: {error}") from error
+        raise ValueError(
+            f"JAX finds no TPU pod, SLURM or Open MPI job that this process belongs to: {error}"
+        ) from error
 
 
-def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """The same where there is such a job, or a coordinator is given; else this process is alone.
+def join_processes_if_any(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Joins the other processes if JAX finds a job, or if a coordinator is given; otherwise this process is alone.
 
     Args:
-        coordinator: HOST:PORT of process 0, for jobs that JAX does not know; then the others are needed too.
-        count, index: how many processes there are, and which this is.
+        coordinator: HOST:PORT of process 0, for jobs that JAX does not know; `count` and `index` are then required.
+        count: the number of processes.
+        index: the index of this process, from 0.
 
     Raises:
-        ValueError: the three do not go together, or the others do not answer.
+        ValueError: the three arguments do not go together, or the other processes do not answer.
     """
     if (coordinator, count, index) != (None, None, None):
         if coordinator is None or count is None or index is None or not 0 <= index < count:
             raise ValueError(
                 f"--coordinator {coordinator}, --processes {count}, --process {index}: give all three, as "
-                "--coordinator HOST:1234 --processes 2 --process 0, with each number below that of the processes once"
+                "--coordinator HOST:1234 --processes 2 --process 0, where each process has another index, from 0"
             )
         if not re.fullmatch(r".+:\d+", coordinator):
             raise ValueError(f"--coordinator {coordinator}: its port is missing, as HOST:1234")
         try:
             with _said_if_late(
-                f"process {index} of {count} still waits for the others at {coordinator}; are all started?"
+                f"process {index} of {count} is still waiting for the others at {coordinator}; are all started?"
             ):
                 _join(coordinator, count, index)
         except RuntimeError as error:
@@ -89,20 +88,104 @@ def join_hosts_if_any(coordinator: str | None = None, count: int | None = None, 
     except RuntimeError as error:
         if "before any JAX" not in str(error):
             raise ValueError(f"this process cannot join the others of its job: {error}") from error
-        # A program that has computed before it trains: it is alone, or has joined the others itself.
+        # A program that has computed before it trains is alone, or has joined the others itself.
 
 
 def _join(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
     jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=_SHUTDOWN)
+    _give_gloo_an_address()
+
+
+@contextlib.contextmanager
+def _said_if_late(message: str) -> Iterator[None]:
+    """Prints the message after 30 seconds; after 5 minutes JAX ends the process with a stack trace of C++."""
+    timer = threading.Timer(30, print, [message], {"file": sys.stderr, "flush": True})
+    timer.start()
     try:
-        socket.getaddrinfo(socket.gethostname(), None)
-    except OSError:  # as in many containers
-        if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":  # not where somebody chose MPI
-            _give_gloo_an_address()
+        yield
+    finally:
+        timer.cancel()
+
+
+def has_other_processes() -> bool:
+    """Returns whether this process is one of several; this may be called before the first computation."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first_process() -> bool:
+    """Returns whether this is the process that writes what must be written once."""
+    return jax.process_index() == 0
+
+
+def end(status: int) -> NoReturn:
+    """Ends this process after an error.
+
+    With several processes it ends without a clean shutdown, which would deadlock in the pending all-reduce. The other
+    processes notice that it is gone, and end too.
+    """
+    if has_other_processes():
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def finish_together() -> None:
+    """Waits for all processes to arrive here, so that what the first one wrote is complete."""
+    if has_other_processes():
+        multihost_utils.sync_global_devices("finish_together")
+
+
+def check_same_on_all_processes(values: Mapping[str, str]) -> None:
+    """Checks that all processes have the same values; all of them must call this.
+
+    Args:
+        values: name -> value, with the same names in all processes.
+
+    Raises:
+        ValueError: in every process, if a value differs; names those that do.
+    """
+    digests = [
+        np.frombuffer(hashlib.sha256(value.encode("utf-8", "replace")).digest(), np.uint8) for value in values.values()
+    ]
+    of_all = multihost_utils.process_allgather(np.stack(digests))  # [processes, values, 32]
+    same = (of_all == of_all[0]).all(axis=(0, 2))
+    if different := [name for name, is_same in zip(values, same, strict=True) if not is_same]:
+        raise ValueError(
+            f"the processes of this run differ in {', '.join(different)}: "
+            "start all with the same recipe, options and images"
+        )
+
+
+# ---- Workarounds, needed with jax 0.10.2; look again at the next version. tests/test_distributed.py shows the need for
+# each and fails once it is gone.
+
+# The versions of jaxlib on which the flag was tried: XLA aborts the process on a flag that it does not know.
+_YNN_FUSION = {"0.10.2": "--xla_cpu_experimental_ynn_fusion_type="}
+
+
+def _turn_off_ynn_fusion() -> None:
+    """Turns off the fusion by YNNPACK, a library of CPU kernels, which makes convolutions slower on XLA:CPU.
+
+    scripts/benchmarks/layers.py measures by how much.
+    """
+    flag = _YNN_FUSION.get(jaxlib.__version__)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag and flag.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def _give_gloo_an_address() -> None:
-    """Gloo, by which CPU devices talk, else looks this machine's name up; JAX has no option for it."""
+    """Gives gloo the address of this machine where its host name has none, as in many containers.
+
+    Gloo, through which the CPU devices of several processes communicate, looks the host name up and fails. JAX has an
+    option for the address in its private functions only.
+    """
+    try:
+        socket.getaddrinfo(socket.gethostname(), None)
+        return
+    except OSError:
+        if jax.config.values["jax_cpu_collectives_implementation"] != "gloo":  # the user chose MPI
+            return
     from jax._src import distributed, xla_bridge
     from jax._src.lib import _jax
 
@@ -117,62 +200,12 @@ def _give_gloo_an_address() -> None:
 
 
 def _address_towards(coordinator: str) -> str:
-    """This machine's address on the way there, where the others find it too; nothing is sent."""
+    """Returns the address of this machine on the route to the coordinator, where the other processes find it too.
+
+    Connecting a datagram socket chooses the route and sends nothing.
+    """
     host, port = coordinator.rsplit(":", 1)
     family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as route:
         route.connect(address)
         return route.getsockname()[0]
-
-
-@contextlib.contextmanager
-def _said_if_late(message: str) -> Iterator[None]:
-    """Says so after half a minute: after five JAX ends the process by a stack of C++."""
-    timer = threading.Timer(30, print, [message], {"file": sys.stderr, "flush": True})
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def has_other_hosts() -> bool:
-    """Whether this process is one of several; may be asked before the first computation."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
-
-
-def is_first_host() -> bool:
-    """Whether this process writes what must be written once."""
-    return jax.process_index() == 0
-
-
-def end(status: int) -> NoReturn:
-    """Ends this process after an error.
-
-    One of several ends at once: to say goodbye to the others it would wait for them, and they for its part of the sum
-    that they compute. They notice that it is gone, and end too.
-    """
-    if has_other_hosts():
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
-def finish_together() -> None:
-    """Waits until all processes are here, so that what the first wrote is there."""
-    if has_other_hosts():
-        multihost_utils.sync_global_devices("finish_together")
-
-
-def check_same_on_all_hosts(values: Mapping[str, str]) -> None:
-    """Raises ValueError in every process where they have not the same values; names those."""
-    digests = [
-        np.frombuffer(hashlib.sha256(value.encode("utf-8", "replace")).digest(), np.uint8) for value in values.values()
-    ]
-    of_all = multihost_utils.process_allgather(np.stack(digests))  # [hosts, values, 32]
-    same = (of_all == of_all[0]).all(axis=(0, 2))
-    if different := [name for name, is_same in zip(values, same, strict=True) if not is_same]:
-        raise ValueError(
-            f"the processes of this run differ in {', '.join(different)}: "
-            "start all with the same recipe, options and images"
-        )

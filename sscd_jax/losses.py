@@ -1,22 +1,35 @@
 """The loss of SSCD: InfoNCE plus a differential-entropy (KoLeo) regularizer, as pure functions of the global batch.
 
-Under jit the rows of the embeddings may be sharded over devices: each device then holds its rows of the similarity
-matrix, never the whole of it.
+Under jit the rows of the embeddings may be sharded over devices. Each device then holds only its own rows of the
+similarity matrix.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Any value below every similarity over temperature; finite, so that gradients of masked entries are 0 and not NaN.
+# A value below every similarity / temperature; finite, so that the gradients of masked entries are 0 and not NaN.
 MASKED = -1e9
 
 
 def match_matrix(instance_ids: Array, others: Array | None = None) -> Array:
-    """Which views share source content: int [M] or [M, 2], others [N] or [N, 2] (by default the same) -> bool [M, N].
+    """Returns which views share source content.
 
-    An unmixed view has one id (or the same one twice), a mixed one has the ids of both sources; two views match when
-    they share an id. A view matches itself.
+    A view has the id of its source image, once or twice, or the ids of both if it is mixed from two. Two views match if
+    they share an id, so that every view matches itself.
+
+    Args:
+        instance_ids: int [M] or [M, 2].
+        others: int [N] or [N, 2]; by default `instance_ids`.
+
+    Returns:
+        bool [M, N].
+
+    Example:
+        >>> match_matrix(jnp.array([[0, 0], [1, 1], [0, 1]]))
+        Array([[ True, False,  True],
+               [False,  True,  True],
+               [ True,  True,  True]], dtype=bool)
     """
     ids = instance_ids.reshape(len(instance_ids), -1)
     others = ids if others is None else others.reshape(len(others), -1)
@@ -25,15 +38,19 @@ def match_matrix(instance_ids: Array, others: Array | None = None) -> Array:
 
 
 def info_nce(similarity: Array, positives: Array, negatives: Array, temperature: float) -> Array:
-    """Mean over rows of the mean over their positives of -log(e^p / (e^p + sum over negatives of e^n)).
+    """Computes InfoNCE: for each row the mean over its positives of -log(e^p / (e^p + sum over negatives of e^n)).
 
-    The paper's InfoNCE (official train.py `loss`), with the sum by log-sum-exp and without the official 1e-6 in it.
+    p and n are similarities over temperature. The paper's InfoNCE (official train.py `loss`), but computed with
+    log-sum-exp and without the 1e-6 that the official code adds to the sum.
 
     Args:
-        similarity: float32 [R, M] inner products of some rows with all.
-        positives: bool [R, M]; a row without any counts as 0.
+        similarity: float32 [R, M], inner products of some embeddings with all.
+        positives: bool [R, M]; the loss of a row without positives is 0.
         negatives: bool [R, M].
-        temperature: what similarities are divided by.
+        temperature: the number that similarities are divided by.
+
+    Returns:
+        float32 scalar, the mean over the rows.
     """
     logits = similarity / temperature
     negative_sum = jax.nn.logsumexp(jnp.where(negatives, logits, MASKED), axis=1, keepdims=True)
@@ -43,15 +60,19 @@ def info_nce(similarity: Array, positives: Array, negatives: Array, temperature:
 
 
 def koleo(rows: Array, embeddings: Array, similarity: Array, negatives: Array) -> Array:
-    """Kozachenko-Leonenko estimate of minus the entropy: the mean of -log of the distance to the nearest negative.
+    """Computes the Kozachenko-Leonenko estimate of the negative entropy: the mean of -log(distance to the nearest).
 
-    The paper's differential-entropy regularizer; the squared distance is held above 1e-6 as in the official train.py.
+    The paper's differential-entropy regularizer. The nearest embedding is searched among the negatives, and the squared
+    distance is clipped to at least 1e-6, as in the official train.py.
 
     Args:
-        rows: float32 [R, D], those over which the mean is.
-        embeddings: float32 [M, D] of norm 1, all.
-        similarity: float32 [R, M], inner products of the two.
-        negatives: bool [R, M]; a row without any counts as one at the distance 2.
+        rows: float32 [R, D] of norm 1, the embeddings over which the mean is taken.
+        embeddings: float32 [M, D] of norm 1, all embeddings.
+        similarity: float32 [R, M], the inner products of the two.
+        negatives: bool [R, M]; a row without negatives has the distance 2.
+
+    Returns:
+        float32 scalar.
     """
     masked = jnp.where(negatives, similarity, -1.0)
     squared_distance = _squared_distance(rows, embeddings[masked.argmax(1)])
@@ -60,10 +81,11 @@ def koleo(rows: Array, embeddings: Array, similarity: Array, negatives: Array) -
 
 
 def _squared_distance(x: Array, y: Array) -> Array:
-    """2 - 2 <x, y> for unit vectors, float32 [M, D] -> [M], exact where float32's own inner product is not.
+    """Computes 2 - 2 <x, y> of unit vectors accurately, float32 [M, D] -> [M].
 
-    Near s = 1, rounding s to 24 bits leaves few digits of 2 - 2s, and with them few of the gradient. Rounded to
-    multiples of 2^-11 the vectors' products and their sums are integers below 2^24 over 2^22: exact in float32.
+    Near <x, y> = 1, an inner product rounded to the 24 bits of float32 leaves few correct digits in the difference and
+    in its gradient. Each vector is therefore split in two: a part rounded to multiples of 2^-11, and the small rest.
+    Products of the rounded parts and their sums are integers below 2^24 divided by 2^22, hence exact in float32.
     """
     x_coarse, y_coarse = jnp.round(x * 2048) / 2048, jnp.round(y * 2048) / 2048
     coarse = 1 - (x_coarse * y_coarse).sum(1)
@@ -80,19 +102,27 @@ def sscd_loss(
     blocks: int = 1,
     devices: int = 1,
 ) -> tuple[Array, dict[str, Array]]:
-    """InfoNCE + entropy_weight * KoLeo over the M views of the global batch.
+    """Computes InfoNCE + entropy_weight * KoLeo over the M views of the global batch.
 
     Args:
-        embeddings: descriptors of norm 1, [M, D]; taken to float32.
+        embeddings: float [M, D], descriptors of norm 1; converted to float32.
         instance_ids: int [M] or [M, 2], see `match_matrix`.
-        temperature, entropy_weight: see `config.Loss`.
-        blocks: how many blocks the rows of each device are computed in, one after the other and again for the gradient,
-            so that M / devices / blocks rows of the similarity matrix are in a device's memory.
-        devices: that the rows are sharded over, in their order; of meaning where there are several blocks.
+        temperature: temperature of InfoNCE.
+        entropy_weight: weight of the KoLeo term.
+        blocks: number of blocks that the rows of each device are computed in, one after the other, and again for the
+            gradient. A device then holds M / devices / blocks rows of the similarity matrix at a time.
+        devices: number of devices that the rows are sharded over, in their order. Used only if blocks > 1.
 
     Returns:
-        The loss and the step's metrics, float32 scalars by the official names: InfoNCE, entropy (weighted),
-        positive_sim, negative_sim, nearest_negative_sim, center_l2_norm.
+        The loss, and the metrics by their official names, all float32 scalars: InfoNCE, entropy (weighted),
+        positive_sim and negative_sim (means over the pairs), nearest_negative_sim (mean over the views) and
+        center_l2_norm (norm of the mean descriptor).
+
+    Example:
+        >>> embeddings = jnp.eye(4)[jnp.array([0, 1, 0, 1])]  # two images, two equal views of each
+        >>> loss, metrics = sscd_loss(embeddings, jnp.array([0, 1, 0, 1]))
+        >>> float(metrics["positive_sim"]), float(metrics["negative_sim"])
+        (1.0, 0.0)
     """
     embeddings = embeddings.astype(jnp.float32)
     numbers = jnp.arange(len(embeddings))
@@ -119,13 +149,23 @@ def sscd_loss(
 
 
 def part_of(x: Array, i: Array | int, parts: int, devices: int = 1) -> Array:
-    """The i-th of equal parts of each device's rows, [M, ...] -> [M / parts, ...]: nothing is sent between devices."""
+    """Returns the i-th of equal parts of the rows of every device, without communication between devices.
+
+    Args:
+        x: [M, ...], sharded by rows over the devices in their order.
+        i: the index of the part.
+        parts: the number of parts.
+        devices: the number of devices.
+
+    Returns:
+        [M / parts, ...].
+    """
     by_device = x.reshape(devices, parts, -1, *x.shape[1:])
     return lax.dynamic_index_in_dim(by_device, i, 1, keepdims=False).reshape(-1, *x.shape[1:])
 
 
 def joined(parts: Array, devices: int = 1) -> Array:
-    """The inverse of `part_of` for all parts: [parts, M / parts, ...] -> [M, ...]."""
+    """Joins all parts that `part_of` returns, in their order: [parts, M / parts, ...] -> [M, ...]."""
     by_device = parts.reshape(len(parts), devices, -1, *parts.shape[2:]).swapaxes(0, 1)
     return by_device.reshape(-1, *parts.shape[2:])
 
@@ -133,8 +173,11 @@ def joined(parts: Array, devices: int = 1) -> Array:
 def _of_rows(
     rows: Array, row_ids: Array, numbers: Array, embeddings: Array, instance_ids: Array, temperature: float
 ) -> dict[str, Array]:
-    """Means over some rows, whose numbers among all are int [R], and sums of what is not a mean over rows."""
-    # TPUs multiply matrices in bfloat16 by default, which near s = 1 quantizes 2 - 2s by about 0.008.
+    """Computes the terms of the loss and the metrics for some rows: means over rows, sums and counts over pairs.
+
+    `numbers` is int [R], the positions of the rows among all.
+    """
+    # By default TPUs multiply matrices in bfloat16, which near similarity 1 quantizes 2 - 2s to steps of about 0.008.
     similarity = jnp.matmul(rows, embeddings.T, precision=lax.Precision.HIGHEST)
     matches = match_matrix(row_ids, instance_ids)
     positives, negatives = matches & (numbers[:, None] != jnp.arange(len(embeddings))), ~matches

@@ -1,4 +1,4 @@
-"""LARS and the learning-rate schedule as SSCD uses them (pl_bolts LARS and LinearWarmupCosineAnnealingLR)."""
+"""The optimizer and the learning-rate schedule of SSCD: LARS and LinearWarmupCosineAnnealingLR of pl_bolts."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,34 @@ def lars(
     eps: float = 1e-8,
     exclude_bias_and_norm: bool = False,
 ) -> optax.GradientTransformation:
-    """LARS (arXiv 1708.03888) as in pl_bolts.optimizers.lars, which is not that of `optax.lars`.
+    """Returns LARS (arXiv 1708.03888) as pl_bolts.optimizers.lars defines it, which differs from `optax.lars`.
 
-    g' = (g + weight_decay p) * trust_coefficient * |p| / (|g| + weight_decay |p| + eps), where |p| or |g| is 0 g' = g
-    with neither decay nor scaling; then v = momentum v + g' and p = p - learning_rate v. The rate is outside the
-    momentum, so that a change of it acts at once.
+    For each parameter p with gradient g:
+
+        g' = (g + weight_decay p) * trust_coefficient * |p| / (|g| + weight_decay |p| + eps)
+        v  = momentum * v + g'
+        p  = p - learning_rate * v
+
+    If |p| or |g| is 0, then g' = g, with neither decay nor scaling. The learning rate is applied after the momentum, so
+    that a change of it takes effect at once.
 
     Args:
-        learning_rate: a number, or a schedule step -> rate.
-        exclude_bias_and_norm: neither decay nor scale parameters of one axis (biases, batch normalization); the
-            official code treats them as all others.
+        learning_rate: a number, or a schedule step -> learning rate.
+        weight_decay: coefficient of the L2 decay, which is scaled together with the gradient.
+        momentum: decay of the momentum v.
+        trust_coefficient: about the ratio of |g'| to |p|.
+        eps: number added to the denominator.
+        exclude_bias_and_norm: whether parameters with at most one axis (biases, batch normalization) are neither
+            decayed nor scaled. The official code treats them as all others.
+
+    Returns:
+        An optax transformation, whose `update` needs the parameters.
+
+    Example:
+        >>> optimizer = lars(warmup_cosine(4.8, warmup_steps=1250, total_steps=25_000))
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(gradients, state, params)
+        >>> params = optax.apply_updates(params, updates)
     """
 
     def adapted_gradients(gradients: optax.Updates, params: optax.Params | None) -> optax.Updates:
@@ -47,12 +65,23 @@ def lars(
 
 
 def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Callable[[Array | int], Array]:
-    """Linear warm-up from 0, then cosine to 0: step -> rate (pl_bolts LinearWarmupCosineAnnealingLR).
+    """Returns a schedule: linear warm-up from 0, then a cosine to 0 (pl_bolts LinearWarmupCosineAnnealingLR).
 
-    The warm-up reaches base_lr at step warmup_steps - 1 and the cosine is 0 at step total_steps.
+    Args:
+        base_lr: the learning rate after the warm-up, which step `warmup_steps - 1` reaches.
+        warmup_steps: the number of steps of the warm-up; 0 for none.
+        total_steps: the number of steps of the run, at which the cosine is 0.
+
+    Returns:
+        A function from a step, counted from 0, to its learning rate, a float32 scalar.
 
     Raises:
-        ValueError: the warm-up is longer than the run.
+        ValueError: the warm-up is negative or not shorter than the run.
+
+    Example:
+        >>> rate = warmup_cosine(1.0, warmup_steps=5, total_steps=105)
+        >>> [round(float(rate(step)), 2) for step in (0, 2, 4, 55, 105)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps} steps")

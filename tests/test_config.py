@@ -7,23 +7,36 @@ from pathlib import Path
 import pytest
 
 from sscd_jax import config as configs
+from sscd_jax import recipes
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation, run_length
 from sscd_jax.optimizer import warmup_cosine
 from sscd_jax.presets import Preset
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipes_load_and_survive_json(path):
-    config = configs.load(path)
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_load_and_survive_json(name):
+    config = recipes.load(name)
     assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
-    assert f"configs/{path.name}" in path.read_text(), "the docstring gives the command"
+    assert f"sscd-jax train {name} --workdir " in recipes.find(name).read_text(), "the docstring gives the command"
+
+
+def test_a_recipe_is_found_by_name_or_by_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("disc_blur").mkdir()  # not a file of Python: the name is meant
+    assert recipes.find("disc_blur") == Path(recipes.__file__).with_name("disc_blur.py")
+    Path("disc_blur.py").write_text("from sscd_jax.config import Config\nget_config = lambda: Config(seed=7)\n")
+    for path in ("disc_blur.py", "./disc_blur.py", str(tmp_path / "disc_blur.py")):
+        assert recipes.load(path).seed == 7
+    assert recipes.load("disc_blur").seed == 0
+    for name, reason in {"disc_blurr": "no such recipe", "configs/disc_blur.py": "no such file"}.items():
+        with pytest.raises(ValueError, match=f"{name}: {reason}; the recipes are debug, demo, disc_advanced, .*_mixup"):
+            recipes.load(name)
 
 
 def test_disc_blur_is_the_recipe_of_the_paper():
-    config = configs.load(ROOT / "configs" / "disc_blur.py")
+    config = recipes.load("disc_blur")
     assert (config.model.backbone, config.model.dims, config.data.augmentation) == ("resnet50", 512, "STRONG_BLUR")
     assert (config.data.batch_size, config.data.image_size, config.epochs) == (4096, 224, 100)
     assert (config.loss.temperature, config.loss.entropy_weight) == (0.05, 30)
@@ -42,7 +55,7 @@ def test_disc_blur_is_the_recipe_of_the_paper():
     ],
 )
 def test_the_other_recipes_differ_in_what_they_are_named_for(name, augmentation, mixup, backbone, dims, source):
-    config = configs.load(ROOT / "configs" / f"{name}.py")
+    config = recipes.load(name)
     data = Data(source=source, augmentation=augmentation, mixup=mixup)
     assert config == Config(data=data, model=Model(backbone=backbone, dims=dims))
 
@@ -50,8 +63,7 @@ def test_the_other_recipes_differ_in_what_they_are_named_for(name, augmentation,
 @pytest.mark.parametrize("name", ["disc_batch_256", "disc_batch_1024", "disc_blur", "disc_batch_16384"])
 def test_recipes_of_other_batches(name):
     """Rates by the square root of the batch, and the numbers of the page and of the docstrings."""
-    path = ROOT / "configs" / f"{name}.py"
-    config, text = configs.load(path), path.read_text()
+    config, text = recipes.load(name), recipes.find(name).read_text()
     batch, rate, length = config.data.batch_size, configs.learning_rate(config), run_length(config, 1_000_000)
     assert rate == pytest.approx(0.075 * math.sqrt(batch))
     assert rate == pytest.approx(0.3 * batch / 256) or batch != 4096
@@ -74,7 +86,7 @@ def test_the_second_rate_of_the_large_batch():
     """Of which the docstring of disc_batch_16384 speaks."""
     found = []
     for name in ("disc_blur", "disc_batch_16384"):
-        config = configs.load(ROOT / "configs" / f"{name}.py")
+        config = recipes.load(name)
         length = run_length(config, 1_000_000)
         schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
         found.append(float(schedule(1)))

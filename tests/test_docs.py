@@ -1,107 +1,41 @@
-"""The blocks of the pages in docs/ do what they say, without packages they do not name.
+"""The blocks of the pages in docs/ do what they say, without packages that they do not name.
 
-A block of text is what the Python before it prints. Images have 64 pixels a side here, not 320: it takes seconds.
+A block of text is what the Python before it prints. Images are resized to 64 pixels instead of 320, to save time.
 """
 
+import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import batch_sizes
 import numpy as np
 import pytest
-import roofline
 from helpers.networks import needs_torch, seeded
+from helpers.pages import DOCS, MODULES, PAGES, RUN, SECTIONS, fetch, python, run_section
 from PIL import Image
 
-from sscd_jax import config as configs
 from sscd_jax.cli.main import main
-from sscd_jax.config import Config, Data, Loss, Model, Optimizer, Validation
 from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.files import cache_folder
 from sscd_jax.models import normalize
 from sscd_jax.presets import PRESETS, Preset
+from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
-
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("serving", "embedding", "evaluation", "training")}
-SECTIONS = {
-    title: text
-    for page in PAGES.values()
-    for title, text in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
-}
-SERVER = ("tensorflow_model_server", "curl")  # are not run
-# The modules of packages that an example may need.
-MODULES = {
-    "faiss-cpu": ["faiss"],
-    "h5py": ["h5py"],
-    "pandas": ["pandas"],
-    "pyarrow": ["pyarrow"],
-    "flatbuffers": [],  # of TensorFlow and onnxruntime too
-    "jax": ["jax", "jaxlib"],
-    "numpy": [],
-    "onnxruntime": ["onnxruntime"],
-    "pillow": ["PIL"],
-    "safetensors": ["safetensors"],
-    "sscd_jax": ["sscd_jax", "flax"],
-    "tensorflow": ["tensorflow", "keras"],
-    "torch": ["torch"],
-    "torchvision": ["torchvision"],
-}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, where sscd_disc_mixup is fetched: a narrow network with seeded weights."""
+    """An empty working directory, and a narrow network with seeded weights in the place of sscd_disc_mixup."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(PRESETS, "skew_320", Preset("skew", 64))
     fetch(width=8)
     return tmp_path
-
-
-def fetch(*, width: int) -> None:
-    cache_folder("weights").mkdir(parents=True, exist_ok=True)
-    write_safetensors(
-        cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet50", 512, width=width), {}
-    )
-
-
-def run_section(title: str) -> str:
-    """Runs a section's blocks in order; returns what its Python printed."""
-    section, printed = SECTIONS[title], ""
-    for language, block in re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL):
-        if language == "bash":
-            for line in block.splitlines():
-                command = shlex.split(line)
-                if command[0] == "sscd-jax":
-                    main(command[1:])
-                elif command[0] not in SERVER:
-                    subprocess.run(["bash", "-c", line], check=True, capture_output=True)
-        elif language == "python":
-            (named,) = re.findall(r"^Needs `pip install (.+)`\.$", section, re.MULTILINE)
-            printed = python(block, named.split())
-        else:
-            assert language == "text"
-            assert printed == block
-    return printed
-
-
-def python(code: str, packages: list[str]) -> str:
-    """What the code prints where only these packages are installed; in a process of its own."""
-    absent = sorted({module for name in MODULES.keys() - set(packages) for module in MODULES[name]})
-    hide = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"  # their import is an ImportError
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as mesh.start left them
-    done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_every_section_is_tested():
@@ -115,15 +49,15 @@ def test_every_section_is_tested():
         "Search with faiss",
         "What is read",
         "Presets",
-        "Going on, sharing, adding",
+        "Resume, share, add",
         "Other tools",
         "DISC2021 and Copydays",
-        "How sure",
+        "Confidence intervals",
         "A benchmark of your own images",
         "Calibrate",
         "At DISC2021's size",
         "As TFDS data sets",
-        "A recipe for each batch",
+        "A recipe for each batch size",
         "What fits where",
         "A batch larger than memory",
         "Precision",
@@ -132,7 +66,52 @@ def test_every_section_is_tested():
         "Fine-tuning",
         "Interruptions",
         "Beside PyTorch",
+        "Published weights",
+        "Formats that can be read",
+        "Convert, export, fine-tune",
     ]
+
+
+@pytest.fixture(scope="module")
+def reference() -> str:
+    """The page of the commands, with the help of each."""
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks.commands_page()
+
+
+def test_the_reference_has_every_command_with_its_help(reference):
+    titles = re.findall(r"^## (.+)$", reference, re.MULTILINE)
+    assert {"train", "embed", "evaluate disc", "weights fetch"} <= set(titles)
+    for title in titles:
+        help_ = reference.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        assert f"usage: sscd-jax {title} " in help_
+        assert "--help" in help_
+
+
+def test_every_option_that_is_named_exists(reference):
+    """Looks at options in prose; pages about scripts and the official code name options of those, too."""
+    pages = [(DOCS.parent / "README.md").read_text(), *(PAGES[name] for name in (*RUN, "augmentations"))]
+    named = sorted({name for page in pages for name in re.findall(r"`(--[a-z]+(?:[.-][a-z]+)*)", page)})
+    assert len(named) > 50
+    assert [name for name in named if not re.search(rf"{name}(?![\w.-])", reference)] == []
+
+
+def test_every_file_that_is_named_exists():
+    root = DOCS.parent
+    text = "\n".join([(root / "README.md").read_text(), (root / "CONTRIBUTING.md").read_text(), *PAGES.values()])
+    prose = re.sub(r"```.*?```|https?://\S+", "", text, flags=re.DOTALL)
+    named = sorted(set(re.findall(r"(?<![\w/*.])((?:[\w.-]+/)*\w+\.(?:py|jpg|png|sh|sbatch|ipynb))\b", prose)))
+    found = {
+        path.relative_to(root).as_posix()
+        for folder in ("", "*", "*/*", "*/*/*", "*/*/*/*")
+        for path in root.glob(f"{folder}/*".lstrip("/"))
+    }
+    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in found)]
+    assert missing == []
 
 
 @pytest.mark.parametrize("title", ["ONNX Runtime", "TensorFlow Serving", "PyTorch"])
@@ -177,15 +156,15 @@ def test_images(folder, images):
 
 
 def test_embedding(folder, images):
-    """The page's blocks in order; images and canvases are small."""
+    """Runs the page's blocks in order, on small images and canvases."""
     shutil.copytree(images, "photos")
     first = re.findall(r"```bash\n(.*?)```", PAGES["embedding"], re.DOTALL)[0]
     main(shlex.split(first)[1:])
-    run_section("Going on, sharing, adding")
+    run_section("Resume, share, add")
     one, other = Descriptors.read("descriptors"), Descriptors.read("shared")
     assert (one.ids, len(one.ids)) == (other.ids, 40)
     np.testing.assert_array_equal(one.vectors, other.vectors)
-    table = set(re.findall(r"^\| `(.+?)`", SECTIONS["Going on, sharing, adding"], re.MULTILINE))
+    table = set(re.findall(r"^\| `(.+?)`", SECTIONS["Resume, share, add"], re.MULTILINE))
     there = {path.name + ("/" if path.is_dir() else "") for path in Path("descriptors").iterdir()}
     assert there == table - {"errors-00000.jsonl"}
     assert run_section("Other tools") == "True\n"
@@ -193,8 +172,24 @@ def test_embedding(folder, images):
     assert names == {"--preset", *PRESETS, "custom"}
 
 
+def test_weights(folder, images):
+    """Runs the page's sections in order, with narrow networks."""
+    shutil.copytree(images, "photos")
+    write_onnx(Path("model.onnx"), *seeded("resnet18", 24, width=8), uint8=True, preset=Preset("skew", 320))
+    narrow = "--model.backbone resnet18 --model.width 8 --model.dims 24 --data.image-size 32 --data.batch-size 16"
+    steps = "--steps 2 --optimizer.warmup-steps 1"
+    main(shlex.split(f"train debug --workdir runs/mine {narrow} {steps}"))
+    run_section("Published weights")
+    assert len(Descriptors.read("descriptors/published").ids) == 40
+    write_safetensors(cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet18", 24, width=8), {})
+    run_section("Convert, export, fine-tune", train=f"{narrow} {steps}")
+    assert Path("bundle/sscd.onnx").exists()
+    assert Path("model.safetensors").exists()
+    assert Path("runs/more/checkpoints/2").is_dir()
+
+
 def test_evaluation(folder, images, capsys):
-    """The page's sections in order, on DISC2021 and Copydays in small."""
+    """Runs the page's sections in order, on small image sets in the layout of DISC2021 and Copydays."""
     paths = sorted(images.iterdir())
     shutil.copytree(images, "photos")
     for name, letter, some in (
@@ -216,10 +211,10 @@ def test_evaluation(folder, images, capsys):
 
     run_section("DISC2021 and Copydays")
     assert "best of all" in capsys.readouterr().out
-    run_section("How sure")
+    run_section("Confidence intervals")
     assert capsys.readouterr().out.count("within noise") >= 1
     beside = {path.name for path in Path("DISC/descriptors/val.disc").iterdir()}
-    page = SECTIONS["How sure"].split("| File |")[1]
+    page = SECTIONS["Confidence intervals"].split("| File |")[1]
     named = {
         name
         for line in page.splitlines()
@@ -266,104 +261,3 @@ def test_search_with_faiss(folder, images):
         shutil.copy(f"photos/{name}.jpg", f"queries/Q{name}.jpg")
     printed = run_section("Search with faiss")
     assert [line.split() for line in printed.splitlines()] == [[f"Q{name}", name, "1.00"] for name in names]
-
-
-# Of the page of training, with the reason: what they print was copied.
-NOT_RUN = {
-    "scripts/batch_sizes.py": "many trainings; in small below",
-    "scripts/benchmarks/convolutions.py": "the time of this machine",
-    "scripts/benchmarks/microbatch.py": "minutes of compiling",
-    "scripts/compile_for_tpu.py": "minutes, and the package libtpu; in small in test_roofline.py",
-    "scripts/benchmarks/train_step.py": "minutes, and the time of this machine",
-    "scripts/precision.py": "many trainings",
-    "scripts/random_kills.py": "half an hour; in small in test_random_kills.py",
-}
-
-
-def test_training(folder, images, monkeypatch):
-    """The page's runs, two steps of a narrow network on a few small images."""
-    page = PAGES["training"]
-    (folder / "configs").symlink_to(DOCS.parent / "configs")
-    for name in ("DISC2021/training", "photos"):
-        shutil.copytree(images, name)
-    narrow = "--model.backbone resnet18 --model.width 8 --model.dims 24 --data.image-size 32 --data.batch-size 16"
-    write_safetensors(cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet18", 24, width=8), {})
-    commands = [
-        shlex.split(line) for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
-    ]
-    runs = [command for command in commands if command[0] == "sscd-jax"]
-    assert [command[1] for command in runs] == ["train"] * 4
-    for command in runs:
-        pieces = ["--microbatch", "8"] if "--microbatch" in command else []
-        main([*command[1:], *narrow.split(), "--steps", "2", "--optimizer.warmup-steps", "1", *pieces])
-        assert (Path(command[command.index("--workdir") + 1]) / "checkpoints" / "2").is_dir()
-    scripts = set(re.findall(r"python (scripts/\S+\.py)", page))
-    assert scripts == NOT_RUN.keys() | {"scripts/roofline.py"}
-    assert all((DOCS.parent / script).is_file() for script in scripts)
-
-
-def test_the_tables_of_the_training_page_are_of_the_commands_above_them():
-    found = re.findall(r"python scripts/batch_sizes.py (.*?)\n```\n\n```text\n(.*?)```", PAGES["training"], re.DOTALL)
-    assert len(found) == 2
-    for command, said in found:
-        settings = [setting.split(",") for setting in command.split(" --")[0].split()]
-        assert [line.split()[:4] for line in said.splitlines()[1:]] == settings
-
-
-def test_batch_sizes(images, tmp_path, monkeypatch, capsys):
-    """A setting, two seeds, four steps of a narrow network."""
-    truth = tmp_path / "truth.csv"
-    truth.write_text("query_id,reference_id\n" + "".join(f"{path.stem},{path.stem}\n" for path in images.iterdir()))
-    (tmp_path / "images").mkdir()
-
-    def small(_: Path, *, seed: int, steps: int) -> Config:
-        return Config(
-            seed=seed,
-            steps=steps,
-            data=Data(source=str(images), image_size=32),
-            model=Model(backbone="resnet18", dims=16, width=8),
-            optimizer=Optimizer(warmup_steps=0),
-            validation=Validation(str(images), str(images), str(truth), custom=Preset("skew", 32)),
-        )
-
-    monkeypatch.setattr(batch_sizes, "demo_config", small)
-    monkeypatch.setattr(
-        "sys.argv", ["batch_sizes.py", "8,0.5,2,3", "--seeds", "0", "1", "--images", "32", "--out", str(tmp_path)]
-    )
-    batch_sizes.main()
-    header, row = capsys.readouterr().out.splitlines()
-    names = ["batch", "rate", "entropy weight", "its warm-up", "steps", "uAP", "standard error", "positive_sim"]
-    assert re.split("  +", header) == [*names, "nearest_negative_sim"]
-    assert row.split()[:7] == ["8", "0.5", "2", "3", "4", "1.000", "0.000"], "an image is its own copy"
-    run = configs.from_dict(json.loads((tmp_path / "8,0.5,2,3,1" / "config.json").read_text()))
-    assert (run.seed, run.data.batch_size, run.loss) == (1, 8, Loss(entropy_weight=2, entropy_warmup_steps=3))
-    assert configs.learning_rate(run) == 0.5
-
-
-def test_the_estimate_of_the_pipelines_page():
-    page = (DOCS / "beam.md").read_text()
-    ((command, said),) = re.findall(r"```bash\n(python scripts/.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
-    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, cwd=DOCS.parent)
-    assert done.stdout == said
-
-
-@pytest.mark.parametrize(("name", "count"), [("pods", 5), ("training", 1)])
-def test_the_estimates_of_a_step(name, count, capsys, monkeypatch):
-    """What scripts/compile_for_tpu.py prints takes minutes and the package libtpu: it was copied."""
-    monkeypatch.chdir(DOCS.parent)
-    page = (DOCS / f"{name}.md").read_text()
-    blocks = re.findall(r"```bash\npython scripts/roofline.py (.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == count
-    for arguments, said in blocks:
-        roofline.main(shlex.split(arguments))
-        assert capsys.readouterr().out == said
-
-
-def test_the_pods_page_packs(folder, images):
-    """To a store in memory in the bucket's place."""
-    shutil.copytree(images, "photos")
-    (command,) = re.findall(r"^sscd-jax pack .*", (DOCS / "pods.md").read_text(), re.MULTILINE)
-    main(shlex.split(command.replace("gs://BUCKET", "ram://docs"))[1:])
-    packed, there = open_source("ram://docs/photos"), open_source("photos")
-    assert packed.ids == there.ids
-    assert [packed.load(k) for k in range(40)] == [there.load(k) for k in range(40)]

@@ -28,7 +28,7 @@ def shapes(backbone: str, image_size: int) -> dict[Shape, int]:
     import jax
 
     from sscd_jax.models import build_model
-    from sscd_jax.models.convolution import conv2d
+    from sscd_jax.models.cpu import conv2d
 
     found: Counter[Shape] = Counter()
 
@@ -60,7 +60,7 @@ def best(function: Callable[[], object]) -> float:
 def ours(x: np.ndarray, kernel: np.ndarray, d_out: np.ndarray, stride: int) -> list[float]:
     import jax
 
-    from sscd_jax.models.convolution import conv2d
+    from sscd_jax.models.cpu import conv2d
 
     def blocking(function: Callable[..., jax.Array], arguments: Sequence[jax.Array]) -> jax.Array:
         return function(*arguments).block_until_ready()

@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from sscd_jax import distributed
 from sscd_jax.models import build_model
-from sscd_jax.models.convolution import conv2d
+from sscd_jax.models.cpu import conv2d
 from sscd_jax.models.folding import fold
 from sscd_jax.models.layers import BatchNorm, max_pool_3x3_stride_2
 

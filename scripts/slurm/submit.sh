@@ -49,7 +49,7 @@ while (($#)); do
     esac
     shift
 done
-((${#training[@]})) || die "what is to be run comes after --, as: -- train configs/disc_blur.py --workdir DIR"
+((${#training[@]})) || die "what is to be run comes after --, as: -- train disc_blur --workdir DIR"
 
 show() {
     printf '%q' "$1"

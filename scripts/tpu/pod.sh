@@ -74,7 +74,7 @@ while (($#)); do
 done
 [[ $name && $zone ]] || die "--name and --zone must be given"
 if [[ $command == start || $command == run ]] && ((${#training[@]} == 0)); then
-    die "what is to be run comes after --, as: -- train configs/disc_blur.py --workdir SHARED/RUN"
+    die "what is to be run comes after --, as: -- train disc_blur --workdir SHARED/RUN"
 fi
 if [[ ! $runtime ]]; then # https://docs.cloud.google.com/tpu/docs/runtimes
     case $type in

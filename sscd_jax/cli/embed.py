@@ -59,14 +59,14 @@ def embed(
     """
     from sscd_jax import weights as known_weights
     from sscd_jax.data.sources import open_source
-    from sscd_jax.distributed import join_hosts
+    from sscd_jax.distributed import join_processes
     from sscd_jax.embedding.collection import write_descriptors
 
     chosen, share = choose(preset, custom), _share(shard) if shard else None
     if (split or data_dir) and not images.startswith("tfds:"):
         raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
     if distributed:
-        join_hosts()
+        join_processes()
     source = open_source(images, split=split or "train", data_dir=data_dir)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(

@@ -19,7 +19,7 @@ from sscd_jax.cli.pack import pack
 from sscd_jax.cli.report import report
 from sscd_jax.cli.train import WITH_RECIPE
 from sscd_jax.cli.weights import weights_convert, weights_export, weights_fetch
-from sscd_jax.training.preemption import PREEMPTED, Preempted
+from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
 
 def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
@@ -105,15 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
         distributed.end(1)
     except Preempted as error:
-        print(f"sscd-jax {name}: ended by SIGTERM, {error}; the same command goes on", file=sys.stderr)
+        print(f"sscd-jax {name}: ended by SIGTERM, {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         resumed = ("train", "demo", "pack", "embed", "benchmark make", "weights fetch")
-        more = "; the same command goes on" if name in resumed else ""
-        print(f"\nsscd-jax {name}: interrupted{more}", file=sys.stderr)
+        more = str(error) or ("rerun the same command to resume" if name in resumed else "")
+        print(f"\nsscd-jax {name}: interrupted{', ' if more else ''}{more}", file=sys.stderr)
+        if isinstance(error, Interrupted):  # all processes have saved, and end together
+            sys.exit(130)
         distributed.end(130)
     except Exception:
-        if not distributed.has_other_hosts():
+        if not distributed.has_other_processes():
             raise
         traceback.print_exc()
         distributed.end(1)

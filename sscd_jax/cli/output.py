@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation.results import Evaluation, check_free, label, write
 
 AT = ("precision", "threshold", "similarity", "recall")
@@ -21,20 +20,6 @@ def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -
     if ending == ".json":
         check_free(out)
     return out
-
-
-def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, str]:
-    """What a reader should know of the descriptors that were compared."""
-    there = {name: one for name, one in sets.items() if one is not None}
-    provenance = next(iter(there.values())).provenance
-    counts = {name.capitalize(): f"{len(one.ids)} images" for name, one in there.items()}
-    return counts | {"Weights": provenance.weights, "Preset": provenance.preset} | more
-
-
-def sources_of(**sets: Descriptors | None) -> list[tuple[str, str]]:
-    """Where images were when they were embedded, as far as the descriptors say: (name, source)."""
-    details = [(name, one.provenance.details) for name, one in sets.items() if one]
-    return [(name, str(one["source"])) for name, one in details if "source" in one]
 
 
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
@@ -74,7 +59,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     try:
         from sscd_jax.evaluation.report.evaluation_charts import write_charts
     except ImportError as error:
-        print(f"no charts: {error.name} is not installed: pip install 'sscd_jax[report]'", file=sys.stderr)
+        print(f"no charts: {error}", file=sys.stderr)
     else:
         draw = partial(write_charts, evaluation=evaluation, precision=precision)
     folder = write(out, evaluation, draw)

@@ -40,9 +40,9 @@ def train(arguments: Sequence[str]) -> None:
         from sscd_jax import distributed
         from sscd_jax.training.train import train as run
 
-        distributed.join_hosts_if_any(coordinator, processes, process)
+        distributed.join_processes_if_any(coordinator, processes, process)
         metrics = run(config, workdir)
-        if distributed.is_first_host():
+        if distributed.is_first_process():
             print(json.dumps(metrics, indent=2))
 
     tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax train {path or 'CONFIG.py'}")

@@ -1,1 +1,1 @@
-"""Images to batches, by TensorFlow alone."""
+"""From encoded images to batches of arrays, for training and for inference. Nothing here imports JAX."""

@@ -1,6 +1,6 @@
-"""Images in archives, read at random in place: tar files in webdataset's layout, and Parquet files.
+"""Reads images by index from tar files in webdataset's layout and from Parquet files, without unpacking them.
 
-Nothing is unpacked. What cannot be read is an OSError of that image, which says why.
+An image that cannot be read raises an OSError that says why; the other images of the archive are not affected.
 """
 
 import bisect
@@ -19,23 +19,28 @@ IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
     *(".heic", ".heif", ".avif"),
 )
-MAX_BYTES = 1 << 30  # of one encoded image
+MAX_BYTES = 1 << 30  # larger encoded images are refused
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The images of an archive: their names in it, without the ending, and the bytes of the k-th."""
+    """The images of an archive.
+
+    Attributes:
+        names: of the images in the archive, without the extension.
+        read: returns the bytes of the k-th image; raises OSError where it cannot be read.
+    """
 
     names: list[str]
     read: Callable[[int], bytes]
 
 
 def open_archive(path: str) -> Archive | None:
-    """An archive by the ending of its name, or None for any other file.
+    """Opens an archive. Returns None where the extension is not that of an archive.
 
     Raises:
-        ValueError: it is a Parquet file without a column of images, or with several and none named image.
-        ImportError: the extra parquet is not installed.
+        ValueError: a Parquet file has no column of images, or several of which none is named image.
+        ImportError: the file is a Parquet file and the extra parquet is not installed.
     """
     lower = path.lower()
     if lower.endswith(".tar"):
@@ -46,12 +51,12 @@ def open_archive(path: str) -> Archive | None:
 
 
 def _tar(path: str) -> Archive:
-    """A tar file in webdataset's layout; what is no image is passed over."""
+    """Opens a tar file in webdataset's layout. Members without an image's extension are skipped."""
     names: list[str] = []
-    places: list[tuple[int, int] | str] = []  # offset and size, or why not
+    places: list[tuple[int, int] | str] = []  # offset and size, or why the image cannot be read
     try:
         length, _ = storage.status(path)
-        with storage.open_file(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with storage.open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if not member.name.lower().endswith(IMAGE_EXTENSIONS) or member.isdir():
                     continue
@@ -64,13 +69,13 @@ def _tar(path: str) -> Archive:
                 elif member.size > MAX_BYTES:
                     places.append(f"it has {member.size} bytes, more than {MAX_BYTES}")
                 elif member.offset_data + member.size > length:
-                    places.append("the archive is cut off")
+                    places.append("the archive is truncated")
                 else:
                     places.append((member.offset_data, member.size))
             file.seek(archive.offset)
-            if any(file.read(tarfile.BLOCKSIZE)):  # the end is a block of zeros; tarfile takes damage for it too
+            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes damage for the end, which is a block of zeros
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
-    except Exception as error:  # tarfile raises all kinds on hostile headers; of the rest is known only that it is lost
+    except Exception as error:  # tarfile raises all kinds on damaged headers; how many images follow is not known
         places.append(f"the archive is damaged after {len(names)} images: {error}")
         names.append("?")
 
@@ -84,14 +89,14 @@ def _tar(path: str) -> Archive:
 
 
 def _parquet(path: str) -> Archive:
-    """A Parquet file with a column of encoded images: binary, or structs with a field `bytes` (Hugging Face's)."""
+    """Opens a Parquet file with a column of encoded images: binary, or a struct with a field `bytes` (Hugging Face)."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
     try:
-        with storage.open_file(path, "rb") as opened:
+        with storage.open_file(path) as opened:
             file = pyarrow.parquet.ParquetFile(opened)
             schema, counts = file.schema_arrow, _row_counts(file)
     except Exception as error:  # pyarrow raises all kinds on damaged metadata
@@ -112,8 +117,8 @@ def _parquet(path: str) -> Archive:
     if name != "image" and len(columns) != 1:
         found = ", ".join(columns) or "none"
         raise ValueError(
-            f"{path}: a column named image, or one alone, should hold encoded images, binary or with a field bytes; "
-            f"found {found}"
+            f"{path} needs a column of encoded images (binary, or a struct with a field bytes): one named image, or "
+            f"only one; found {found}"
         )
     column = columns[name]
     first = [0, *itertools.accumulate(counts)]
@@ -146,9 +151,9 @@ def _is_binary(kind: Any) -> bool:
 _LOCK = threading.Lock()
 
 
-@functools.lru_cache(4)  # of all files together: neighbors are read one after the other
+@functools.lru_cache(4)  # for all files together, as neighboring images are read one after the other
 def _row_group(path: str, group: int, name: str, column: str) -> Any:
     import pyarrow.parquet
 
-    with storage.open_file(path, "rb") as opened:
+    with storage.open_file(path) as opened:
         return pyarrow.parquet.ParquetFile(opened).read_row_group(group, columns=[column])[name]

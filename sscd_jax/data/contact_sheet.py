@@ -1,4 +1,4 @@
-"""A contact sheet: rows of images of one size, captions below each."""
+"""Draws contact sheets: rows of images of one size, with a caption below each."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 224  # pixels, of a cell
-_FONT_SIZE, _GAP = 11, 6  # pixels: of captions, between cells
-_CHARACTERS = 36  # in a line of a caption
+SIDE = 224  # of a cell, in pixels
+_FONT_SIZE, _GAP = 11, 6  # of captions, and between cells, in pixels
+_CHARACTERS = 36  # longest line of a caption
 
 
-def fitted(image: Image.Image) -> np.ndarray:
-    """The whole image, which may be changed, on a square of white."""
+def fit_on_square(image: Image.Image) -> np.ndarray:
+    """Reduces an image in place to fit a cell, and centers it on white: uint8 [SIDE, SIDE, 3]."""
     image.thumbnail((SIDE, SIDE))
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
@@ -20,7 +20,12 @@ def fitted(image: Image.Image) -> np.ndarray:
 
 
 def draw_sheet(cells: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[Sequence[str]]]) -> Image.Image:
-    """The sheet of square uint8 images; of a caption the parts are set one after the other, with commas."""
+    """Draws the sheet.
+
+    Args:
+        cells: rows of square images, uint8 [S, S, 3]; every row has as many.
+        captions: the caption of each image, in parts that are joined by commas.
+    """
     font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 2
     lines = [[textwrap.wrap(", ".join(text), _CHARACTERS) for text in row] for row in captions]
     heights = [SIDE + line * max(map(len, row)) + 2 * _GAP for row in lines]

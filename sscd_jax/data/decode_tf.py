@@ -1,4 +1,4 @@
-"""Encoded bytes to pixels in the graph, for training; `data.images` does it for inference."""
+"""Decodes images in a TensorFlow graph, for training. For inference, `data.images` decodes them."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,14 +8,14 @@ from sscd_jax.data.images import MAX_PIXELS, open_image
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """An image of any format that `open_image` reads as RGB: scalar string -> uint8 [H, W, 3], in the graph.
+    """Decodes an image of any format that `open_image` reads to the same RGB pixels: string -> uint8 [H, W, 3].
 
-    Pixels are the same. EXIF orientation is ignored as in the official code. TensorFlow decodes JPEG and PNG of 8 or
-    16 bits, and Pillow the rest: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP
-    with alpha.
+    EXIF orientation is ignored, as in the official code. TensorFlow decodes JPEG and PNG of 8 or 16 bits, and Pillow
+    everything else: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP with alpha.
 
     Raises:
-        tf.errors.OpError: when run, on bytes that are not such an image, are cut off, or hold over MAX_PIXELS pixels.
+        tf.errors.OpError: when the graph runs, on bytes that are not an image, are truncated, or have more than
+            MAX_PIXELS pixels.
     """
     image = tf.case(
         [(tf.io.is_jpeg(data), lambda: _decode_jpeg(data)), (_is_deep_png(data), lambda: _decode_png(data))],
@@ -26,7 +26,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
-        # TensorFlow prints the traceback of every exception in here.
+        # An exception here would not do: TensorFlow prints its traceback.
         try:
             return np.asarray(open_image(data)), ""
         except ValueError as error:
@@ -40,11 +40,11 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(tf.image.extract_jpeg_shape(data)[:2])
     with tf.control_dependencies([_check_size(height, width)]):
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # as Pillow does
 
 
 def _is_deep_png(data: tf.Tensor) -> tf.Tensor:
-    """Whether this is a PNG of at least 8 bits a channel; byte 24, in the header, holds the number."""
+    """Returns whether this is a PNG of at least 8 bits a channel. Byte 24, in the header, is the number of bits."""
 
     def is_deep() -> tf.Tensor:
         signature, depth = tf.strings.substr(data, 0, 8), tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)

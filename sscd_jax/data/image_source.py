@@ -1,4 +1,4 @@
-"""A source: encoded images by index, with their ids and paths."""
+"""A source of encoded images, which are read by index."""
 
 import os
 import stat
@@ -15,27 +15,25 @@ from sscd_jax.data.archives import MAX_BYTES
 if TYPE_CHECKING:
     import tensorflow as tf
 
-ERRORS_SHOWN = 20
-
-
-UNNAMABLE = "its name has a line break, or is no Unicode: rename it"
+ERRORS_SHOWN = 20  # unreadable images that are printed; a file lists all
+UNNAMABLE = "its name has a line break or is not valid Unicode: rename it"
 
 
 def location(source: str) -> str:
-    """A source as `Shards` compares it: an absolute path, if it is one."""
+    """Returns a name of a source that does not depend on the current folder: its absolute path, if it is a path."""
     return os.path.abspath(source) if os.path.exists(source) else source
 
 
 @dataclass(frozen=True)
 class Source:
-    """Encoded images by index.
+    """Encoded images, which are read by index.
 
     Attributes:
-        name: as the user gave it.
-        ids: one for each image; training does not need them to be unique, see `check_unique_ids`.
-        paths: where each image is: its file, or for messages its place in the data set.
-        record: from an index to the encoded bytes; None where `paths` are files.
-        files: that are read; none of TFDS.
+        name: the source as the user named it.
+        ids: one for each image. Training does not need them to be unique; what does calls `check_unique_ids`.
+        paths: one for each image: its file, or where it is in an archive or a data set, for messages.
+        record: returns the encoded bytes of the image of an index; None where `paths` are files.
+        files: the files that are read; empty for TFDS data sets.
     """
 
     name: str
@@ -48,15 +46,15 @@ class Source:
         return len(self.ids)
 
     def load(self, index: int) -> bytes:
-        """The encoded bytes of an image.
+        """Returns the encoded bytes of an image.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the image cannot be read.
         """
         return read_file(self.paths[index]) if self.record is None else self.record(index)
 
     def read(self, index: "tf.Tensor") -> "tf.Tensor":
-        """The same in a graph: int64 scalar to scalar string."""
+        """Does the same as `load` in a TensorFlow graph, from an int64 scalar to a string scalar."""
         import tensorflow as tf
 
         if self.record is None:
@@ -69,18 +67,18 @@ class Source:
     def _table(self) -> "tf.Tensor":
         import tensorflow as tf
 
-        with tf.init_scope():  # one table for all graphs
+        with tf.init_scope():  # so that all graphs share one table
             return tf.constant(self.paths)
 
 
 def read_file(path: str, _: int = 0) -> bytes:
-    """The bytes of a regular file, or of an object of a store, of at most MAX_BYTES.
+    """Returns the bytes of a regular file or of an object in a store, which may have at most MAX_BYTES.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if not storage.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     size, _ = storage.status(path)
     if size > MAX_BYTES:
         raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
@@ -88,9 +86,13 @@ def read_file(path: str, _: int = 0) -> bytes:
 
 
 def check_unique_ids(source: Source) -> None:
-    """Raises ValueError where two images have one id, as photo.jpg and photo.webp in one folder; names them."""
+    """Checks that no two images have the same id, as photo.jpg and photo.webp in one folder have.
+
+    Raises:
+        ValueError: two images have the same id; the error names them.
+    """
     first: dict[str, str] = {}
-    for one, path in zip(source.ids, source.paths, strict=True):
-        if one in first:
-            raise ValueError(f"{first[one]} and {path} have the same id {one}: rename or remove one of them")
-        first[one] = path
+    for image_id, path in zip(source.ids, source.paths, strict=True):
+        if image_id in first:
+            raise ValueError(f"{first[image_id]} and {path} have the same id {image_id}: rename or remove one of them")
+        first[image_id] = path

@@ -1,44 +1,57 @@
-"""Encoded bytes to the pixels that a network sees at inference, all by Pillow, as the official code does it."""
+"""Decodes images and resizes them for inference, with Pillow as in the official code."""
 
+import functools
 import io
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from sscd_jax.presets import Preset
 
-try:  # the extra heif
-    import pillow_heif
-except ImportError:
-    HEIF = False
-else:
-    pillow_heif.register_heif_opener()
-    HEIF = True
-
-# Those of Pillow's formats that images come in, none that runs a program on the file, as EPS does.
-_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
-Image.init()
-FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
-
+HEIF = find_spec("pillow_heif") is not None  # the extra heif
 MAX_PIXELS = 89_478_485  # Pillow's guard against decompression bombs
-# Pillow refuses at twice its limit and warns at once; `open_image` refuses at MAX_PIXELS, or what it is told.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of metadata, and they name no file
+# Formats that photographs come in. EPS and others for which Pillow runs a program on the file are not among them.
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Returns the names of the formats that are read, as Pillow has them.
+
+    The first call prepares Pillow: it loads all of its plugins, registers HEIC where the extra heif is installed, and
+    silences Pillow's warnings, which name no file: `open_image` reports what is wrong with an image. Warning filters
+    that a user has set take precedence.
+    """
+    Image.init()
+    if HEIF:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    # Pillow warns above its limit and refuses at twice that, where `open_image` refuses at `max_pixels`.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning, append=True)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=True)  # about metadata
+    return tuple(name for name in _WANTED if name in Image.OPEN)
 
 
 def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An image of any format of Pillow as RGB of 8 bits; the first frame of an animation.
+    """Decodes an image of any format that Pillow reads.
 
-    Alpha is composited on white. Of 16 bits the upper 8 are taken, of CMYK what Pillow makes of it.
+    Transparent images are composited on white. Of 16-bit channels the upper 8 bits are taken. CMYK is converted as
+    Pillow does it, without color profiles. Of an animation the first frame is taken.
 
     Args:
         data: the encoded image.
-        exif: turn it upright as its EXIF orientation says; the official code does not.
-        max_pixels: larger images are refused before they are decoded.
+        exif: whether to turn the image upright as its EXIF orientation says. The official code does not.
+        max_pixels: images with more pixels than this are refused before they are decoded.
+
+    Returns:
+        The image in mode RGB, 8 bits a channel.
 
     Raises:
-        ValueError: the bytes are no image, are cut off, hold too many pixels, or pixels that have no range.
+        ValueError: the bytes are not an image, are truncated, have more than `max_pixels` pixels, or have 32-bit or
+            floating-point pixels, whose range is not known.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -49,37 +62,37 @@ def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=formats())
         if opened.width * opened.height > max_pixels:
             raise ValueError(f"{opened.width} x {opened.height} are too many pixels: over {max_pixels}")
         inverted = (
             opened.format == "TIFF" and opened.mode.startswith("I") and getattr(opened, "tag_v2", {}).get(262) == 0
         )
         transparent = opened.info.get("transparency")
-        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # of 16 bits, where Pillow gives 8
+        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # of 16 bits, while Pillow decodes to 8
             opened.info["transparency"] = tuple(value >> 8 for value in transparent)
         return _rgb(ImageOps.exif_transpose(opened) if exif else opened, inverted=inverted)
     except UnidentifiedImageError as error:
         raise ValueError("not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: over {max_pixels}") from error
-    except Exception as error:  # on hostile bytes Pillow's plugins raise all kinds, SyntaxError and struct.error too
+    except Exception as error:  # Pillow's plugins raise all kinds on damaged bytes, also SyntaxError and struct.error
         raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
-    """`inverted`: a TIFF of more than 8 bits whose 0 is white; of 8 bits Pillow knows."""
+    """Converts to RGB on white. `inverted`: a TIFF of over 8 bits whose 0 is white, which Pillow ignores."""
     if image.mode.startswith("I"):
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError("pixels of 32 bits: they have no range that could be scaled to 8 bits")
+            raise ValueError("32-bit pixels have no known range that could be scaled to 8 bits")
         if inverted:
             deep = 65535 - deep
         if isinstance(transparent := image.info.get("transparency"), int):
             deep = np.where(deep == transparent, 65535, deep)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels: they have no range that could be scaled to 8 bits")
+        raise ValueError("floating-point pixels have no known range that could be scaled to 8 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -90,10 +103,10 @@ def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
 
 
 def apply_preset(image: Image.Image, preset: Preset) -> Image.Image:
-    """An RGB image resized, and cropped where the preset says so: the pixels that torchvision gives.
+    """Resizes an RGB image, and crops its center where the preset says so. The pixels equal torchvision's.
 
     Raises:
-        ValueError: the preset keeps the aspect, and it is beyond 1:32.
+        ValueError: the preset keeps the aspect ratio, and that of the image is beyond 1:32.
     """
     resized = image.resize(preset.resized(*image.size), Image.Resampling.BILINEAR)
     if preset.mode == "crop":

@@ -1,4 +1,4 @@
-"""Images for inference: decoded by threads, resized by the preset, laid into arrays of few shapes."""
+"""Batches for inference: threads decode and resize images, which are padded to arrays of few shapes."""
 
 import errno
 import os
@@ -19,13 +19,13 @@ from sscd_jax.presets import Preset
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in one array, each in the upper left corner of its row.
+    """Images in one array, each padded with zeros at the right and at the bottom.
 
     Attributes:
-        index: int64 [n], which images of the source the first n rows hold.
-        images: uint8 [B, H, W, 3], zero beyond the images.
-        sizes: int32 [B, 2], their heights and widths; 1 in rows without an image.
-        transposed: whether the images' rows are columns here, as they are higher than wide.
+        index: int64 [n], the indexes in the source of the images in the first n rows.
+        images: uint8 [B, H, W, 3]; rows beyond n are zero.
+        sizes: int32 [B, 2], height and width of each image; 1 in rows without an image.
+        transposed: whether the images are transposed, which images that are taller than wide are.
     """
 
     index: np.ndarray
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image of the source that has no descriptor, and why."""
+    """An image of the source that cannot be read or resized, and why."""
 
     index: int
     reason: str
@@ -52,23 +52,28 @@ def inference_batches(
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[Batch | Unreadable]:
-    """Batches of the shapes of `preset.canvases()`, one for each, whatever the images.
+    """Yields batches whose shapes are those of `preset.canvases()`, one shape for each canvas.
 
-    An image goes to the smallest canvas that holds it, and a batch is made when that is full, so images come out of
-    order; but all of a group come before any of the next, and the batches of a group depend on nothing else.
+    An image goes to the smallest canvas that it fits on, and a batch is yielded when its canvas is full. Images are
+    therefore not in order, but all images of a group come before any of the next group, and the batches of a group do
+    not depend on the other groups.
 
     Args:
         source: the images.
-        groups: indexes of images.
-        preset: how they are resized.
-        batch_size: images in a batch on a square canvas; longer ones hold less, so that memory stays the same.
-        multiple: of which the number of rows must be.
-        max_pixels: larger images are unreadable.
-        workers: threads; by default one for each core.
+        groups: groups of indexes of images.
+        preset: how images are resized.
+        batch_size: the number of images in a batch on a square canvas. Longer canvases have fewer, so that every batch
+            takes the same memory.
+        multiple: the row count is a multiple of this.
+        max_pixels: images with more pixels than this count as unreadable.
+        workers: the number of threads; by default one for each core.
+
+    Yields:
+        Batches, and an `Unreadable` for each image that cannot be read or resized.
 
     Raises:
-        ValueError: there are no workers.
-        OSError: the process may open no more files.
+        ValueError: `workers` is not positive.
+        OSError: the process cannot open more files.
     """
     canvases = preset.canvases()
     capacity = {(h, w): max(batch_size * preset.size**2 // (h * w) // multiple, 1) * multiple for h, w in canvases}
@@ -112,9 +117,9 @@ def inference_batches(
 def _merge(
     waiting: dict[tuple[bool, tuple[int, int]], list[tuple[int, np.ndarray]]], capacity: dict[tuple[int, int], int]
 ) -> list[tuple[bool, tuple[int, int]]]:
-    """The canvases that hold images, after those of small ones have moved to larger ones with room.
+    """Moves images from small canvases to larger ones with room, and returns the canvases that are still used.
 
-    All batches take the same time, however many rows are in use.
+    A batch takes the same time whatever the number of rows in use, so fewer batches are faster.
     """
     used = [key for key, images in waiting.items() if images]
     for small, large in pairwise(used):
@@ -133,14 +138,14 @@ def _load(
     workers: int,
     ahead: int,
 ) -> Iterator[tuple[int, tuple[np.ndarray, bool] | str] | None]:
-    """(index, (pixels, whether transposed) or why it cannot be read) in order; None after each group."""
+    """Yields (index, (pixels, whether transposed) or why it cannot be read) in order, and None after each group."""
     load = partial(_load_one, source, preset, max_pixels)
     pending: deque[tuple[int, Future] | None] = deque()
     pool = ThreadPoolExecutor(workers)
 
     def first() -> tuple[int, tuple[np.ndarray, bool] | str] | None:
-        one = pending.popleft()
-        return one and (one[0], one[1].result())
+        item = pending.popleft()
+        return item and (item[0], item[1].result())
 
     try:
         for group in groups:
@@ -163,7 +168,7 @@ def _load_one(source: Source, preset: Preset, max_pixels: int, index: int) -> tu
         return "it does not fit into memory"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it is not the image's fault, and none after it could be read
+            raise  # no image could be read after this one
         return str(error)
     transposed = preset.ragged and image.height > image.width
     if transposed:

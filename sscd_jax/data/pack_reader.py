@@ -1,12 +1,12 @@
-"""Packs: images in a few large tar files with an index, to be read at random where many small files are slow.
+"""Reads packs: images in a few large tar files with an index, for disks and stores where many small files are slow.
 
-    sscd_pack.json              what it was made of and how; written first, by it a folder is known as a pack
+    sscd_pack.json              what was packed and with which options; written first, and marks a folder as a pack
     00000.tar ...               shards: plain tar files in webdataset's layout
-    parts/00000.npz ...         where the images of a shard are; written after it, and says that it is whole
-    index.npz                   all parts in one; written last, and says that the pack is whole
-    errors.jsonl                what could not be read, and why; only where there is any
+    parts/00000.npz ...         where the images of a shard are; written when the shard is complete
+    index.npz                   all parts in one file; written last, when the pack is complete
+    errors.jsonl                images that could not be read, and why; only if there are any
 
-The index alone says what there is: no tar header is read. Nothing in these files names another file.
+Images are found by the index alone, and no tar header is read. No path is stored in these files.
 """
 
 import io
@@ -23,20 +23,21 @@ from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES
 
 MADE_BY, INDEX, PARTS = "sscd_pack.json", "index.npz", "parts"
-THREADS = 32  # that wait for a store
+THREADS = 32  # requests to a store at a time
 
 
 @dataclass(frozen=True)
 class Index:
-    """Where N images in S shards are.
+    """Where N images are in S shards.
 
     Attributes:
         ids: one for each image.
-        counts, sizes: int64 [S], images of each shard, and its bytes.
-        offsets, lengths: int64 [N], where the bytes of each image are in its shard; a length of -1 where they could
-            not be read.
-        checksums: uint32 [N], CRC-32 of these bytes.
-        reasons: why they could not be read, by the number of the image.
+        counts: int64 [S], the number of images in each shard.
+        sizes: int64 [S], the size of each shard in bytes.
+        offsets: int64 [N], where the bytes of each image begin in its shard.
+        lengths: int64 [N], the number of bytes of each image; -1 for images that could not be read.
+        checksums: uint32 [N], CRC-32 of the bytes of each image.
+        reasons: why images could not be read, by their number.
     """
 
     ids: list[str]
@@ -51,44 +52,44 @@ class Index:
 _ARRAYS = {"counts": "i8", "sizes": "i8", "offsets": "i8", "lengths": "i8", "checksums": "u4"}
 
 
-def join(parts: Sequence[Index]) -> Index:
-    """The index of a pack of those of its shards."""
+def join_parts(parts: Sequence[Index]) -> Index:
+    """Returns the index of a pack, from the indexes of its shards in order."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     firsts = np.cumsum(arrays["counts"]) - arrays["counts"]
     reasons = {
         first + k: why for first, part in zip(firsts.tolist(), parts, strict=True) for k, why in part.reasons.items()
     }
-    return Index([one for part in parts for one in part.ids], **arrays, reasons=reasons)
+    return Index([image_id for part in parts for image_id in part.ids], **arrays, reasons=reasons)
 
 
 def to_bytes(index: Index) -> bytes:
-    """An index as a .npz file."""
+    """Returns an index as the bytes of a .npz file, as `read_index` reads it."""
     texts = {"ids": "\0".join(index.ids), "reasons": json.dumps(sorted(index.reasons.items()))}
     arrays = {name: np.frombuffer(text.encode("utf-8", "surrogateescape"), "u1") for name, text in texts.items()}
-    made = io.BytesIO()
-    np.savez(made, allow_pickle=False, **arrays, **{name: getattr(index, name) for name in _ARRAYS})
-    return made.getvalue()
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays, **{name: getattr(index, name) for name in _ARRAYS})
+    return file.getvalue()
 
 
 def read_index(path: str) -> Index:
-    """An index from its file.
+    """Reads an index from its file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged.
     """
     data = storage.read_bytes(path)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*_ARRAYS, "ids", "reasons")}
         if any(array.ndim != 1 or array.dtype != _ARRAYS.get(name, "u1") for name, array in arrays.items()):
-            raise ValueError("its arrays are of another kind")
+            raise ValueError("its arrays have the wrong types or shapes")
         texts = {name: arrays.pop(name).tobytes().decode("utf-8", "surrogateescape") for name in ("ids", "reasons")}
         index = Index(
             texts["ids"].split("\0"), **arrays, reasons={int(k): str(v) for k, v in json.loads(texts["reasons"])}
         )
         _check(index)
-    except Exception as error:  # numpy and zipfile raise all kinds on damage
+    except Exception as error:  # numpy and zipfile raise all kinds on damaged files
         raise ValueError(f"{path} is damaged: {error}") from error
     return index
 
@@ -98,48 +99,49 @@ def _check(index: Index) -> None:
     if {len(index.offsets), len(index.lengths), len(index.checksums)} != {count} or len(index.counts) != len(
         index.sizes
     ):
-        raise ValueError("its arrays are of different lengths")
+        raise ValueError("its arrays have different lengths")
     if (index.counts < 1).any() or (index.counts > count).any() or index.counts.sum() != count:
-        raise ValueError("its shards do not hold its images")
+        raise ValueError("its shards and images do not add up")
     sizes = np.repeat(index.sizes, index.counts)
     inside = (index.offsets >= 0) & (index.lengths >= -1) & (index.lengths <= MAX_BYTES)
     if not (inside & (index.offsets <= sizes - np.maximum(index.lengths, 0))).all():
         raise ValueError("an image is not inside its shard")
     if {*index.reasons} != {*np.flatnonzero(index.lengths < 0).tolist()}:
-        raise ValueError("reasons are not those of the images that could not be read")
+        raise ValueError("its reasons are not those of its unreadable images")
 
 
 def is_pack(folder: str) -> bool:
-    """Whether a folder is a pack, be it unfinished.
+    """Returns whether a folder is a pack, which may be incomplete.
 
     Raises:
-        OSError: its store cannot be asked.
+        OSError: the store does not answer.
     """
     return storage.exists(posixpath.join(folder, MADE_BY))
 
 
 def shard_path(folder: str, number: int) -> str:
+    """Returns the path of a shard of the pack in a folder."""
     return posixpath.join(folder, f"{number:05d}.tar")
 
 
 class Pack:
-    """The images of a pack by their numbers.
+    """A pack, whose images are read by number.
 
     Args:
-        folder: of the pack, on disk or in a store.
+        folder: the folder of the pack, on disk or in a store.
 
     Attributes:
-        ids: of the images.
-        shards: paths of the tar files.
+        ids: one for each image.
+        shards: the paths of the tar files.
 
     Raises:
-        ValueError: it is unfinished, damaged, or a shard is missing or cut off; says what to do.
+        ValueError: the pack is incomplete or damaged, or a shard is missing or truncated; the error says what to do.
     """
 
     def __init__(self, folder: str) -> None:
         path = posixpath.join(folder, INDEX)
         if not storage.exists(path):
-            raise ValueError(f"{folder} is an unfinished pack: run the same sscd-jax pack again, and it goes on")
+            raise ValueError(f"{folder} is an incomplete pack: run the same sscd-jax pack again to resume it")
         try:
             self._index = read_index(path)
         except (ValueError, OSError) as error:
@@ -148,15 +150,15 @@ class Pack:
         self.shards = [shard_path(folder, number) for number in range(len(self._index.sizes))]
         self._ends = np.cumsum(self._index.counts)
         with ThreadPoolExecutor(THREADS) as pool:
-            for problem in pool.map(_problem, self.shards, self._index.sizes.tolist()):
+            for problem in pool.map(_problem_of, self.shards, self._index.sizes.tolist()):
                 if problem:
                     raise ValueError(f"{problem}; remove {path} and run the same sscd-jax pack again")
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image, by one request; threads may read side by side.
+        """Returns the bytes of an image, by a single request. Several threads may read at once.
 
         Raises:
-            OSError: they cannot be read, are not those that were packed, or could not be read when it was made.
+            OSError: the image cannot be read now, could not be read when it was packed, or its bytes have changed.
         """
         length, offset = int(self._index.lengths[index]), int(self._index.offsets[index])
         if length < 0:
@@ -170,9 +172,9 @@ class Pack:
         return data
 
 
-def _problem(shard: str, size: int) -> str | None:
+def _problem_of(shard: str, size: int) -> str | None:
     try:
-        there, _ = storage.status(shard)
+        found, _ = storage.status(shard)
     except OSError as error:
         return f"{shard} cannot be read: {error.strerror or error}"
-    return None if there == size else f"{shard} has {there} bytes and should have {size}"
+    return None if found == size else f"{shard} has {found} bytes and should have {size}"

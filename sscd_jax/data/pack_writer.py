@@ -1,7 +1,7 @@
-"""Images of any source into a pack, see `packed`: shard by shard, each whole or not there.
+"""Writes packs (see `pack_reader`), one complete shard after another.
 
-Run again, it goes on at the first shard that is not whole. What is written depends on the images and the size of the
-shards alone.
+Packing that was interrupted is resumed at the first shard that is not complete. The files depend only on the images and
+on the size of the shards.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,66 +24,79 @@ from tqdm import tqdm
 from sscd_jax.data import storage
 from sscd_jax.data.archives import IMAGE_EXTENSIONS, MAX_BYTES
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import FORMATS
-from sscd_jax.data.pack_reader import INDEX, MADE_BY, PARTS, THREADS, Index, join, read_index, shard_path, to_bytes
+from sscd_jax.data.images import formats
+from sscd_jax.data.pack_reader import (
+    INDEX,
+    MADE_BY,
+    PARTS,
+    THREADS,
+    Index,
+    join_parts,
+    read_index,
+    shard_path,
+    to_bytes,
+)
+from sscd_jax.files import is_temporary
 
 _ABSENT = -1, -1
-_AHEAD = 2 * THREADS  # images that are read before they are written
+_AHEAD = 2 * THREADS  # images that are read ahead of writing
 
 
 def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> dict[str, Any]:
-    """Writes the images of a source, bytes unchanged and in its order, or goes on with that.
+    """Packs the images of a source, in order and with unchanged bytes, or resumes packing them.
 
-    An image that cannot be read keeps its place, empty and with the reason, so that what reads the pack passes over it
-    as over the file.
+    An image that cannot be read keeps its number, without bytes and with the reason. Reading it from the pack fails as
+    reading its file did.
 
     Args:
         source: the images.
-        out: folder of the pack, on disk or in a store.
-        shard_bytes: a shard is closed before it has more, unless a single image has.
-        retry: shards with images that could not be read before are written again.
+        out: the folder of the pack, on disk or in a store.
+        shard_bytes: the largest size of a shard in bytes. A shard with a single image may be larger.
+        retry: whether to write those shards again that have images which could not be read before.
 
     Returns:
-        Summary: images, shards, bytes, unreadable, out.
+        A summary: images, shards, bytes, unreadable (the numbers of each) and out.
 
     Raises:
-        ValueError: `out` holds something else, or a pack of other images or shards; says what to do.
-        OSError: it cannot be written.
+        ValueError: `out` contains something else, or a pack of other images or with another size of shards; the error
+            says what to do.
+        OSError: the pack cannot be written.
     """
     if shard_bytes < 1:
-        raise ValueError(f"shards of {shard_bytes} bytes: they must have some")
+        raise ValueError(f"the size of a shard is {shard_bytes} bytes; it must be positive")
     _begin(source, out, shard_bytes)
     path, errors_path = posixpath.join(out, INDEX), posixpath.join(out, "errors.jsonl")
-    if retry:  # shards may change: until all are whole there is no pack
+    if retry:  # shards may change: until all are complete, there is no index
         for old in filter(storage.exists, (path, errors_path)):
             storage.remove(old)
     parts: list[Index] = []
-    first = before = 0
+    first = unreadable_before = 0
     with tqdm(total=len(source), desc="packing", unit="image", dynamic_ncols=True) as bar:
         while first < len(source):
-            part = _whole(source, out, len(parts), first)
+            part = _complete_part(source, out, len(parts), first)
             if part is None or (retry and part.reasons):
                 part = _write_shard(source, out, len(parts), first, shard_bytes, bar)
             else:
                 bar.update(len(part.ids))
-                before += len(part.reasons)
+                unreadable_before += len(part.reasons)
             parts.append(part)
             first += len(part.ids)
-    if before:
-        print(f"{out}: {before} could not be read before, see errors.jsonl; --retry tries again", file=sys.stderr)
-    index = join(parts)
+    if unreadable_before:
+        print(
+            f"{out}: {unreadable_before} images could not be read before, see errors.jsonl; --retry tries again",
+            file=sys.stderr,
+        )
+    index = join_parts(parts)
     errors = [{"path": source.paths[k], "reason": why} for k, why in sorted(index.reasons.items())]
     if errors:
-        text = "".join(json.dumps(error) + "\n" for error in errors)
-        storage.write_whole(errors_path, lambda file: file.write(text.encode()))
+        storage.write_bytes(errors_path, "".join(json.dumps(error) + "\n" for error in errors).encode())
     if not storage.exists(path):
-        made = to_bytes(index)
-        storage.write_whole(path, lambda file: file.write(made))
-    if retry:  # it knows now of those that have come since
+        storage.write_bytes(path, to_bytes(index))
+    if retry:  # files that were absent before may be there now
         _write_made_by(source, out, shard_bytes)
-    for folder in (out, posixpath.join(out, PARTS)):  # what killed processes left
-        for name in storage.names(folder):
-            if ".unfinished-" in name:
+    for folder in (out, posixpath.join(out, PARTS)):
+        for name in storage.list_folder(folder):
+            if is_temporary(name):
                 storage.remove(posixpath.join(folder, name))
     return {
         "images": len(index.ids),
@@ -95,29 +108,29 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
 
 
 def _begin(source: Source, out: str, shard_bytes: int) -> None:
-    """Sees to it that `out` is of a pack of this source, or a new one."""
+    """Starts a new pack in `out`, or checks that the pack there is of this source and has shards of this size."""
     if "\0" in "".join(source.ids):
-        raise ValueError(f"{source.name} has an image whose name holds a zero byte: rename it")
+        raise ValueError(f"{source.name} has an image whose name contains a zero byte: rename it")
     if _absolute(out).startswith(_absolute(source.name)):
-        raise ValueError(f"{out} is in the folder that is packed: name one outside of it")
+        raise ValueError(f"{out} is in the folder that is packed: name a folder outside of it")
     path = posixpath.join(out, MADE_BY)
     if not storage.exists(path):
-        there = [name.rstrip("/") for name in storage.names(out)] if storage.exists(out) else []
-        if any(name != PARTS and ".unfinished-" not in name for name in there):  # these one that was killed has left
-            raise ValueError(f"{out} is there already and was not written by sscd-jax pack: name another folder")
+        found = [name.rstrip("/") for name in storage.list_folder(out)] if storage.exists(out) else []
+        if any(name != PARTS and not is_temporary(name) for name in found):  # a killed process may leave these
+            raise ValueError(f"{out} exists and was not written by sscd-jax pack: name another folder")
         storage.make_folder(posixpath.join(out, PARTS))
         _write_made_by(source, out, shard_bytes)
         return
     try:
         before = json.loads(storage.read_bytes(path))
         if before.keys() != {"format", "shard_bytes", "images", "sha256", "absent"}:
-            raise ValueError("it lacks what sscd-jax pack writes")
+            raise ValueError("its keys are not those that sscd-jax pack writes")
         mib, absent = before["shard_bytes"] / 2**20, frozenset(before["absent"])
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}; name another folder") from error
     if before["shard_bytes"] != shard_bytes:
         raise ValueError(
-            f"{out} is a pack with shards of {mib} MiB, not {shard_bytes / 2**20}: name another folder, or give "
+            f"{out} is a pack with shards of {mib} MiB, not {shard_bytes / 2**20}: name another folder, or pass "
             f"--shard-mib {mib}"
         )
     if before["format"] != 1 or before["sha256"] != _fingerprint(source, absent)[0]:
@@ -140,27 +153,28 @@ def _write_made_by(source: Source, out: str, shard_bytes: int) -> None:
         "sha256": fingerprint,
         "absent": absent,
     }
-    text = json.dumps(made_by, indent=2)
-    storage.write_whole(posixpath.join(out, MADE_BY), lambda file: file.write(text.encode()))
+    storage.write_bytes(posixpath.join(out, MADE_BY), json.dumps(made_by, indent=2).encode())
 
 
 def _fingerprint(source: Source, absent: Collection[int] = ()) -> tuple[str, list[int]]:
-    """Of the ids, and of the size and time of each file, hexadecimal; and the numbers of the files that are not there.
+    """Returns the SHA-256 of ids, file sizes and mtimes, hexadecimal, and the numbers of the files that are absent.
 
-    Those that are given are taken for absent: they may have come since.
+    Args:
+        source: the images.
+        absent: numbers of files that count as absent, although they may be there now.
     """
-    found = hashlib.sha256("\0".join([*source.ids, "" if source.files else source.name]).encode("utf-8", "replace"))
-    bar = tqdm(total=len(source.files), desc="looking", unit="file", dynamic_ncols=True)
+    digest = hashlib.sha256("\0".join([*source.ids, "" if source.files else source.name]).encode("utf-8", "replace"))
+    bar = tqdm(total=len(source.files), desc="checking files", unit="file", dynamic_ncols=True)
     missing = []
     with bar, ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(source.files), 4096):  # a pool takes all that it is given at once
+        for start in range(0, len(source.files), 4096):  # a pool queues all that it is given at once
             for number, status in enumerate(pool.map(_status, source.files[start : start + 4096]), start):
                 size, time = _ABSENT if number in absent else status
-                found.update(b"%d %d\n" % (size, time))
+                digest.update(b"%d %d\n" % (size, time))
                 if (size, time) == _ABSENT:
                     missing.append(number)
                 bar.update()
-    return found.hexdigest(), missing
+    return digest.hexdigest(), missing
 
 
 def _status(path: str) -> tuple[int, int]:
@@ -174,14 +188,14 @@ def _part_path(out: str, number: int) -> str:
     return posixpath.join(out, PARTS, f"{number:05d}.npz")
 
 
-def _whole(source: Source, out: str, number: int, first: int) -> Index | None:
-    """The part of a shard that is whole and has the images from the first on."""
+def _complete_part(source: Source, out: str, number: int, first: int) -> Index | None:
+    """Returns the index of a shard, or None where it is not complete or does not begin with the image `first`."""
     path = _part_path(out, number)
     if not storage.exists(path):
         return None
     try:
         part = read_index(path)
-    except ValueError:  # then it is written anew
+    except ValueError:  # it is damaged; the shard is written again
         return None
     expected = list(source.ids[first : first + len(part.ids)])
     size, _ = _status(shard_path(out, number))
@@ -189,19 +203,18 @@ def _whole(source: Source, out: str, number: int, first: int) -> Index | None:
 
 
 def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes: int, bar: tqdm) -> Index:
-    """Writes the shard that begins with an image, and then its part."""
+    """Writes the shard that begins with the image `first`, and then its index, which is returned."""
     rows: list[tuple[int, int, int]] = []  # offset, length, checksum
     reasons: dict[int, str] = {}
     size = 0
 
-    def write(file: IO[bytes]) -> None:
-        nonlocal size
-        for data, (index, one) in zip(_read(source, first), enumerate(source.ids[first:], first), strict=True):
+    with storage.atomic_writer(shard_path(out, number)) as file:
+        for data, (index, image_id) in zip(_read(source, first), enumerate(source.ids[first:], first), strict=True):
             if isinstance(data, str):
                 reasons[len(rows)] = data
                 rows.append((0, -1, 0))
             else:
-                header = _header(_name(one, source.paths[index], data), len(data))
+                header = _header(_name(image_id, source.paths[index], data), len(data))
                 padding = -len(data) % tarfile.BLOCKSIZE
                 if size and size + len(header) + len(data) + padding + 2 * tarfile.BLOCKSIZE > shard_bytes:
                     break
@@ -209,22 +222,19 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
                 rows.append((size + len(header), len(data), zlib.crc32(data)))
                 size += len(header) + len(data) + padding
             bar.update()
-        end = 2 * tarfile.BLOCKSIZE  # of zeros, as POSIX has it
+        end = 2 * tarfile.BLOCKSIZE  # a tar file ends with two blocks of zeros
         file.write(bytes(end))
         size += end
-
-    storage.write_whole(shard_path(out, number), write)
     ids = list(source.ids[first : first + len(rows)])
     offsets, lengths, checksums = (np.array(column, "i8") for column in zip(*rows, strict=True))
     counts, sizes = np.array([len(rows)], "i8"), np.array([size], "i8")
     part = Index(ids, counts, sizes, offsets, lengths, checksums.astype("u4"), reasons)
-    made = to_bytes(part)
-    storage.write_whole(_part_path(out, number), lambda file: file.write(made))
+    storage.write_bytes(_part_path(out, number), to_bytes(part))
     return part
 
 
 def _read(source: Source, first: int) -> Iterator[bytes | str]:
-    """The bytes of the images from the first on, or why there are none; read ahead by threads."""
+    """Yields the bytes of the images from `first` on, or why one cannot be read. Threads read ahead."""
 
     def load(index: int) -> bytes | str:
         try:
@@ -246,19 +256,19 @@ def _read(source: Source, first: int) -> Iterator[bytes | str]:
             pool.shutdown(cancel_futures=True)
 
 
-def _name(one: str, path: str, data: bytes) -> str:
-    """In the tar file: the id with the ending that the image had, or that its format has; it stays in the folder."""
-    ending = os.path.splitext(path)[1]
-    if ending.lower() not in IMAGE_EXTENSIONS:
+def _name(image_id: str, path: str, data: bytes) -> str:
+    """Returns the name in the tar file: the id with the extension of the file or of the format, without ".."."""
+    extension = os.path.splitext(path)[1]
+    if extension.lower() not in IMAGE_EXTENSIONS:
         try:
-            ending = f".{Image.open(BytesIO(data), formats=FORMATS).format}".lower()
-        except Exception:  # Pillow raises all kinds; the bytes are kept, whatever they are
-            ending = ".bin"
-    return "/".join(part for part in one.split("/") if part not in ("", ".", "..")) + ending
+            extension = f".{Image.open(BytesIO(data), formats=formats()).format}".lower()
+        except Exception:  # Pillow raises all kinds; any bytes are packed
+            extension = ".bin"
+    return "/".join(part for part in image_id.split("/") if part not in ("", ".", "..")) + extension
 
 
 def _header(name: str, size: int) -> bytes:
-    """Of a tar file, the same for the same image at any time and for any user."""
+    """Returns the header of an image in a tar file, which does not depend on the time or the user."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""A contact sheet of what training sees: a row for each image, the original and its views, captions below."""
+"""Draws a contact sheet of what training sees: each row is an image followed by its views, with captions below."""
 
 import contextlib
 import sys
@@ -15,11 +15,12 @@ from sscd_jax.data.augment.glyph_atlas import load_atlas
 from sscd_jax.data.augment.heavy import draw_other
 from sscd_jax.data.augment.mixup import mix, mixed_ids
 from sscd_jax.data.augment.views import RECIPES, views
-from sscd_jax.data.contact_sheet import draw_sheet, fitted
+from sscd_jax.data.contact_sheet import draw_sheet, fit_on_square
 from sscd_jax.data.decode_tf import decode
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import why_unreadable
+from sscd_jax.files import atomic_file
 
 _AFTER = {
     "swap": "channels swapped",
@@ -31,33 +32,40 @@ _AFTER = {
 
 
 def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -> list[list[list[str]]]:
-    """Writes the sheet: the views of the first `pairs` epochs of `rows` images, evenly over the source.
+    """Writes a sheet with the views that training would see.
 
-    They are the views of training; only mixing is among those of the sheet, in place of those of a mixing group.
+    Only mixing differs from training: views are mixed with others of the sheet, not with those of their mixing group.
+
+    Args:
+        config: the configuration of a training run.
+        out: the sheet, a .png or .jpg file in an existing folder.
+        rows: the number of images, which are taken evenly over the source.
+        pairs: the number of epochs, each with two views of every image.
 
     Returns:
-        The captions: of each row, for each view, what was applied.
+        The captions: for each row and each view, what was applied in order.
 
     Raises:
-        ValueError: there are no rows or pairs, `out` is no name of an image, or the source has no readable image.
+        ValueError: `rows` or `pairs` is not positive, `out` is not the name of an image, or the source has no readable
+            image.
         ImportError: the augmentation needs the extra augly, which is not installed.
     """
     for option, value in (("--rows", rows), ("--pairs", pairs)):
         if value < 1:
             raise ValueError(f"{option} is {value}; it must be at least 1")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--out {out}: its name must end in .png or .jpg")
+        raise ValueError(f"--out {out}: its extension must be .png or .jpg")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder: name a file in it")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+        raise ValueError(f"--out {out}: the folder {out.parent} does not exist")
     source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
     if RECIPES[config.data.augmentation].advanced:
         load_atlas()
-    originals, make = _readable(source, rows), _maker(config, source)
-    columns = [_epoch(config, originals, make, epoch) for epoch in range(pairs)]
+    originals, make_views = _readable(source, rows), _view_maker(config, source)
+    columns = [_epoch(config, originals, make_views, epoch) for epoch in range(pairs)]
     sheet = [
-        [fitted(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
+        [fit_on_square(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
         for row, image in enumerate(map(Image.fromarray, originals.values()))
     ]
     names = [source.ids[index] for index in originals]
@@ -65,15 +73,14 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
         [drawn[row + view * len(originals)] for _, drawn in columns for view in range(2)]
         for row in range(len(originals))
     ]
-    drawn = [[[name], *row] for name, row in zip(names, captions, strict=True)]
-    unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
-    draw_sheet(sheet, drawn).save(unfinished, quality=85)
-    unfinished.replace(out)
+    all_captions = [[[name], *row] for name, row in zip(names, captions, strict=True)]
+    with atomic_file(out) as temporary:
+        draw_sheet(sheet, all_captions).save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=85)
     return captions
 
 
 def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
-    """Images evenly over the source; of those that cannot be read, the next ones."""
+    """Decodes images evenly over the source, with the next readable image in place of one that cannot be read."""
     found: dict[int, np.ndarray] = {}
     for number in range(min(count, len(source))):
         for index in range(max([number * len(source) // count, *(i + 1 for i in found)]), len(source)):
@@ -87,8 +94,8 @@ def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
     return found
 
 
-def _maker(config: Config, source: Source) -> Callable[[np.ndarray, int, int], Any]:
-    """A function from an image, its index and the epoch to its views and what was drawn for them, as in training."""
+def _view_maker(config: Config, source: Source) -> Callable[[np.ndarray, int, int], Any]:
+    """Returns a function from an image, its index and an epoch to the views of training and what was drawn for them."""
     data, heavy = config.data, RECIPES[config.data.augmentation].heavy
     image_spec = tf.TensorSpec([None, None, 3], tf.uint8)
 
@@ -97,25 +104,25 @@ def _maker(config: Config, source: Source) -> Callable[[np.ndarray, int, int], A
         options: dict[str, Any] = {"size": data.image_size, "augmentation": data.augmentation}
         return views(image, seed, min_crop_area=data.min_crop_area, others=others, **options)
 
-    def pasted(index: int) -> tf.Tensor:
+    def pasted_image(index: int) -> tf.Tensor:
         with contextlib.suppress(tf.errors.OpError):
             if index >= 0:
                 return decode(source.read(tf.constant(index)))
         return tf.zeros([0, 0, 3], tf.uint8)
 
-    def made(image: np.ndarray, index: int, epoch: int) -> Any:
+    def make_views(image: np.ndarray, index: int, epoch: int) -> Any:
         number = config.seed + epoch * 2**32
         others = draw_other(tf.constant([number, -1 - index], tf.int64), len(source)).numpy() if heavy else ()
-        return make(tf.constant(image), tf.constant([number, index], tf.int64), *map(pasted, others))
+        return make(tf.constant(image), tf.constant([number, index], tf.int64), *map(pasted_image, others))
 
-    return made
+    return make_views
 
 
 def _epoch(
-    config: Config, originals: dict[int, np.ndarray], make: Callable[[np.ndarray, int, int], Any], epoch: int
+    config: Config, originals: dict[int, np.ndarray], make_views: Callable[[np.ndarray, int, int], Any], epoch: int
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """The views of an epoch, first views before second views, and their captions."""
-    made = [make(image, index, epoch) for index, image in originals.items()]
+    """Returns the views of an epoch, first views before second views, and their captions."""
+    made = [make_views(image, index, epoch) for index, image in originals.items()]
     pixels = tf.concat([tf.stack([pair[i] for pair, _ in made]) for i in range(2)], 0)
     drawn = [tf.nest.map_structure(lambda value: value.numpy(), pair[i]) for i in range(2) for _, pair in made]
     captions = [describe(view, image.shape) for view, image in zip(drawn, [*originals.values()] * 2, strict=True)]
@@ -130,7 +137,12 @@ def _epoch(
 
 
 def describe(view: dict[str, Any], shape: Sequence[int]) -> list[str]:
-    """What was applied to a view, in order, from the numbers drawn for an image of this height and width."""
+    """Describes what was applied to a view, in order.
+
+    Args:
+        view: what `draw_views` drew, as numpy arrays.
+        shape: height and width of the image.
+    """
     height, width = shape[:2]
     done = ["mirrored"] if view["flip"] else []
     if _applied(view, "quarters"):

@@ -1,16 +1,15 @@
-"""The natural photographs that scikit-image and scikit-learn ship in their wheels.
+"""The photographs that the wheels of scikit-image and scikit-learn contain.
 
-Nothing is downloaded and neither package is imported: the files are read where pip put them.
+Nothing is downloaded and neither package is imported: the files are read from where pip installed them.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 
-# Every image in the two wheels was looked at. Left out: text pages, logos, drawings, masks and
-# synthetic images (page, text, logo, horse, color, phantom, the chessboards), images too small
-# or without features (microaneurysms, lfw_subset, no_time_for_that_tiny, cell, clock_motion), and
-# motorcycle_right: it shows the scene of motorcycle_left from a hand's breadth away, so every cut
-# of it would have a near twin that the ground truth calls a different image.
+# Not taken from the two wheels are text pages, logos, drawings, masks and synthetic images (page, text, logo, horse,
+# color, phantom, the chessboards), images that are too small or without features (microaneurysms, lfw_subset,
+# no_time_for_that_tiny, cell, clock_motion), and motorcycle_right. It shows the scene of motorcycle_left from a few
+# centimeters away, so that each part of it would have a near duplicate that the ground truth calls another image.
 _SKIMAGE = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",
@@ -29,9 +28,9 @@ _SKIMAGE = {
 }
 _SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
 
-# Evaluation has everyday scenes, where anyone can judge a result at a glance. Training has the
-# rest: a portrait, a landscape, machines, surfaces, images of science. No scene is on both sides,
-# so a network can not do well by remembering its training images; it must cope with other subjects.
+# Evaluation has everyday scenes, on which anyone can judge a result at a glance. Training has the rest: a portrait, a
+# landscape, machines, surfaces, images of science. No scene is in both, so that a network cannot do well by memorizing
+# its training images.
 TRAINING = (
     "astronaut",
     "brick",
@@ -49,10 +48,10 @@ EVALUATION = ("camera", "chelsea", "china", "coffee", "flower")
 
 
 def photograph_paths() -> dict[str, Path]:
-    """The photographs by name, in the order of `TRAINING + EVALUATION`.
+    """Returns the files of the photographs by name, in the order of `TRAINING + EVALUATION`.
 
     Raises:
-      FileNotFoundError: a package, or a file that it should have, is absent; says what to install.
+        FileNotFoundError: a package or one of its files is missing; the error says what to install.
     """
     found = {}
     for package, folder, files in (
@@ -70,7 +69,7 @@ def photograph_paths() -> dict[str, Path]:
     for path in found.values():
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is not there; this version of its package does not ship it: "
+                f"{path} is missing; this version of its package may not contain it: "
                 "pip install --force-reinstall 'sscd_jax[demo]'"
             )
     return {name: found[name] for name in TRAINING + EVALUATION}

@@ -1,7 +1,7 @@
-"""Where images come from: folders, lists of paths, tar and Parquet files, TFDS data sets, the bundled sample.
+"""Opens sources of images: folders, lists of paths, tar and Parquet files, packs, TFDS data sets, the bundled sample.
 
-A source is read at random by index, so that any step of a run can be reached at once and a restored run sees just the
-examples that it would have seen.
+Every source is read by index in any order. A training run can therefore start at any step, and a run that is resumed
+sees exactly the examples that it would have seen without the interruption.
 """
 
 import bisect
@@ -22,28 +22,33 @@ ARCHIVES = (".tar", ".parquet")
 
 
 def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
-    """A folder (searched recursively), a text file of paths, an archive, a pack, "tfds:NAME", or "sample".
+    """Opens a source of images.
 
-    Archives are tar files in webdataset's layout and Parquet files with a column of encoded images; folders and lists
-    can hold them too. All these may be in a store, as gs://BUCKET/NAME. TFDS data sets were prepared before. Ids are
-    paths without the ending, relative to the folder or to the text file, as if a tar file were a folder; of Parquet
-    files "FILE/ROW", of packs those of what was packed, of TFDS examples their text image_id where they have one that
-    is unique, else "SPLIT/INDEX".
+    The ids of its images are:
+      * paths without the extension, relative to the folder or to the folder of the text file. A tar file counts as a
+        folder: the id of b/1.jpg in a.tar is "a/b/1".
+      * "FILE/ROW" for images of a Parquet file.
+      * the ids of the images that were packed, for a pack.
+      * the text feature image_id of TFDS examples, if there is one and it is unique, or else "SPLIT/INDEX".
 
     Args:
-        source: what to open.
-        split: of a TFDS data set.
-        data_dir: where TFDS data sets are; by default where TFDS puts them. For "tfds:ImageFolder" the folder.
+        source: a folder (searched recursively), a text file of paths, an archive, a pack, "tfds:NAME", or "sample".
+            Archives are tar files in webdataset's layout and Parquet files with a column of encoded images; folders and
+            lists may contain them. All of these may be in a store, as gs://BUCKET/NAME. A TFDS data set must have been
+            prepared.
+        split: the split of a TFDS data set.
+        data_dir: the folder of TFDS data sets; by default the one that TFDS uses. For "tfds:ImageFolder", the folder of
+            images.
 
     Raises:
-        ValueError: there is no such source, or no image in it; says what to do.
-        OSError: a store cannot be asked.
-        ImportError: it is a Parquet file, and the extra parquet is not installed.
+        ValueError: there is no such source, or it has no image; the error says what to do.
+        OSError: a store does not answer.
+        ImportError: the source is a Parquet file and the extra parquet is not installed.
     """
     if source.startswith("tfds:"):
-        from sscd_jax.data.tfds import open_prepared
+        from sscd_jax.data.tfds import open_tfds
 
-        return open_prepared(source, split, data_dir)
+        return open_tfds(source, split, data_dir)
     if source == "sample":
         from sscd_jax.data.sample import photograph_paths
 
@@ -52,22 +57,25 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         return Source(source, list(photographs), files, files=files)
     if is_pack(source):
         pack = Pack(source)
-        return Source(source, pack.ids, [f"{source}/{one}" for one in pack.ids], pack.read, pack.shards)
+        return Source(source, pack.ids, [f"{source}/{image_id}" for image_id in pack.ids], pack.read, pack.shards)
     names, paths = list_files(source)
     if paths == [source] and source.lower().endswith(".parquet"):
-        open_archive(source)  # that it has no images is an error here, and one line among others in a folder
+        open_archive(source)  # raises where it has no images; in a folder, such a file is reported and skipped
     opened = open_files(source, names, paths)
     if not len(opened):
-        raise ValueError(f"no images in {source}: looked for names that end in {', '.join(IMAGE_EXTENSIONS)}")
+        raise ValueError(f"no images in {source}: looked for the extensions {', '.join(IMAGE_EXTENSIONS)}")
     return opened
 
 
 def list_files(source: str) -> tuple[list[str], list[str]]:
-    """Names and paths of the images and archives of a folder, a list or an archive; `open_files` opens them.
+    """Lists the files of a folder, of a list of paths, or of a single archive, which `open_files` opens.
+
+    Returns:
+        The names of images and archives, relative to the folder or as in the list, and their paths.
 
     Raises:
-        ValueError: there is no such file or folder, or no image in it; or it is a pack, or holds one.
-        OSError: a store cannot be asked.
+        ValueError: there is no such file or folder, it has no image, or it is a pack or contains one.
+        OSError: a store does not answer.
     """
     if storage.is_folder(source):
         return _folder(source)
@@ -84,44 +92,44 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
 
 
 def _folder(folder: str) -> tuple[list[str], list[str]]:
-    folder = folder.rstrip("/") if storage.in_store(folder) else str(Path(folder))  # photos for ./photos
+    folder = folder.rstrip("/") if storage.in_store(folder) else str(Path(folder))  # ./photos becomes photos
     paths = []
     for parent, names in _walk(folder):
         if MADE_BY in names:
-            raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: give it by itself")
+            raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: name the pack itself")
         paths += [os.path.join(parent, name) for name in names if name.lower().endswith(IMAGE_EXTENSIONS + ARCHIVES)]
     paths.sort()
     if not paths:
-        endings = ", ".join(IMAGE_EXTENSIONS + ARCHIVES)
-        raise ValueError(f"no images in {folder}: looked in it and below for names that end in {endings}")
+        extensions = ", ".join(IMAGE_EXTENSIONS + ARCHIVES)
+        raise ValueError(f"no images in {folder}: looked in it and below for the extensions {extensions}")
     prefix = os.path.join(folder, "")
     return [path.removeprefix(prefix) for path in paths], paths
 
 
 def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders and the names of their files; links to folders are followed, but not to one that they are in."""
+    """Yields folders and the names of their files. Links to folders are followed, but not to a folder above."""
     if storage.in_store(folder):
         yield from _walk_store(folder)
         return
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_report):
         here = os.path.join(os.path.realpath(parent), "")
-        folders[:] = [one for one in folders if not here.startswith(_target(os.path.join(parent, one)))]
+        folders[:] = [name for name in folders if not here.startswith(_target(os.path.join(parent, name)))]
         yield parent, names
 
 
 def _walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The same in a store. tf.io.gfile.walk asks for each name whether it is a folder's, a request for each image."""
+    """Does the same in a store. (tf.io.gfile.walk makes a request for each image, to ask whether it is a folder.)"""
     try:
-        listed = storage.names(folder)
-        files = {one for one in listed if one.lower().endswith((*IMAGE_EXTENSIONS, *ARCHIVES, MADE_BY))}
-        others = [one for one in listed if one not in files]
-        folders = [one for one in others if one.endswith("/") or storage.is_folder(os.path.join(folder, one))]
+        listed = storage.list_folder(folder)
+        files = {name for name in listed if name.lower().endswith((*IMAGE_EXTENSIONS, *ARCHIVES, MADE_BY))}
+        others = [name for name in listed if name not in files]
+        folders = [name for name in others if name.endswith("/") or storage.is_folder(os.path.join(folder, name))]
     except OSError as error:
         _report(OSError(error.errno, error.strerror or str(error), folder))
         return
     yield folder, sorted(files)
-    for one in folders:
-        yield from _walk_store(os.path.join(folder, one.rstrip("/")))
+    for name in folders:
+        yield from _walk_store(os.path.join(folder, name.rstrip("/")))
 
 
 def _target(folder: str) -> str:
@@ -129,38 +137,43 @@ def _target(folder: str) -> str:
 
 
 def _report(error: OSError) -> None:
-    print(f"{error.filename} cannot be searched, its images are left out: {error.strerror}", file=sys.stderr)
+    print(f"cannot search {error.filename}, whose images are left out: {error.strerror}", file=sys.stderr)
 
 
 def _list(file: str) -> tuple[list[str], list[str]]:
     try:
         lines = storage.read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text file of paths in UTF-8: give a folder, or a list of paths") from error
+        raise ValueError(f"{file} is not a text file of paths in UTF-8: name a folder or a list of paths") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise ValueError(f"no paths in {file}: it should have one a line")
+        raise ValueError(f"no paths in {file}: it should have one on each line")
     return names, [name if "://" in name else os.path.join(os.path.dirname(file), name) for name in names]
 
 
 def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
-    """Files of images by names that become ids, with archives among them replaced by what is in them.
+    """Opens images and archives as one source. An archive is replaced by the images in it.
+
+    Args:
+        source: the name of the source.
+        names: of the files; without their extensions they become ids.
+        paths: of the files.
 
     Raises:
-        ImportError: one is a Parquet file, and the extra parquet is not installed.
+        ImportError: a file is a Parquet file and the extra parquet is not installed.
     """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
         return Source(source, [os.path.splitext(name)[0] for name in names], paths, files=paths)
     ids: list[str] = []
     places: list[str] = []
-    firsts: list[int] = []  # index of the first image of each file
+    firsts: list[int] = []  # the index of the first image of each file
     readers: list[Callable[[int], bytes]] = []
     for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
         stem = os.path.splitext(name)[0]
         firsts.append(len(ids))
         try:
             archive = open_archive(path)
-        except ValueError as error:  # a table of something else, which a folder may hold
+        except ValueError as error:  # a Parquet file of something else
             archive = _unreadable(str(error))
         if archive:
             ids += [f"{stem}/{inside}" for inside in archive.names]

@@ -1,24 +1,26 @@
-"""Files by their paths: on disk, or in a store (gs://, any scheme that TensorFlow knows) through tf.io.gfile."""
+"""Access to files by path: on disk, or in a store (gs:// or any other scheme of TensorFlow) through tf.io.gfile."""
 
 import contextlib
 import io
 import os
-import uuid
-from collections.abc import Callable, Iterator
+import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from sscd_jax.files import atomic_file, temporary_name
+
 
 def in_store(path: str) -> bool:
-    """Whether it has a scheme, as gs://BUCKET/NAME."""
+    """Returns whether a path has a scheme, as gs://BUCKET/NAME has."""
     return "://" in path
 
 
 def is_folder(path: str) -> bool:
-    """Whether it is a folder.
+    """Returns whether there is a folder at this path.
 
     Raises:
-        OSError: the store cannot be asked.
+        OSError: the store does not answer.
     """
     if not in_store(path):
         return os.path.isdir(path)
@@ -27,10 +29,10 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether it is a file or a folder.
+    """Returns whether there is a file or a folder at this path.
 
     Raises:
-        OSError: the store cannot be asked.
+        OSError: the store does not answer.
     """
     if not in_store(path):
         return os.path.exists(path)
@@ -38,11 +40,11 @@ def exists(path: str) -> bool:
         return _gfile().exists(path)
 
 
-def names(folder: str) -> list[str]:
-    """Of what is in a folder; of a store's, those of folders may end in a slash.
+def list_folder(folder: str) -> list[str]:
+    """Returns the names of what is in a folder. In a store, names of folders may end in a slash.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the folder cannot be listed.
     """
     if not in_store(folder):
         return os.listdir(folder)
@@ -51,7 +53,7 @@ def names(folder: str) -> list[str]:
 
 
 def status(path: str) -> tuple[int, int]:
-    """Bytes of a file, and when it was written, in nanoseconds.
+    """Returns the size of a file in bytes, and the time when it was written in nanoseconds since 1970.
 
     Raises:
         OSError: there is no such file.
@@ -65,50 +67,51 @@ def status(path: str) -> tuple[int, int]:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file.
+    """Returns the content of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if not in_store(path):
         return Path(path).read_bytes()
     import tensorflow as tf
 
     with _os_errors():
-        return tf.io.read_file(path).numpy()  # one request, where GFile makes one for each 512 KiB
+        return tf.io.read_file(path).numpy()  # one request; GFile makes one for each 512 KiB
 
 
 def read_part(path: str, offset: int, length: int) -> bytes:
-    """Bytes of a file from an offset; fewer where it ends before. Threads may call it side by side.
+    """Returns `length` bytes of a file from an offset, or fewer where the file ends earlier.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if not in_store(path):
         with open(path, "rb", buffering=0) as file:
-            return os.pread(file.fileno(), length, offset)
+            file.seek(offset)
+            return file.read(length)
     with _os_errors(), _gfile().GFile(path, "rb") as file:
         file.seek(offset)
         return file.read(length)
 
 
 @contextlib.contextmanager
-def open_file(path: str, mode: str) -> Iterator[IO[Any]]:
-    """A file to read or write in binary, by the modes rb and wb.
+def open_file(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file to be read as bytes, from any position.
 
     Raises:
-        OSError: it cannot be opened, read or written.
+        OSError: the file cannot be opened or read.
     """
     if not in_store(path):
-        with open(path, mode) as file:
+        with open(path, "rb") as file:
             yield file
         return
-    with _os_errors(), _gfile().GFile(path, mode) as file:
-        yield io.BufferedReader(_Reader(file)) if mode == "rb" else file
+    with _os_errors(), _gfile().GFile(path, "rb") as file:
+        yield io.BufferedReader(_Reader(file))
 
 
 class _Reader(io.RawIOBase):
-    """A GFile with what pyarrow asks of a file, and that can be put beyond its end."""
+    """A GFile with the methods that pyarrow needs, which may also seek beyond its end."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._position = file, 0
@@ -142,10 +145,10 @@ class _Reader(io.RawIOBase):
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and those above it; it may be there.
+    """Creates a folder and those above it, where they do not exist.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     if not in_store(path):
         os.makedirs(path, exist_ok=True)
@@ -154,37 +157,47 @@ def make_folder(path: str) -> None:
         _gfile().makedirs(path)
 
 
-def write_whole(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file under another name, and renames it when it is whole: it is never there in part.
+@contextlib.contextmanager
+def atomic_writer(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file to be written as bytes, which takes the place of `path` when the block ends without an error.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written; the error names `path`.
     """
-    unfinished = f"{path}.unfinished-{uuid.uuid4().hex}"
+    if not in_store(path):
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            yield file
+        return
+    folder, name = posixpath.split(path)
+    written = posixpath.join(folder, temporary_name(name))
     try:
-        with open_file(unfinished, "wb") as file:
-            write(file)
-            if not in_store(path):
-                file.flush()
-                os.fsync(file.fileno())
-        if in_store(path):
-            with _os_errors():
-                _gfile().rename(unfinished, path, overwrite=True)
-        else:
-            os.replace(unfinished, path)
+        with _os_errors(), _gfile().GFile(written, "wb") as file:
+            yield file
+        with _os_errors():
+            _gfile().rename(written, path, overwrite=True)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            remove(unfinished)
+            remove(written)
         if isinstance(error, OSError):
             raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file atomically.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
+    with atomic_writer(path) as file:
+        file.write(data)
 
 
 def remove(path: str) -> None:
     """Removes a file.
 
     Raises:
-        OSError: it cannot be removed, or is not there.
+        OSError: the file cannot be removed or does not exist.
     """
     if not in_store(path):
         os.remove(path)

@@ -1,4 +1,4 @@
-"""TFDS data sets that are on disk, as sources. Nothing is downloaded."""
+"""Opens prepared data sets of tensorflow-datasets (TFDS) as sources. Nothing is downloaded."""
 
 import contextlib
 import difflib
@@ -13,10 +13,12 @@ from typing import Any
 from etils import epath
 from tqdm import tqdm
 
+from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
 from sscd_jax.descriptors import is_line
+from sscd_jax.files import atomic_file
 
-# Not among the data sets of TFDS itself.
+# Data sets that this package adds to those of TFDS.
 OURS = {
     "copydays": "sscd_jax.datasets.tfds_copydays",
     "disc2021": "sscd_jax.datasets.tfds_disc2021",
@@ -25,16 +27,21 @@ ID = "image_id"
 _BATCH = 256
 
 
-def open_prepared(source: str, split: str, data_dir: str | None) -> Source:
-    """A split of a TFDS data set, one with [:100] or so behind it, or all.
+def open_tfds(source: str, split: str, data_dir: str | None) -> Source:
+    """Opens a TFDS data set.
+
+    Args:
+        source: "tfds:NAME".
+        split: the name of a split, a part of one such as "train[:100]", or "all".
+        data_dir: as `open_source` has it.
 
     Raises:
-        ValueError: it is not prepared, has no such split or no image; says what to do.
+        ValueError: the data set is not prepared, or has no such split or no image; the error says what to do.
     """
     import tensorflow_datasets as tfds
 
     name = source.removeprefix("tfds:")
-    builder = _image_folder(data_dir) if name == "ImageFolder" else _prepared(name, data_dir)
+    builder = _image_folder(data_dir) if name == "ImageFolder" else _builder(name, data_dir)
     features = dict(builder.info.features.items())
     if split != "all" and split.split("[")[0] not in builder.info.splits:
         raise ValueError(f"{source} has no split {split}; it has {', '.join(builder.info.splits)}")
@@ -46,14 +53,16 @@ def open_prepared(source: str, split: str, data_dir: str | None) -> Source:
     random_access = builder.info.available_file_formats() & tfds.core.file_adapters.FileFormat.with_random_access()
     if random_access:
         examples = builder.as_data_source(split, decoders=decoders)
-    else:  # its files can only be read in order
+    else:  # files of this format can only be read in order
         encoded = (example[images[0]] for example in _in_order(builder, split, decoders))
-        examples = _packed(Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples)
+        examples = _copy_for_random_access(
+            Path(builder.data_dir), split, encoded, builder.info.splits[split].num_examples
+        )
 
     def record(index: int) -> bytes:
         try:
             example = examples[index]
-        except Exception as error:  # of the readers of many formats
+        except Exception as error:  # each file format raises its own
             raise OSError(str(error)) from error
         return example if isinstance(example, bytes) else example[images[0]]
 
@@ -67,7 +76,7 @@ def open_prepared(source: str, split: str, data_dir: str | None) -> Source:
             yield from (example[ID] for example in _in_order(builder, split, only))
 
     numbers = [f"{split}/{i:08d}" for i in range(len(examples))]
-    # Examples are known by their numbers: of another version, or with one more, they are other images.
+    # Examples are known by their numbers, which are those of other images in another version of the data set.
     where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
     name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
     ids: Sequence[str] = numbers
@@ -84,10 +93,10 @@ def _in_order(builder: Any, split: str, decoders: Any) -> Iterator[Any]:
 
 
 class _Ids(Sequence[str]):
-    """Ids that examples have themselves, read when the first is asked for.
+    """The ids in the examples of a data set, which are read when the first id is needed.
 
-    They lie beside the images, so that all must be read for them: 2 to 3 minutes a million from a fast disk. That is
-    done once, and not for training, which asks for none.
+    They are stored beside the images, so that all images are read to get them: 2 to 3 minutes for a million from a fast
+    disk. That is done once, and never for training, which needs no ids.
     """
 
     def __init__(self, folder: epath.Path, split: str, numbers: list[str], read: Callable[[], Iterable[bytes]]):
@@ -104,16 +113,14 @@ class _Ids(Sequence[str]):
     def _all(self) -> list[str]:
         if self._file.exists():
             return self._file.read_text(encoding="utf-8").split("\n")[:-1]
-        note = f"reading the {ID} of each of the images in {self._file.parent.parent} once"
-        ids = [one.decode() for one in tqdm(self._read(), total=len(self), desc=note, dynamic_ncols=True)]
+        note = f"reading the {ID} of each image in {self._file.parent.parent}, once"
+        ids = [image_id.decode() for image_id in tqdm(self._read(), total=len(self), desc=note, dynamic_ncols=True)]
         if len({*ids}) < len(ids) or not all(map(is_line, ids)):
-            print(f"{self._file.parent.parent}: {ID} is not unique; images are known by numbers", file=sys.stderr)
+            print(f"{self._file.parent.parent}: {ID} is not unique; ids are numbers instead", file=sys.stderr)
             ids = self._numbers
-        with contextlib.suppress(OSError):  # of a folder where others only read, they are read anew each time
+        with contextlib.suppress(OSError):  # in a read-only folder, ids are read again each time
             self._file.parent.mkdir(exist_ok=True)
-            unfinished = self._file.with_name(f"{self._file.name}.unfinished-{os.getpid()}")
-            unfinished.write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
-            unfinished.replace(self._file)
+            storage.write_bytes(os.fspath(self._file), "".join(f"{image_id}\n" for image_id in ids).encode())
         return ids
 
 
@@ -125,15 +132,15 @@ def _image_folder(data_dir: str | None) -> Any:
     return tfds.ImageFolder(data_dir)
 
 
-def _prepared(name: str, data_dir: str | None) -> Any:
-    """The builder of a data set that is on disk; nothing is downloaded."""
+def _builder(name: str, data_dir: str | None) -> Any:
+    """Returns the builder of a prepared data set."""
     import tensorflow_datasets as tfds
 
     where = f" --data_dir {data_dir}" if data_dir else ""
     prepare = f"tfds build {name} --file_format array_record{where}"
     if module := OURS.get(name):
         prepare += f" --imports {module} --manual_dir DIR"
-    if not importlib.util.find_spec("mlcroissant"):  # TFDS's command imports it and does not ask for it
+    if not importlib.util.find_spec("mlcroissant"):  # the command tfds imports it and does not require it
         prepare += "; first pip install 'sscd_jax[tfds]'"
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -143,24 +150,23 @@ def _prepared(name: str, data_dir: str | None) -> Any:
             raise ValueError(f"the TFDS data set {name} is not prepared in {within}: {prepare}") from error
         near = difflib.get_close_matches(name, tfds.list_builders(), 3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"TFDS knows no data set {name}, and none is prepared under that name{hint}") from error
+        raise ValueError(f"TFDS has no data set {name}, and none of this name is prepared{hint}") from error
     if not builder.is_prepared():
         raise ValueError(f"the TFDS data set {name} is not prepared in {builder.data_dir}: {prepare}")
     return builder
 
 
-def _packed(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> Any:
-    """The images of a data set in one ArrayRecord file beside it, written at its first use."""
+def _copy_for_random_access(folder: Path, split: str, encoded: Iterable[bytes], count: int) -> Any:
+    """Copies the images of a data set to an ArrayRecord file in its folder, at its first use."""
     from array_record.python import array_record_data_source, array_record_module
 
     path = folder / "sscd_jax" / f"{split}-{count}.array_record"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
-        writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
-        note = f"copying {folder} once, to read it at random (not needed for file_format array_record)"
-        for data in tqdm(encoded, total=count, desc=note):
-            writer.write(data)
-        writer.close()
-        unfinished.replace(path)
+        note = f"copying {folder} once, for random access (not needed for file_format array_record)"
+        with atomic_file(path) as temporary:
+            writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+            for data in tqdm(encoded, total=count, desc=note, dynamic_ncols=True):
+                writer.write(data)
+            writer.close()
     return array_record_data_source.ArrayRecordDataSource(str(path))

@@ -1,4 +1,4 @@
-"""The training pipeline."""
+"""Batches for training: a tf.data pipeline that starts at any step and does not depend on hosts or threads."""
 
 import os
 import re
@@ -17,24 +17,26 @@ from sscd_jax.data.decode_tf import decode
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import open_image
 
-# Images tried in place of one that cannot be read.
-_TRIES = 100
+_TRIES = 100  # images that are tried in place of one that cannot be read
 
 
 def check_batches(
     source: Source, *, batch_size: int, augmentation: str, mixup_group: int | None, host_count: int
 ) -> None:
-    """Raises what `train_batches` raises for these arguments."""
+    """Checks the arguments of `train_batches`, and raises what it would raise."""
     if batch_size % host_count:
-        raise ValueError(f"a batch of {batch_size} does not divide over {host_count} hosts")
+        raise ValueError(f"a batch of {batch_size} cannot be divided over {host_count} hosts")
     rows = batch_size // host_count
     if mixup_group and rows % mixup_group:
         raise ValueError(
             f"{rows} images of a batch on each of {host_count} hosts are not a multiple of the mixing group's "
-            f"{mixup_group}: take a --data.mixup-group that divides {rows}, or another batch size"
+            f"{mixup_group}: choose a --data.mixup-group that divides {rows}, or another --data.batch-size"
         )
     if len(source) < batch_size:
-        raise ValueError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}")
+        raise ValueError(
+            f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}: give more images, or "
+            f"--data.batch-size {max(len(source), 2)} or less"
+        )
     if RECIPES[augmentation].advanced:
         load_atlas()
 
@@ -54,33 +56,39 @@ def train_batches(
     host_count: int = 1,
     workers: int | None = None,
 ) -> tf.data.Dataset:
-    """This host's rows of the global batches from a step on, without end.
+    """Returns this host's rows of the global batches from a step on, as an endless tf.data pipeline.
 
-    Epoch e visits the examples in an order that is a function of (seed, e) alone, less the last, incomplete batch. What
-    is drawn for a view is a function of (seed, e, index of the example, which view) alone, whatever the hosts, threads
-    and order. An image that cannot be read is replaced by the next readable one of the source.
+    The order of the examples in an epoch is a function of (seed, epoch) alone; the last, incomplete batch of an epoch
+    is dropped. What is drawn for a view is a function of (seed, epoch, index of the example, first or second view)
+    alone. Neither depends on hosts, threads or the step where the pipeline starts. An image that cannot be read is
+    replaced by the next readable image of the source.
 
     Args:
         source: the images.
-        batch_size: images in the global batch.
-        image_size: side of a view in pixels.
-        augmentation: a key of augment.RECIPES.
-        seed: of order and views.
-        min_crop_area: smallest share of an image that a view shows.
-        mixup_group: views are mixed among those of so many images; None: they are not mixed.
-        color_ops: who computes jitter, gray, blur and mixing. The device needs numbers for it, see `device_augment`.
-        start_step: the first batch.
-        host_index, host_count: which rows of each batch.
-        workers: threads that augment, and as many that read; None: one a core, and two that read.
+        batch_size: the number of images in the global batch.
+        image_size: the side of a view in pixels, S.
+        augmentation: a key of `augment.views.RECIPES`.
+        seed: the random seed of order and views.
+        min_crop_area: the smallest share of an image's area that a view shows.
+        mixup_group: the number of images among whose views mixing takes place; None for no mixing.
+        color_ops: whether the host or the device computes color jitter, grayscale, blur and mixing. For the device, the
+            batches have what it needs; see `training.device_augment`.
+        start_step: the step of the first batch.
+        host_index: which of the hosts this one is.
+        host_count: the number of hosts, among which each batch is divided.
+        workers: the number of threads that augment, and of those that read; by default one a core to augment, and two
+            a core to read.
 
-    Yields:
-        With b = batch_size / host_count, images uint8 [2b, S, S, 3], first views before second views; instance_ids
-        int32 [2b], the index of the example, or [2b, 2] where views are mixed; requested and used int64 [b], which
-        differ where an image was replaced. Left to the device: color_ops and mixing, what it has to do, [2b, ...].
+    Returns:
+        Batches as dicts. With b = batch_size / host_count:
+          * images: uint8 [2b, S, S, 3], first views before second views.
+          * instance_ids: int32 [2b], the index of each view's example, or [2b, 2] where views are mixed.
+          * requested, used: int64 [b], the indexes of the examples. They differ where an image was replaced.
+          * color_ops, mixing: [2b, ...], what is left to the device; only with color_ops="device".
 
     Raises:
-        ValueError: the batch does not divide over the hosts, the mixing group not into a host's part of it, or the
-            source has fewer examples than a batch.
+        ValueError: the batch cannot be divided over the hosts, a host's part of it cannot be divided into mixing
+            groups, or the source has fewer examples than a batch.
         ImportError: the augmentation needs the extra augly, which is not installed.
     """
     check_batches(
@@ -89,7 +97,7 @@ def train_batches(
     rows, steps_per_epoch = batch_size // host_count, len(source) // batch_size
 
     def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Position in this host's stream to epoch and example."""
+        """Returns the epoch and the index of the example at a position in this host's stream."""
         step, row = position // rows, position % rows
         epoch, step = step // steps_per_epoch, step % steps_per_epoch
         order = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch]), tf.uint32)
@@ -120,10 +128,10 @@ def train_batches(
         )
 
     def other(index: tf.Tensor) -> tf.data.Dataset:
-        """The image that is pasted on a view, or an empty one."""
-        one = tf.data.Dataset.from_tensors(index)
-        empty = one.map(lambda _: tf.zeros([0, 0, 3], tf.uint8))
-        loaded = one.filter(lambda index: index >= 0).map(lambda index: decode(source.read(index))).ignore_errors()
+        """Returns the image that is pasted on a view, or an empty one, as a dataset of one element."""
+        indexes = tf.data.Dataset.from_tensors(index)
+        empty = indexes.map(lambda _: tf.zeros([0, 0, 3], tf.uint8))
+        loaded = indexes.filter(lambda index: index >= 0).map(lambda index: decode(source.read(index))).ignore_errors()
         return loaded.concatenate(empty).take(1)
 
     draw = partial(draw_views, size=image_size, augmentation=augmentation, min_crop_area=min_crop_area)
@@ -132,7 +140,9 @@ def train_batches(
     def augmented(
         image: tf.Tensor, epoch: tf.Tensor, requested: tf.Tensor, used: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, Any]:
-        key = tf.stack([seed + epoch * 2**32, requested])  # so that an image and one that it replaces differ
+        key = tf.stack(
+            [seed + epoch * 2**32, requested]
+        )  # not `used`: an image and the one that it replaces get different views
         views = []
         for view in draw(image, key, others=others):
             if color_ops == "host":
@@ -147,12 +157,12 @@ def train_batches(
     @tf.autograph.experimental.do_not_convert
     def first_before_second(batch: dict[str, Any]) -> dict[str, Any]:
         ids = tf.cast(tf.tile(batch["used"], [2]), tf.int32)
-        made = tf.nest.map_structure(lambda both: tf.concat([both[:, 0], both[:, 1]], 0), batch["views"])
+        views = tf.nest.map_structure(lambda pair: tf.concat([pair[:, 0], pair[:, 1]], 0), batch["views"])
         if mixup_group:
-            ids = mixed_ids(ids, made["mixing"].pop("kept"), mixup_group)
+            ids = mixed_ids(ids, views["mixing"].pop("kept"), mixup_group)
             if color_ops == "host":
-                made["images"] = mix(made["images"], **made.pop("mixing"), group=mixup_group)
-        return made | {"instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
+                views["images"] = mix(views["images"], **views.pop("mixing"), group=mixup_group)
+        return views | {"instance_ids": ids, "requested": batch["requested"], "used": batch["used"]}
 
     dataset = tf.data.Dataset.range(start_step * rows, np.iinfo(np.int64).max)
     dataset = _interleave(dataset, readable, workers)
@@ -162,10 +172,10 @@ def train_batches(
 
 
 def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of a pipeline as numpy.
+    """Yields the batches of a pipeline as numpy arrays.
 
     Raises:
-        ValueError: the images of a source cannot be read.
+        ValueError: many images in a row cannot be read.
     """
     try:
         yield from dataset.as_numpy_iterator()
@@ -174,16 +184,16 @@ def numpy_batches(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
 
 
 def why_unreadable(source: Source, index: int) -> str:
-    """The reason for which an image cannot be read, found by reading it again; one line."""
+    """Reads an image again, and returns the reason why it cannot be read, in one line."""
     try:
         open_image(source.load(index))
     except (OSError, ValueError) as error:
         return str(error)
-    return "not decoded by TensorFlow"
+    return "TensorFlow cannot decode it"
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """What the error says, without TensorFlow's names of operations."""
+    """Returns the message of an error without TensorFlow's names of operations."""
     line = error.message.splitlines()[0]
     if asserted := re.search(r"assertion failed: \[(.*?)\]", line):
         return asserted[1]
@@ -191,15 +201,15 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _interleave(dataset: tf.data.Dataset, function, workers: int | None) -> tf.data.Dataset:
-    """`flat_map` with several elements under way: what one gives stays in its place."""
-    under_way = workers or 2 * (os.cpu_count() or 1)
-    return dataset.interleave(function, cycle_length=under_way, num_parallel_calls=under_way, deterministic=True)
+    """Does the same as `flat_map`, in the same order, with several elements in parallel."""
+    threads = workers or 2 * (os.cpu_count() or 1)
+    return dataset.interleave(function, cycle_length=threads, num_parallel_calls=threads, deterministic=True)
 
 
 def _options(workers: int | None) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # Its thread may miss that the pipeline ends, and be waited for, up to a minute (TensorFlow 2.21).
+    # Its thread may miss that the pipeline ends, which then waits for it up to a minute (TensorFlow 2.21).
     options.autotune.enabled = False
     if workers is not None:
         options.threading.private_threadpool_size = workers

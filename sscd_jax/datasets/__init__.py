@@ -1,1 +1,1 @@
-"""Sets of images that copies are measured on: DISC2021, Copydays, and those made here."""
+"""Image sets on which copy detection is measured: DISC2021, Copydays, and sets that are made from any images."""

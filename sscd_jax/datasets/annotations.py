@@ -1,4 +1,4 @@
-"""CSV files beside sets of images: ground truth, and how queries were made."""
+"""CSV files of image sets: the ground truth, and how queries were edited."""
 
 import csv
 import io
@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from sscd_jax.files import atomic_file
+
 Strength = Literal["weak", "medium", "strong"]
-SEPARATOR = " + "  # between edits in a CSV file
 STRENGTHS = get_args(Strength)
+SEPARATOR = " + "  # between the edits of a query in a CSV file
 
 
 def read_ground_truth(path: Path) -> list[tuple[str, str]]:
-    """Pairs (query id, reference id) of a CSV file with the header query_id,reference_id.
+    """Reads a CSV file with the header query_id,reference_id.
 
-    DISC2021's released files have no header: one is not missed where the first line begins with such an id, as Q00000.
-    Rows without a reference, as in DISC2021's released files, are queries that copy nothing; they are left out.
+    The header may be omitted if the first line starts with a DISC id such as Q00000, as in the released files of
+    DISC2021. Rows without a reference, which these files have for queries that copy nothing, are skipped.
+
+    Returns:
+        Pairs (query id, reference id).
 
     Raises:
-        ValueError: there is no such file, or it is not of that form; names the line.
+        ValueError: the file does not exist, has another format, or has no pair; the error names the line.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the ground truth is a CSV file with the header query_id,reference_id")
@@ -39,23 +44,34 @@ def read_ground_truth(path: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{path}, line {number}: it must be query_id,reference_id, not {','.join(row)}")
     pairs = [(row[0], row[1]) for row in rows[header:] if row and row[1]]
     if not pairs:
-        raise ValueError(f"{path}: there is no pair in it: nothing copies anything")
+        raise ValueError(f"{path}: it has no pair of a query and a reference")
     return pairs
 
 
 @dataclass(frozen=True)
 class Edited:
-    """How a query was made: kinds of edits in the order applied, and their strength ("" if unknown)."""
+    """How a query was edited.
+
+    Attributes:
+        kinds: the edits, in the order in which they were applied.
+        strength: of all of them, one of STRENGTHS, or "" if it is not known.
+    """
 
     kinds: tuple[str, ...]
     strength: str = ""
 
 
 def read_edits(path: Path) -> dict[str, Edited]:
-    """Of each query, from a CSV file with query_id, edits ("crop + text") and maybe strength.
+    """Reads how queries were edited from a CSV file.
+
+    Args:
+        path: a file with the columns query_id, edits (such as "crop + text") and optionally strength.
+
+    Returns:
+        The edits of each query, by its id.
 
     Raises:
-        ValueError: there is no such file, or it has no such columns; names it.
+        ValueError: the file does not exist or lacks a column.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it should be a CSV file with the columns query_id and edits")
@@ -76,20 +92,18 @@ def read_edits(path: Path) -> dict[str, Edited]:
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """A table as all image sets have them: UTF-8, commas, lines that end in a line feed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Writes a CSV file in the format of all image sets: UTF-8, with commas and line feeds."""
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-# Images of each: 157, in strong 229.
+# Each block of Copydays has 157 images, but strong has 229.
 COPYDAYS_BLOCKS = (
     "original",
     "strong",
     *(f"jpegqual/{quality}" for quality in (3, 5, 8, 10, 15, 20, 30, 50, 75)),
     *(f"crops/{percent}" for percent in (10, 15, 20, 30, 40, 50, 60, 70, 80)),
 )
-
-
-COPYDAYS_IMAGES = 157 * 19 + 229
+COPYDAYS_IMAGES = 157 * 19 + 229  # in all blocks

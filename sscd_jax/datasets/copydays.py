@@ -1,9 +1,9 @@
-"""Copydays as it lies on disks: which folder is which block.
+"""Finds the blocks of Copydays in a folder.
 
-Known are the folders of the official code and of DINO (original, strong, jpegqual/3, crops/10 ...), in the root or one
-level down, and what INRIA's archives unpack to: images without a folder of copydays_original.tar.gz and
-copydays_strong.tar.gz, jpegqual and crops of copydays_jpeg.tar.gz and copydays_crop.tar.gz, each in a folder of the
-archive's name or all in one.
+Two layouts are known. The official code and DINO have the folders original, strong, jpegqual/3 to jpegqual/75 and
+crops/10 to crops/80, in the root or one level below. INRIA's archives unpack to images without a folder
+(copydays_original.tar.gz and copydays_strong.tar.gz) and to the folders jpegqual and crops (copydays_jpeg.tar.gz and
+copydays_crop.tar.gz); each may be in a folder with the name of the archive, or all in one folder.
 """
 
 import re
@@ -12,22 +12,25 @@ from pathlib import Path
 from sscd_jax.data.image_source import Source
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
 
-NEEDED = ("original", "strong")
+NEEDED = ("original", "strong")  # the other blocks may be missing
 _ARCHIVES = {
     "original": "copydays_original",
     "strong": "copydays_strong",
     "jpegqual": "copydays_jpeg",
     "crops": "copydays_crop",
 }
-_NAME = re.compile(r"\d{6}\.jpe?g", re.IGNORECASE)  # as 200001.jpg
+_NAME = re.compile(r"\d{6}\.jpe?g", re.IGNORECASE)  # such as 200001.jpg
 
 
 def find(root: Path) -> dict[str, list[Path]]:
-    """The images of each block that is there, of which there may be fewer than Copydays has.
+    """Finds the images of each block. Blocks other than original and strong may be missing.
+
+    Returns:
+        The files of each block that was found.
 
     Raises:
-        ValueError: there are no originals or no strong copies, or two folders are of one block; says what was looked
-            for.
+        ValueError: there are no originals or no strong copies, or two folders are the same block; the error says what
+            was looked for.
     """
     blocks = {block: images for block in COPYDAYS_BLOCKS if (images := _block(root, block))}
     for block in NEEDED:
@@ -38,10 +41,10 @@ def find(root: Path) -> dict[str, list[Path]]:
     return blocks
 
 
-def images(root: Path, blocks: dict[str, list[Path]]) -> Source:
-    """Images of blocks, whose ids are as strong/200001."""
+def open_images(root: Path, blocks: dict[str, list[Path]]) -> Source:
+    """Opens the images of blocks as a source named `root`, with ids such as strong/200001."""
     named = [(f"{block}/{path.stem}", str(path)) for block, paths in blocks.items() for path in paths]
-    return Source(str(root), [one for one, _ in named], [path for _, path in named])
+    return Source(str(root), [image_id for image_id, _ in named], [path for _, path in named])
 
 
 def _block(root: Path, block: str) -> list[Path]:
@@ -51,12 +54,12 @@ def _block(root: Path, block: str) -> list[Path]:
             raise ValueError(f"{' and '.join(map(str, found))} are both the block {block} of Copydays: remove one")
         if found:
             return next(iter(found.values()))
-    # What tar leaves of the archives of originals and strong copies: 200000.jpg is an original, 200001.jpg its copy.
+    # The archives of originals and strong copies unpack to one folder: 200000.jpg is an original, 200001.jpg its copy.
     return [path for path in _inside(root) if block in NEEDED and (path.stem[-2:] == "00") == (block == "original")]
 
 
 def _folders(block: str) -> tuple[str, ...]:
-    """Where a block may be, the first first."""
+    """Returns the patterns of folders in which a block may be, in the order of preference."""
     kind, _, degree = block.partition("/")
     return block, f"*/{block}", f"{_ARCHIVES[kind]}/{degree}".rstrip("/")
 

@@ -1,7 +1,8 @@
-"""DISC2021 as it lies on disks: which folders and which file are what.
+"""Finds the parts of DISC2021 in a folder.
 
-Known are the layout of the official code (val_query, val_ref, training, val_groundtruth_matches.csv) and the names of
-the released files, development and test queries, in one folder each or in the parts that they are downloaded in.
+Three layouts are known: that of the official code (val_query, val_ref, training, val_groundtruth_matches.csv), the
+names of the released files, for development and for test queries, and that of sets which this package makes. A part of
+the released files may be one folder, or several as they are downloaded.
 """
 
 import os
@@ -12,7 +13,7 @@ from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import list_files
 
 _REFERENCES = {"references": ("references", "references_*"), "training": ("train", "train_*", "training")}
-# Patterns of each, of which the first that matches anything counts.
+# The patterns of each part; the first pattern that matches anything counts.
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "val": {
         "queries": ("val_query",),
@@ -47,9 +48,9 @@ class Split:
 
     Attributes:
         name: a key of LAYOUTS.
-        folders: of queries, references and training images (none: []).
-        ground_truth: CSV file.
-        edits: CSV file of how queries were made, if there is one.
+        folders: the folders of "queries", "references" and "training"; the last may be an empty list.
+        ground_truth: the CSV file of pairs.
+        edits: the CSV file of how queries were edited, if there is one.
     """
 
     name: str
@@ -59,18 +60,23 @@ class Split:
 
 
 def find(root: Path, name: str | None = None) -> Split:
-    """The split of that name in a folder, or the only one that is there.
+    """Finds a split in a folder.
+
+    Args:
+        root: the folder.
+        name: the name of the split; by default that of the only one in the folder.
 
     Raises:
-        ValueError: there is none, or more than one to choose from; says what was looked for.
+        ValueError: the split is missing or incomplete, or there are several splits and no name; the error says what was
+            looked for.
     """
-    there = [one for one, layout in LAYOUTS.items() if _first(root, layout["ground_truth"])]
-    if name is None and len(there) != 1:
-        if there:
-            raise ValueError(f"{root} has the splits {', '.join(there)}: choose one by --split")
+    splits = [split for split, layout in LAYOUTS.items() if _first(root, layout["ground_truth"])]
+    if name is None and len(splits) != 1:
+        if splits:
+            raise ValueError(f"{root} has the splits {', '.join(splits)}: choose one by --split")
         names = (pattern for layout in LAYOUTS.values() for pattern in layout["ground_truth"])
         raise ValueError(f"no DISC2021 in {root}: looked for {', '.join(names)}")
-    name = name or there[0]
+    name = name or splits[0]
     found = {part: _first(root, patterns) for part, patterns in LAYOUTS[name].items()}
     for part in ("ground_truth", "queries", "references"):
         if not found[part]:
@@ -80,13 +86,14 @@ def find(root: Path, name: str | None = None) -> Split:
 
 
 def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """All that a folder has of DISC2021: folders of images by name, and the ground truth of those that are queries.
+    """Finds all parts of DISC2021 in a folder.
 
-    Names are train, references, and val_queries, dev_queries, test_queries. Training images or references may be
-    alone; queries may not.
+    Returns:
+        The folders of images of each part, and the ground truth of each part that is of queries. Parts are named train,
+        references, val_queries, dev_queries and test_queries. Training images and references may be alone.
 
     Raises:
-        ValueError: there is nothing, queries lack their ground truth or references, or two folders are the same part.
+        ValueError: there is no part, queries lack their ground truth or references, or two folders are the same part.
     """
     folders: dict[str, list[Path]] = {}
     truths: dict[str, Path] = {}
@@ -99,7 +106,7 @@ def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
         for part, found in parts.items():
             key = {"queries": f"{name}_queries", "training": "train"}.get(part, part)
             if folders.setdefault(key, found) != found:
-                raise ValueError(f"{folders[key][0]} and {found[0]} are both {part} of DISC2021: leave one of them")
+                raise ValueError(f"{folders[key][0]} and {found[0]} are both {part} of DISC2021: remove one of them")
     if not folders:
         patterns = {pattern for layout in LAYOUTS.values() for part in layout.values() for pattern in part}
         raise ValueError(f"no DISC2021 in {root}: looked for {', '.join(sorted(patterns))}")
@@ -107,18 +114,18 @@ def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
 
 
 def _first(root: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """What matches the first pattern that anything matches; archives beside their folders do not count."""
+    """Returns what matches the first pattern that matches any folder or CSV file; archives are ignored."""
     for pattern in patterns:
         if found := sorted(path for path in root.glob(pattern) if path.is_dir() or path.suffix == ".csv"):
             return found
     return []
 
 
-def images(folders: list[Path]) -> Source:
-    """Images of several folders, whose ids are their names, as the ground truth has them.
+def open_images(folders: list[Path]) -> Source:
+    """Opens the images of several folders as one source. Ids are file names without extension, as in the ground truth.
 
     Raises:
-        ValueError: there is no image in one of them.
+        ValueError: a folder has no image.
     """
     paths = [path for folder in folders for path in list_files(str(folder))[1]]
     return Source(str(folders[0]), [os.path.splitext(os.path.basename(path))[0] for path in paths], paths)

@@ -1,7 +1,7 @@
-"""The images of `benchmark_make`, made by processes of their own, which import neither JAX nor TensorFlow.
+"""Renders the images of a benchmark, in processes that import neither JAX nor TensorFlow.
 
-Whatever is drawn for an image comes from the seed and the image's name alone, so it does not matter which process
-makes it, in what order, or whether another one began.
+What is drawn for an image depends only on the seed and on the name of the image. It does not matter which process
+renders it, or in which order.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,20 +17,20 @@ from sscd_jax.data.image_source import read_file
 from sscd_jax.data.images import open_image
 from sscd_jax.datasets.annotations import Strength
 from sscd_jax.datasets.edits import WITH_OTHERS, edit
+from sscd_jax.files import atomic_file
 
-FOLDERS = {"T": "training", "R": "references", "Q": "queries"}  # of images, by the first letter of their names
-
-_QUALITIES = (85, 96)  # of JPEG
+FOLDERS = {"T": "training", "R": "references", "Q": "queries"}  # by the first letter of an image's name
+_QUALITIES = (85, 96)  # of JPEG, the upper bound excluded
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is made of one image.
+    """What is rendered from one image.
 
     Attributes:
-        path: its file.
-        plain: name, as R00001, of the image itself; "" where only queries are made of it.
-        queries: numbers and strengths of those that are edits of it.
+        path: the file of the image.
+        plain: the name of the image itself, such as R00001, or "" if only queries are rendered.
+        queries: the number and the strength of each query that is an edit of the image.
     """
 
     path: str
@@ -39,8 +39,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """What the processes share: options, the folder, and the files of the images that are held back."""
+class Renderer:
+    """Renders images with the options of a benchmark.
+
+    Attributes:
+        folder: the folder of the benchmark.
+        held_back: the files of images that are in no other part, which edits may use.
+        seed: the random seed.
+        edits: the smallest and the largest number of edits of a query.
+        kinds: the kinds of edits, keys of `edits.KINDS`.
+        max_side: the longest side of an image in pixels.
+        max_pixels: images with more pixels than this are not read.
+    """
 
     folder: Path
     held_back: Sequence[str]
@@ -50,8 +60,8 @@ class Maker:
     max_side: int
     max_pixels: int
 
-    def make(self, job: Job) -> dict[str, list[str]]:
-        """Writes the images, and returns the edits of each by its name."""
+    def render(self, job: Job) -> dict[str, list[str]]:
+        """Writes the images of a job, and returns the edits of each image by its name."""
         image = self._open(job.path)
         edits: dict[str, list[str]] = {}
         if job.plain:
@@ -67,11 +77,11 @@ class Maker:
         return edits
 
     def path(self, name: str) -> Path:
-        """Of an image, as R00001."""
+        """Returns the path of an image with a name such as R00001."""
         return self.folder / FOLDERS[name[0]] / f"{name}.jpg"
 
     def _others(self, path: str, rng: np.random.Generator) -> Sequence[Image.Image]:
-        """Up to three of those that are held back, none of them that of `path`."""
+        """Draws up to three of the images that are held back, other than that of `path`."""
         drawn = rng.choice(len(self.held_back), min(4, len(self.held_back)), replace=False)
         return _Opened(self._open, [self.held_back[i] for i in drawn if self.held_back[i] != path][:3])
 
@@ -82,19 +92,17 @@ class Maker:
         try:
             image = open_image(read_file(path), exif=True, max_pixels=self.max_pixels)
         except ValueError as error:
-            raise OSError(f"{path} could be read before, and now cannot: {error}") from error
-        image.info = {}  # a comment of the original would be written again
+            raise OSError(f"{path} could be read before and now cannot: {error}") from error
+        image.info = {}  # Pillow would write a comment of the original again
         return _reduced(image, self.max_side)
 
     def _save(self, image: Image.Image, name: str, rng: np.random.Generator) -> None:
-        path = self.path(name)
-        unfinished = path.with_suffix(".unfinished")
-        image.save(unfinished, "JPEG", quality=int(rng.integers(*_QUALITIES)))
-        unfinished.replace(path)
+        with atomic_file(self.path(name)) as temporary:
+            image.save(temporary, "JPEG", quality=int(rng.integers(*_QUALITIES)))
 
 
 class _Opened(Sequence[Image.Image]):
-    """Images that are opened where an edit takes them: most take none."""
+    """Images that are opened when an edit uses them, as most edits use none."""
 
     def __init__(self, opener: Callable[[str], Image.Image], paths: Sequence[str]) -> None:
         self.opener, self.paths = opener, paths
@@ -107,7 +115,7 @@ class _Opened(Sequence[Image.Image]):
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:
-    """With sides of at most `side` pixels; never enlarged."""
+    """Returns the image with sides of at most `side` pixels. It is never enlarged."""
     scale = side / max(image.size)
     if scale >= 1:
         return image

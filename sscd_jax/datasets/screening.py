@@ -1,4 +1,4 @@
-"""Which images of a source `benchmark_make` takes: those that can be read, show something, and are there once."""
+"""Selects the images of a source that can serve in a benchmark: readable, with enough detail, and no duplicates."""
 
 import errno
 import hashlib
@@ -17,61 +17,70 @@ from tqdm import tqdm
 
 from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, read_file
 from sscd_jax.data.images import open_image
-from sscd_jax.datasets.worker_pool import processes
+from sscd_jax.datasets.worker_pool import ordered_map
 from sscd_jax.descriptors import is_line
-from sscd_jax.files import write_text
+from sscd_jax.files import write_bytes, write_text
 
-LOOKED_AT, ORIGINALS = "looked_at.jsonl", "originals"
-# Of gray thumbnails, 16 x 16: correlated more than this, two images are taken for one.
+SCREENED, ORIGINALS = "screened.jsonl", "originals"
+LEAST_SIDE = 64  # pixels
+LONGEST_ASPECT = 4  # edits can multiply it, and presets end at 1:32
+LEAST_DETAIL = 5.0  # gray levels
+# Two images are near duplicates if their grayscale thumbnails of 16 x 16 pixels have a higher correlation.
 _NEARLY_THE_SAME = 0.98
 
 
-def choose(
+def select_images(
     source: Source, order: Sequence[int], needed: int, folder: Path, *, max_pixels: int, workers: int
 ) -> tuple[list[int], list[tuple[str, str]], list[dict[str, str]]]:
-    """Takes the first `needed` images, of that order, that can serve; no more than these are looked at.
+    """Selects the first `needed` images in the given order that can serve. No more images than necessary are read.
 
     Args:
         source: the images.
-        order: their indexes.
-        needed: how many to take; fewer if there are no more.
-        folder: what was looked at is logged there, and images of archives are copied to it.
-        max_pixels: larger images are not read.
-        workers: processes.
+        order: the indexes of the images.
+        needed: the number of images to select; fewer are selected if there are no more.
+        folder: where results are logged, so that they are not computed again, and where images of archives are copied.
+        max_pixels: images with more pixels than this count as unreadable.
+        workers: the number of processes.
 
     Returns:
-        Those that are taken; ids of those that are left out, and why; paths of those that cannot be read, and why.
+        The indexes of the selected images; (id, reason) of images that were left out; and the path and the reason of
+        images that cannot be read.
     """
-    sieve, done = _Sieve(source), 0
-    log = Log(folder / LOOKED_AT)
+    selection, done = _Selection(source), 0
+    log = Log(folder / SCREENED)
     known = {line["index"]: line for line in log.lines}
     with (
-        tqdm(total=min(needed, len(order)), desc="looking", unit="image", dynamic_ncols=True) as bar,
-        processes(partial(look, max_pixels), workers) as mapped,
+        tqdm(total=min(needed, len(order)), desc="screening", unit="image", dynamic_ncols=True) as bar,
+        ordered_map(partial(screen_image, max_pixels), workers) as screened,
     ):
-        while done < len(order) and len(sieve.kept) < needed:
-            block = order[done : done + needed - len(sieve.kept)]
+        while done < len(order) and len(selection.kept) < needed:
+            block = order[done : done + needed - len(selection.kept)]
             done += len(block)
             bar.total = done
             bar.update(sum(index in known for index in block))
-            # As they lie: a Parquet file is read by groups of rows.
-            for seen in mapped(_local(source, folder, [index for index in sorted(block) if index not in known])):
-                log.add(seen)
-                known[seen["index"]] = seen
+            # In the order of the source, as a Parquet file is read in groups of rows.
+            new = [index for index in sorted(block) if index not in known]
+            for result in screened(_local_files(source, folder, new)):
+                log.add(result)
+                known[result["index"]] = result
                 bar.update()
-            sieve.add([known[index] for index in block])
-    for number, error in enumerate(sieve.errors):
+            selection.add([known[index] for index in block])
+    for number, error in enumerate(selection.errors):
         if number == ERRORS_SHOWN:
-            print(f"{len(sieve.errors) - number} more cannot be read", file=sys.stderr)
+            print(f"cannot read {len(selection.errors) - number} more", file=sys.stderr)
             break
         print("cannot read {path}: {reason}".format(**error), file=sys.stderr)
-    if sieve.left_out:
-        print(f"left out {len(sieve.left_out)} that are no use or there twice: see left_out.csv", file=sys.stderr)
-    return sieve.kept, sieve.left_out, sieve.errors
+    if selection.left_out:
+        count = len(selection.left_out)
+        print(f"left out {count} unusable or duplicate images: see left_out.csv", file=sys.stderr)
+    return selection.kept, selection.left_out, selection.errors
 
 
-def _local(source: Source, folder: Path, indexes: Iterable[int]) -> Iterator[tuple[int, str, str]]:
-    """Index, file, and why it cannot be read, if that is known. Images of archives and stores become files."""
+def _local_files(source: Source, folder: Path, indexes: Iterable[int]) -> Iterator[tuple[int, str, str]]:
+    """Yields the index of each image, its file, and why it cannot be read, if that is known, or "".
+
+    Images of archives and stores are copied to files.
+    """
     for index in indexes:
         path, reason = local_file(source, folder, index), ""
         if not is_line(source.ids[index]):
@@ -82,20 +91,23 @@ def _local(source: Source, folder: Path, indexes: Iterable[int]) -> Iterator[tup
             except OSError as error:
                 reason = str(error) or type(error).__name__
             else:
-                Path(f"{path}.unfinished").write_bytes(data)
-                os.replace(f"{path}.unfinished", path)
+                write_bytes(path, data)
         yield index, path, reason
 
 
 def local_file(source: Source, folder: Path, index: int) -> str:
-    """Where processes find an image, after `choose`."""
+    """Returns the file of an image that `select_images` has read."""
     if source.record is None and "://" not in source.paths[index]:
         return source.paths[index]
     return str(folder / ORIGINALS / str(index))
 
 
-class _Sieve:
-    """Keeps of images that are the same, or nearly, the first."""
+class _Selection:
+    """Selects images, and of duplicates and near duplicates the first.
+
+    Attributes:
+        kept, left_out, errors: what `select_images` returns.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -103,40 +115,42 @@ class _Sieve:
         self.left_out: list[tuple[str, str]] = []
         self.errors: list[dict[str, str]] = []
         self._by_pixels: dict[str, int] = {}
-        self._thumbnails = np.zeros((1024, 256), np.float32)  # of `kept`, of mean 0 and length 1
+        self._thumbnails = np.zeros((1024, 256), np.float32)  # of `kept`, with mean 0 and norm 1
 
-    def add(self, seen: Sequence[dict[str, Any]]) -> None:
-        for start in range(0, len(seen), 1024):
-            self._add(seen[start : start + 1024])
+    def add(self, results: Sequence[dict[str, Any]]) -> None:
+        """Adds images, by the results of `screen_image`, in order."""
+        for start in range(0, len(results), 1024):
+            self._add(results[start : start + 1024])
 
-    def _add(self, seen: Sequence[dict[str, Any]]) -> None:
-        fit = [one for one in seen if "pixels" in one]
-        thumbnails = np.array([[*bytes.fromhex(one["thumbnail"])] for one in fit], np.float32).reshape(-1, 256)
+    def _add(self, results: Sequence[dict[str, Any]]) -> None:
+        fit = [result for result in results if "pixels" in result]
+        thumbnails = np.array([[*bytes.fromhex(result["thumbnail"])] for result in fit], np.float32).reshape(-1, 256)
         thumbnails -= thumbnails.mean(1, keepdims=True)
         thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
         before = len(self.kept)
         while before + len(fit) > len(self._thumbnails):
             self._thumbnails = np.concatenate([self._thumbnails, np.zeros_like(self._thumbnails)])
-        alike = thumbnails @ np.concatenate([self._thumbnails[:before], thumbnails]).T
-        columns = [*range(before)]  # of `alike`, those of `kept`
+        correlations = thumbnails @ np.concatenate([self._thumbnails[:before], thumbnails]).T
+        columns = [*range(before)]  # of `correlations` that belong to `kept`
         row = 0
-        for one in seen:
-            index = one["index"]
-            name, path = self.source.ids[index], self.source.paths[index]
-            if "unreadable" in one:
-                self.errors.append({"path": path if is_line(path) else ascii(path)[1:-1], "reason": one["unreadable"]})
+        for result in results:
+            index = result["index"]
+            image_id, path = self.source.ids[index], self.source.paths[index]
+            if "unreadable" in result:
+                shown = path if is_line(path) else ascii(path)[1:-1]
+                self.errors.append({"path": shown, "reason": result["unreadable"]})
                 continue
-            if "unfit" in one:
-                self.left_out.append((name, one["unfit"]))
+            if "unfit" in result:
+                self.left_out.append((image_id, result["unfit"]))
                 continue
-            nearest = int(np.argmax(alike[row, columns])) if columns else -1
-            if one["pixels"] in self._by_pixels:
-                same = self.source.ids[self._by_pixels[one["pixels"]]]
-                self.left_out.append((name, f"the same image as {same}"))
-            elif columns and alike[row, columns[nearest]] > _NEARLY_THE_SAME:
-                self.left_out.append((name, f"nearly the same image as {self.source.ids[self.kept[nearest]]}"))
+            nearest = int(np.argmax(correlations[row, columns])) if columns else -1
+            if result["pixels"] in self._by_pixels:
+                same = self.source.ids[self._by_pixels[result["pixels"]]]
+                self.left_out.append((image_id, f"the same image as {same}"))
+            elif columns and correlations[row, columns[nearest]] > _NEARLY_THE_SAME:
+                self.left_out.append((image_id, f"nearly the same image as {self.source.ids[self.kept[nearest]]}"))
             else:
-                self._by_pixels[one["pixels"]] = index
+                self._by_pixels[result["pixels"]] = index
                 self._thumbnails[len(self.kept)] = thumbnails[row]
                 self.kept.append(index)
                 columns.append(before + row)
@@ -144,23 +158,31 @@ class _Sieve:
 
 
 class Log:
-    """Lines of JSON that are added one by one; one that a killed process left cut off is dropped."""
+    """A file of JSON lines, to which lines are appended. An incomplete last line, of a killed process, is dropped.
+
+    Attributes:
+        lines: what was in the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
-        write_text(path, whole)
+        complete = text[: text.rfind("\n") + 1]
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in complete.splitlines()]
+        write_text(path, complete)
 
     def add(self, line: dict[str, Any]) -> None:
+        """Appends a line to the file."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
 def detail(image: Image.Image) -> float:
-    """How much there is to see: the standard deviation, in gray levels (0 to 255), of the image
-    reduced to 16x16, less its best-fitting plane. Near 0 for a flat area and a smooth gradient.
+    """Measures how much detail an image has.
+
+    Returns:
+        The standard deviation, in gray levels (0 to 255), of the image reduced to 16 x 16 pixels, minus the plane that
+        fits it best. It is near 0 for a flat area and for a smooth gradient.
     """
     gray = np.asarray(image.convert("L").resize((16, 16), Resampling.BOX), np.float64).ravel()
     y, x = np.divmod(np.arange(256), 16)
@@ -168,27 +190,18 @@ def detail(image: Image.Image) -> float:
     return float(np.std(gray - plane @ np.linalg.lstsq(plane, gray)[0]))
 
 
-LEAST_SIDE = 64  # pixels
-
-
-LONGEST_ASPECT = 4  # edits can make it several times as long, and presets end at 1:32
-
-
-LEAST_DETAIL = 5.0
-
-
-def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
-    """Whether an image can serve, and what tells it from others.
+def screen_image(max_pixels: int, job: tuple[int, str, str]) -> dict[str, Any]:
+    """Checks whether an image can serve, and computes what identifies it.
 
     Args:
-        max_pixels: larger ones are not read.
-        one: its index, its file, and why that cannot be read, if that is known.
+        max_pixels: images with more pixels than this count as unreadable.
+        job: the index of the image, its file, and why it cannot be read, if that is known, or "".
 
     Returns:
-        index; and `unreadable` or `unfit`, which say why; or else `pixels`, a hash of them, and `thumbnail`, in
-        hexadecimal digits 16 x 16 gray levels.
+        A dict with `index` and either `unreadable` or `unfit`, the reason, or else with `pixels`, its size and a hash
+        of its pixels, and `thumbnail`, 16 x 16 gray levels in hexadecimal.
     """
-    index, path, reason = one
+    index, path, reason = job
     try:
         if reason:
             raise OSError(reason)
@@ -200,13 +213,13 @@ def look(max_pixels: int, one: tuple[int, str, str]) -> dict[str, Any]:
         if long > LONGEST_ASPECT * short:
             return {"index": index, "unfit": f"longer than 1:{LONGEST_ASPECT}: {size}"}
         if detail(image) < LEAST_DETAIL:
-            return {"index": index, "unfit": "too little to see: nearly one color or one gradient"}
+            return {"index": index, "unfit": "too little detail: nearly one color or one gradient"}
         pixels = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
         thumbnail = image.convert("L").resize((16, 16), Resampling.BOX)
     except MemoryError:
         return {"index": index, "unreadable": "it does not fit into memory"}
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it is not the image's fault
+            raise  # no image could be read after this one
         return {"index": index, "unreadable": str(error)}
     return {"index": index, "pixels": f"{size} {pixels}", "thumbnail": thumbnail.tobytes().hex()}

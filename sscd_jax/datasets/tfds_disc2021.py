@@ -1,4 +1,4 @@
-"""DISC2021 as a TFDS data set, from images that are on disk:
+"""Builds DISC2021 as a TFDS data set, from images on disk:
 
 tfds build disc2021 --imports sscd_jax.datasets.tfds_disc2021 --manual_dir DISC --file_format array_record
 """
@@ -12,13 +12,13 @@ import tensorflow_datasets as tfds
 
 from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.datasets.annotations import read_ground_truth
-from sscd_jax.datasets.disc2021 import find_all, images
+from sscd_jax.datasets.disc2021 import find_all, open_images
 
 _DESCRIPTION = """
-DISC2021, of the Image Similarity Challenge at NeurIPS 2021: a million references, a million training images that are
-like them and match nothing, and queries, of which some are edited copies of references and most copy nothing. Splits
-are those of train, references, dev_queries, test_queries, and val_queries (as the official code of SSCD has them) that
-were on disk. Images are the bytes of the files.
+DISC2021, the data set of the Image Similarity Challenge at NeurIPS 2021, has a million references, a million similar
+training images that match nothing, and queries, some of which are edited copies of references while most copy nothing.
+The splits are train, references, dev_queries, test_queries, and val_queries (of the official code of SSCD), as far as
+they were on disk. Images are stored as the bytes of their files.
 """
 _CITATION = r"""
 @article{douze2021image,
@@ -33,16 +33,16 @@ _CITATION = r"""
 
 
 class Disc2021(tfds.core.GeneratorBasedBuilder):
-    """A split for each part that is on disk; references and training images are in it once for all queries."""
+    """Builds a split for each part that is on disk. All queries share the references and training images."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    Download DISC21 from https://ai.meta.com/datasets/disc21-downloads and unpack it. manual_dir is a folder with what
-    you want of: references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and
-    test_queries_groundtruth.csv, each folder whole or in parts as references_0, references_1; or, as the official code
-    of SSCD has them, val_ref, training, val_query and val_groundtruth_matches.csv. Queries need their ground truth and
-    the references; training images and references may be alone.
+    Download DISC21 from https://ai.meta.com/datasets/disc21-downloads and unpack it. manual_dir is a folder with any of
+    references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and test_queries_groundtruth.csv. Each
+    folder may be in parts, such as references_0 and references_1. The names of the official code of SSCD also work:
+    val_ref, training, val_query and val_groundtruth_matches.csv. Queries need their ground truth and the references.
+    Training images and references may be alone.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -52,26 +52,27 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(
-                        doc="The file's bytes, which decoders={'image': SkipDecoding()} gives."
+                        doc="The image; its file's bytes with decoders={'image': SkipDecoding()}."
                     ),
                     "image_id": tfds.features.Text(
-                        doc="The file's name, as Q00001: what the ground truth knows it by."
+                        doc="The file's name without extension, such as Q00001, as in the ground truth."
                     ),
                     "reference_ids": tfds.features.Sequence(
-                        tfds.features.Text(), doc="What a query was made from; none of queries that copy nothing."
+                        tfds.features.Text(),
+                        doc="The references that a query copies; empty for queries that copy nothing.",
                     ),
                 }
             ),
             homepage="https://ai.meta.com/datasets/disc21-dataset",
             citation=_CITATION,
-            license="Meta's terms for DISC21, which its download page has.",
+            license="Meta's terms for DISC21, see the download page.",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         folders, truths = find_all(Path(dl_manager.manual_dir))
         generators = {}
-        for name, some in folders.items():
-            source = images(some)
+        for name, parts in folders.items():
+            source = open_images(parts)
             check_unique_ids(source)
             references: dict[str, list[str]] = defaultdict(list)
             if name in truths:
@@ -79,7 +80,8 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
                     references[query].append(reference)
                 if absent := sorted({*references} - {*source.ids}):
                     raise ValueError(
-                        f"{len(absent)} queries of {truths[name]} are not in {some[0]}, as {', '.join(absent[:3])}"
+                        f"{len(absent)} queries of {truths[name]} are not in {parts[0]}, "
+                        f"such as {', '.join(absent[:3])}"
                     )
             generators[name] = self._generate_examples(source, references)
         return generators
@@ -87,5 +89,5 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, source: Source, references: dict[str, list[str]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for one, path in zip(source.ids, source.paths, strict=True):
-            yield one, {"image": path, "image_id": one, "reference_ids": references.get(one, [])}
+        for image_id, path in zip(source.ids, source.paths, strict=True):
+            yield image_id, {"image": path, "image_id": image_id, "reference_ids": references.get(image_id, [])}

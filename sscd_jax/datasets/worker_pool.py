@@ -1,4 +1,8 @@
-"""A pool of processes that work on images."""
+"""A pool of processes that work on images.
+
+`ProcessPoolExecutor.map` submits all jobs at once, until Python 3.14 has `buffersize`. Here the jobs are taken as the
+results are, so that they may come from a generator that reads images.
+"""
 
 import multiprocessing
 import os
@@ -13,22 +17,28 @@ from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
 U = TypeVar("U")
 
 _function: Callable[[Any], Any]
 
 
 @contextmanager
-def processes(function: Callable[[T], U], workers: int) -> Iterator[Callable[[Iterable[T]], Iterator[U]]]:
-    """Gives a `map` whose results come in order, by so many processes; by this one alone where it is one."""
+def ordered_map(function: Callable[[T], U], workers: int) -> Iterator[Callable[[Iterable[T]], Iterator[U]]]:
+    """Yields a function that maps `function` over jobs in several processes, with the results in order.
+
+    Args:
+        function: what is called; it must be picklable.
+        workers: the number of processes; with 1, the current process does the work.
+
+    Raises:
+        OSError: a process was killed.
+    """
     if workers == 1:
         yield partial(map, function)
         return
-    # Not forked: JAX and TensorFlow, which this process may have imported, have threads.
+    # Forking is not safe, as this process may have threads of JAX and TensorFlow.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(function,))
 
     def mapped(jobs: Iterable[T]) -> Iterator[U]:
         pending: deque[Future[U]] = deque()
@@ -40,8 +50,10 @@ def processes(function: Callable[[T], U], workers: int) -> Iterator[Callable[[It
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            message = "one of the processes was killed, for lack of memory perhaps: take fewer --workers"
-            raise OSError(f"{message}; the same command goes on") from error
+            raise OSError(
+                "a worker process was killed, perhaps for lack of memory: "
+                "rerun the same command with fewer --workers to resume"
+            ) from error
 
     try:
         yield mapped
@@ -49,8 +61,8 @@ def processes(function: Callable[[T], U], workers: int) -> Iterator[Callable[[It
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(function: Callable[[Any], Any]) -> None:
-    """Of a process: Ctrl-C is for its parent to handle, and without the parent it ends."""
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    """Prepares a worker process, which ignores Ctrl-C, as its parent handles it, and ends when its parent ends."""
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -59,7 +71,7 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "only processes of a pool come here"
+    assert parent is not None, "only worker processes call this"
     parent.join()
     os._exit(1)
 

@@ -30,7 +30,7 @@ def embed_split(
             continue
         # References and training are those of every split; queries are not.
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
-        write_descriptors(model, variables, disc2021.images(folders), preset, folder, **options)
+        write_descriptors(model, variables, disc2021.open_images(folders), preset, folder, **options)
         written[part] = folder
     return written
 
@@ -59,7 +59,7 @@ def embed_copydays(
     Raises:
         ValueError: there is no Copydays, there are no such images, or a folder of `out` has others.
     """
-    sources = {"copydays": copydays.images(root, copydays.find(root))}
+    sources = {"copydays": copydays.open_images(root, copydays.find(root))}
     written: dict[str, Path | None] = {"copydays": None, "distractors": None, "training": None}
     for name, given in (("distractors", distractors), ("training", training)):
         if given and (Path(given) / MANIFEST).is_file():

@@ -1,29 +1,46 @@
 """PDQ, the perceptual hash that a learned descriptor has to beat, as vectors.
 
-Facebook, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019), from the
-package `pdqhash`.
+Facebook, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019), by the package `pdqhash`.
+That is optional: for most versions of Python it is published as source code alone.
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pdqhash
 from PIL import Image
 from tqdm import tqdm
 
 BITS = 256
+HINT = "pdqhash is not installed: pip install 'sscd_jax[pdq]', which may need a C++ compiler"
+
+
+def is_installed() -> bool:
+    """Whether hashes can be computed."""
+    return find_spec("pdqhash") is not None
 
 
 def pdq_vectors(paths: Sequence[Path]) -> np.ndarray:
-    """The PDQ hash of each image as a unit vector: float32 [N, 256] of +-1/16.
+    """Returns the PDQ hash of each image as a unit vector.
 
-    The inner product of two of them is 1 - 2 d / 256 at a Hamming distance of d bits, so hashes go
-    through the same search and the same metrics as descriptors.
+    The inner product of two of them is 1 - 2 d / 256 at a Hamming distance of d bits, so hashes go through the same
+    search and the same metrics as descriptors.
+
+    Args:
+        paths: N image files.
+
+    Returns:
+        float32 [N, 256], of +-1/16.
 
     Raises:
-      ValueError: a file is not an image that Pillow can read; names it.
+        ImportError: pdqhash is not installed; says how to install it.
+        ValueError: a file is not an image that Pillow can read; names it.
     """
+    if not is_installed():
+        raise ImportError(HINT, name="pdqhash")
+    import pdqhash
+
     vectors = np.empty((len(paths), BITS), np.float32)
     for vector, path in zip(vectors, tqdm(paths, desc="PDQ"), strict=True):
         try:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from sscd_jax.models.convolution import conv2d, stem_conv2d
+from sscd_jax.models.cpu import conv2d, stem_conv2d
 
 BATCH_NORM_EPSILON = 1e-5
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # Kaiming normal

@@ -1,1 +1,1 @@
-"""Training: one loop and what it needs."""
+"""Training: one loop, `train.train`, and what it needs."""

@@ -1,12 +1,9 @@
-"""Checkpoints of a training run by Orbax: WORKDIR/checkpoints/STEP, each with the run's config."""
+"""Checkpoints of a training run, written by Orbax: WORKDIR/checkpoints/STEP, each with the run's config."""
 
 import contextlib
 import dataclasses
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,7 @@ from orbax.checkpoint import v1 as ocp
 
 from sscd_jax import config as configs
 from sscd_jax.config import Config
-from sscd_jax.distributed import has_other_hosts
-from sscd_jax.training import disk_space
+from sscd_jax.training import disk_space, orbax_workarounds
 from sscd_jax.training.state import TrainState
 from sscd_jax.weights.runs import FOLDER, _config, saved_on_disk, saved_steps
 
@@ -25,22 +21,27 @@ BEST_METRIC = "uAP"
 
 @contextlib.contextmanager
 def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Checkpointer]:
-    """The checkpoints of a run; on leaving waits for the one being written.
+    """Opens the checkpoints of a run, and on leaving waits for the one that is being written.
 
-    Keeps the last `keep` and the one of the best validation uAP. Orbax writes to a temporary folder and renames it, so
-    that a checkpoint is whole or absent; what a killed process left is removed.
+    Orbax writes a checkpoint to a temporary folder and renames it, so that it is complete or absent. Temporary folders
+    that a killed process left are removed.
+
+    Args:
+        workdir: the run's folder; it is made if it is missing.
+        keep: how many of the latest checkpoints are kept, besides the one with the best validation uAP.
 
     Raises:
-        FullDiskError: there is no room on the disk, for them or for what else is written within.
+        FullDiskError: the disk has no space left, for a checkpoint or for anything else that is written within.
+        KeyboardInterrupt: Ctrl-C was pressed within; the message says where the run resumes.
     """
     policies = ocp.training.preservation_policies
     best = policies.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
-    # Every device would write a part of each array, and compile a program for each part. The whole state is small.
-    whole = ocp.options.ArrayOptions.Saving(use_replica_parallel=False)
-    options = ocp.Context(array_options=ocp.options.ArrayOptions(saving=whole))
-    with options, disk_space.explained(workdir, lambda: _remedy(workdir)):
+    # By default every device writes a part of each array, and compiles a program for each part; the state is small.
+    saving = ocp.options.ArrayOptions.Saving(use_replica_parallel=False)
+    options = ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
+    with options, disk_space.explained(workdir, lambda: f"free some, then {resumption(workdir)}"):
         workdir.mkdir(parents=True, exist_ok=True)
         checkpoints = ocp.training.Checkpointer(
             workdir.absolute() / FOLDER,
@@ -52,23 +53,34 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
             yield checkpoints
         except BaseException as error:
             try:
-                _wait(checkpoints.close)
-            except Exception as other:  # must not take the place of the error; often it is the same
+                orbax_workarounds.wait(checkpoints.close)
+            except Exception as other:  # it must not replace the first error, and is often the same
                 if not (disk_space.is_full(other) and disk_space.is_full(error)):
                     print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
+            if isinstance(error, KeyboardInterrupt) and not error.args:
+                raise KeyboardInterrupt(resumption(workdir)) from error
             raise
-        _wait(checkpoints.close)
+        orbax_workarounds.wait(checkpoints.close)
 
 
 def save(
     checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config, metrics: dict[str, float] | None
 ) -> Any:
-    """Starts to write the state under its step and returns what `check` takes; `metrics` are of a validation there.
+    """Starts to write the state under its step, after the checkpoint before it is complete.
+
+    Args:
+        checkpoints: the run's checkpoints.
+        state: the state to write; it is copied before this returns.
+        config: the run's config, which is stored with the state.
+        metrics: the metrics of a validation at this step, if there was one.
+
+    Returns:
+        A handle for `check`.
 
     Raises:
-        FullDiskError: there is no room for it. Other errors may be those of the checkpoint before.
+        FullDiskError: the disk has too little space left. Other errors may come from the checkpoint before.
     """
-    finish(checkpoints)  # it would, and what is free is known only then
+    finish(checkpoints)  # Orbax waits for it anyway, and the space left is known only then
     disk_space.check_room(Path(checkpoints.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
     return checkpoints.save_async(
         int(state.step), dataclasses.asdict(state), metrics=metrics, custom_metadata=configs.to_dict(config)
@@ -76,45 +88,22 @@ def save(
 
 
 def check(saving: Any) -> None:
-    """Raises what has gone wrong with a `save`, if it has by now; the next one may be hours away."""
-    disk_space.raise_noticed()
+    """Raises the error of a `save` if it has failed by now, rather than at the next one, which may be hours away."""
+    orbax_workarounds.raise_noticed()
     with contextlib.suppress(TimeoutError):  # it is still being written
         saving.result(timeout=0)
 
 
 def finish(checkpoints: ocp.training.Checkpointer) -> None:
-    """Waits until the latest `save` is whole on the disk; raises what has gone wrong with it."""
-    _wait(checkpoints.wait)
-
-
-def _wait(for_threads: Callable[[], None]) -> None:
-    """Calls what waits for the threads of Orbax; in one of several processes only until they find the disk full.
-
-    Orbax itself raises that twenty minutes later: its threads wait for the other processes, and they for its part.
-    """
-    if not has_other_hosts():
-        for_threads()
-        return
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            for_threads()
-            done.set_result(None)
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()  # nobody waits for a daemon when the process ends
-    while not futures.wait([done], timeout=0.1).done:
-        disk_space.raise_noticed()
-    done.result()
+    """Waits until the latest `save` is complete on the disk, and raises its error if it fails."""
+    orbax_workarounds.wait(checkpoints.wait)
 
 
 def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config) -> TrainState:
-    """The latest checkpoint, laid out as `state` is; `state` itself where there is none yet.
+    """Returns the latest checkpoint, placed on devices as `state` is, or `state` itself if there is no checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another network than the config's.
+        ValueError: the checkpoint holds another network than the config describes.
     """
     if checkpoints.latest is None:
         return state
@@ -131,18 +120,20 @@ def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: C
 
 
 def latest_config(checkpoints: ocp.training.Checkpointer) -> Config:
-    """The config of the run when the latest checkpoint was made; there must be one."""
+    """Returns the config stored with the latest checkpoint; there must be one."""
     return _config(checkpoints, saved_steps(checkpoints)[-1])
 
 
 def remove_after(checkpoints: ocp.training.Checkpointer, step: int) -> None:
-    """Removes the checkpoints of later steps, so that the run continues before them."""
+    """Removes the checkpoints of later steps, so that the run resumes from an earlier one."""
     finish(checkpoints)
     for later in [s for s in saved_steps(checkpoints) if s > step]:
         checkpoints.delete(later)
 
 
-def _remedy(workdir: Path) -> str:
+def resumption(workdir: Path) -> str:
+    """Returns the words for what the same command does: where it resumes, or that it begins again."""
     steps = saved_on_disk(workdir)
-    goes_on = f"goes on after step {steps[-1]}, that of the latest checkpoint" if steps else "begins anew"
-    return f"free some, and the same command {goes_on}"
+    if not steps:
+        return "rerun the same command; it begins at step 1, as no checkpoint was saved"
+    return f"rerun the same command to resume after step {steps[-1]}, that of the latest checkpoint"

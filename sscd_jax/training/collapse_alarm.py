@@ -1,10 +1,10 @@
-"""An alarm for descriptors that collapse, from a step's metrics."""
+"""An alarm for descriptors that collapse, computed from the metrics of the steps."""
 
 from collections import deque
 from collections.abc import Mapping
 
-WINDOW = 50  # steps, over which metrics are averaged
-# Before training a network gives nearly the same descriptor for everything: norms of the mean near 1.
+WINDOW = 50  # steps over which metrics are averaged
+# An untrained network maps all images to nearly the same descriptor, so that the norm of their mean is near 1.
 CENTER_NORM, NEAREST_SIMILARITY = 0.95, 0.995
 LOWER_RATE = (
     "a lower learning rate (--optimizer.base-learning-rate, or --optimizer.absolute-learning-rate where it is set)"
@@ -12,9 +12,10 @@ LOWER_RATE = (
 
 
 class CollapseAlarm:
-    """Says once what to change when the mean of the last steps passes a limit, and again after it was below.
+    """Says once what to change when the mean over the last steps exceeds a limit, and again after it was below.
 
-    Nothing is said in the warm-up, while descriptors are still parting.
+    Args:
+        warmup_steps: steps in which nothing is said, as descriptors are still moving apart.
     """
 
     def __init__(self, warmup_steps: int) -> None:
@@ -24,7 +25,12 @@ class CollapseAlarm:
         self._said = False
 
     def check(self, step: int, metrics: Mapping[str, float]) -> str | None:
-        """Takes the center_l2_norm and nearest_negative_sim of a step; what to say, if anything."""
+        """Takes the metrics of a step, and returns the message to print, if any.
+
+        Args:
+            step: the number of the step.
+            metrics: center_l2_norm and nearest_negative_sim, among others.
+        """
         self._center.append(metrics["center_l2_norm"])
         self._nearest.append(metrics["nearest_negative_sim"])
         if step <= self._warmup or len(self._center) < WINDOW:
@@ -39,7 +45,7 @@ class CollapseAlarm:
         elif nearest > NEAREST_SIMILARITY:
             message = (
                 f"the nearest negatives have a similarity of {nearest:.3f} over the last {WINDOW} steps: descriptors "
-                "of different images fall together. Raise --loss.entropy-weight, or remove duplicates"
+                "of different images coincide. Raise --loss.entropy-weight, or remove duplicates"
             )
         else:
             self._said = False

@@ -1,27 +1,27 @@
-"""Jitter, gray, blur and mixing in the training step, for hosts with few cores: as on the host, but for roundings.
+"""Color jitter, grayscale, blur and mixing inside the training step, for machines with few CPU cores.
 
-The host draws the numbers and sends them with uint8 views that are cropped and no more. Every operation runs on the
-whole batch and is kept for the views that drew it, as accelerators want it. Values are whole numbers in float32
-throughout.
+The results are those of `data.augment` on the CPU up to rounding. The CPU draws the random numbers, and sends them with
+the uint8 views before these operations. Accelerators prefer regular work, so that every operation is computed for all
+views and kept for those that drew it. Pixel values are integers in float32 throughout.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_REACH = 15  # pixels, of a blur of radius 5
+_REACH = 15  # pixels that a blur of radius 5 reaches to each side
 
 
 def color_ops(images: Array, *, flags: Array, order: Array, factors: Array, hue: Array, radius: Array) -> Array:
-    """Jitter, gray and blur of each view that its flags name (official transforms/settings.py).
+    """Applies color jitter, grayscale and blur to the views whose flags say so (official transforms/settings.py).
 
     Args:
         images: uint8 [M, S, S, 3].
-        flags: bool [M, 3], jitter, gray, blur.
-        order: int32 [M, 4], of brightness 0, contrast 1, saturation 2, hue 3.
-        factors: float32 [M, 3], of brightness, contrast, saturation.
-        hue: float32 [M], turns.
-        radius: float32 [M], of the blur, at most 5 pixels.
+        flags: bool [M, 3], whether jitter, grayscale and blur are applied.
+        order: int32 [M, 4], the order of brightness (0), contrast (1), saturation (2) and hue (3).
+        factors: float32 [M, 3], the factors of brightness, contrast and saturation.
+        hue: float32 [M], the shift of the hue, in turns.
+        radius: float32 [M], the radius of the blur in pixels, at most 5.
 
     Returns:
         uint8 [M, S, S, 3].
@@ -36,21 +36,21 @@ def color_ops(images: Array, *, flags: Array, order: Array, factors: Array, hue:
     return jax.vmap(one)(images, flags, order, factors, hue, radius).astype(jnp.uint8)
 
 
-def mix(images: Array, *, share: Array, box: Array, group: int, hosts: int = 1) -> Array:
-    """Mixup and cutmix with each view's partner, as data/mixup.py does it on the host.
+def mix(images: Array, *, share: Array, box: Array, group: int, processes: int = 1) -> Array:
+    """Applies mixup and cutmix to each view and its partner, as `data.augment.mixup` does on the CPU.
 
     Args:
-        images: uint8 [M, S, S, 3]; the hosts' parts one after the other, first views before second views in each.
-        share: float32 [M], the view's part in mixup; 1 where it is not mixed or cut.
-        box: int32 [M, 4], top, left, bottom and right of what cutmix takes from the partner.
-        group: images of a mixing group.
-        hosts: that the batch comes from.
+        images: uint8 [M, S, S, 3]; one process after the other, in each the first views before the second views.
+        share: float32 [M], the weight of the view in mixup, where its partner has 1 - share; 1 without mixup.
+        box: int32 [M, 4], top, left, bottom and right of the box that cutmix takes from the partner; empty without it.
+        group: the number of images of a mixing group.
+        processes: the number of processes that the batch comes from.
 
     Returns:
         uint8 [M, S, S, 3].
     """
-    grouped = images.reshape(hosts, 2, -1, group, *images.shape[1:])
-    partners = grouped[:, ::-1, :, ::-1].reshape(images.shape)  # from other devices, as uint8
+    grouped = images.reshape(processes, 2, -1, group, *images.shape[1:])
+    partners = grouped[:, ::-1, :, ::-1].reshape(images.shape)  # sent between devices as uint8
     at = jnp.arange(images.shape[1])
     inside = [(at >= box[:, axis, None]) & (at < box[:, 2 + axis, None]) for axis in range(2)]
     cut = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
@@ -73,19 +73,19 @@ def _jitter(image: Array, order: Array, factors: Array, hue: Array) -> Array:
 
 
 def _gray(image: Array) -> Array:
-    """Pillow's convert("L"), for each channel."""
+    """Computes Pillow's convert("L") and repeats it for each channel."""
     red, green, blue = (image[..., i] for i in range(3))
     gray = jnp.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)
     return jnp.broadcast_to(gray[..., None], image.shape)
 
 
 def _blend(image: Array, other: Array, factor: Array) -> Array:
-    """Pillow's ImageEnhance."""
+    """Interpolates between two images as Pillow's ImageEnhance does."""
     return jnp.floor(jnp.clip(other + factor * (image - other), 0, 255))
 
 
 def _turn_hue(image: Array, turns: Array) -> Array:
-    """By way of Pillow's HSV of 8 bits."""
+    """Shifts the hue in the HSV of 8 bits that Pillow converts to."""
     red, green, blue = (image[..., i] for i in range(3))
     value = image.max(-1)
     chroma = value - image.min(-1)
@@ -106,9 +106,10 @@ def _turn_hue(image: Array, turns: Array) -> Array:
 
 
 def _blur(image: Array, radius: Array) -> Array:
-    """Along the lines, then across them, edges repeated: products with a banded matrix, which accelerators do best.
+    """Blurs the rows, then the columns, with edge pixels repeated.
 
-    Pixels and weights are whole numbers of 8 bits, which products in bfloat16 with sums in float32 keep exactly.
+    Both are products with a banded matrix, which accelerators compute fast. Pixels and weights are integers of 8 bits,
+    so that products in bfloat16 with sums in float32 are exact.
     """
     size, weights = image.shape[0], _blur_weights(radius)
     reach = len(weights) // 2
@@ -121,14 +122,21 @@ def _blur(image: Array, radius: Array) -> Array:
 
 
 def _blur_weights(radius: Array) -> Array:
-    """Of Pillow's GaussianBlur, three box blurs of fractional radius, in 256ths: float32 [2 reach + 1]."""
+    """Returns the weights of Pillow's GaussianBlur, three box blurs of fractional radius.
+
+    Args:
+        radius: float32 scalar, pixels.
+
+    Returns:
+        float32 [2 * _REACH + 1], in 256ths.
+    """
     variance = radius**2 / 3
     whole = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     distance = abs(jnp.arange(-_REACH, _REACH + 1))
     box = jnp.where(distance <= whole, 1.0, jnp.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
-    # No box reaches beyond a third: nothing is lost at the ends.
+    # No box reaches beyond a third of _REACH, so that nothing is lost at the ends.
     thrice = jnp.convolve(jnp.convolve(box, box, "same", precision="highest"), box, "same", precision="highest")
-    tails = jnp.round(256 * jnp.cumsum(thrice[:_REACH]))  # sums are rounded, not weights, as on the host
+    tails = jnp.round(256 * jnp.cumsum(thrice[:_REACH]))  # sums are rounded, not weights, as on the CPU
     sides = jnp.diff(tails, prepend=0)
     return jnp.concatenate([sides, 256 - 2 * tails[-1:], sides[::-1]])

@@ -1,4 +1,4 @@
-"""Weights of any format as the start of a training run."""
+"""Starts a training run from weights of any format."""
 
 import dataclasses
 import sys
@@ -16,17 +16,19 @@ from sscd_jax.weights import load
 
 
 def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset, *, projection: bool) -> TrainState:
-    """A new run's state with the weights of `path` (see `weights.load`), laid out as `state` is.
-
-    Files whose batch normalization was folded away get the statistics of a batch of `views`; see
-    `folding.restore_statistics`.
+    """Replaces the weights of a new run's state by those of a file.
 
     Args:
-        path: file, folder or name.
-        state: at step 0.
-        model: the network that is trained.
-        views: training batches, of `train_batches`; read where statistics must be restored.
-        projection: take the projection too; else, and where the file has none, that of `state` stays.
+        path: anything that `weights.load` reads: a file, the folder of a run, or the name of published weights.
+        state: the state at step 0.
+        model: the network to be trained.
+        views: batches of `train_batches`. One is read if the batch normalization of the file was folded into its
+            convolutions: the statistics are then those of the batch (`folding.restore_statistics`).
+        projection: whether to take the projection to descriptors too. Otherwise, and if the file has none, that of
+            `state` is kept.
+
+    Returns:
+        The state with the weights, placed on devices as `state` is.
 
     Raises:
         ValueError: the file holds another network; says which options agree with it.
@@ -35,14 +37,14 @@ def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset
     found, wanted = describe(loaded), describe(model)
     has_projection = projection and found["dims"] > 0
     if projection and not has_projection:
-        print(f"{path} has no projection: it is drawn anew", file=sys.stderr)
+        print(f"{path} has no projection: it is initialized at random", file=sys.stderr)
     same = ["backbone", "width", "pool_param", *(["dims"] if has_projection else [])]
     if wrong := [name for name in same if found[name] != wanted[name]]:
         options = " ".join(f"--model.{name.replace('_', '-')} {found[name]}" for name in wrong)
         other = ", or --no-init-projection" if wrong == ["dims"] else ""
         raise ValueError(f"{path} does not fit the network of the run: {options}{other}")
     if lacks_statistics(variables):
-        print(f"{path} has batch normalization folded away: its statistics are taken from a batch", file=sys.stderr)
+        print(f"{path} has its batch normalization folded away: the statistics are taken from a batch", file=sys.stderr)
         images = normalize(next(numpy_batches(views))["images"])
         variables = restore_statistics(build_model(**found), variables, images)
     flat = traverse_util.flatten_dict(variables)

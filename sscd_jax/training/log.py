@@ -1,11 +1,13 @@
-"""What a training run writes as it goes: JSON lines, TensorBoard events, the progress bar, unreadable images."""
+"""What a training run writes as it proceeds: JSON lines, TensorBoard events, a progress bar, unreadable images."""
 
+import contextlib
 import io
 import json
 import math
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,16 +19,22 @@ from tqdm import tqdm
 
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.train_pipeline import why_unreadable
+from sscd_jax.files import write_text
 from sscd_jax.training.collapse_alarm import LOWER_RATE, CollapseAlarm
+
+METRICS = "metrics.jsonl"
+COMPILING_SHOWN = 1.0  # seconds between two updates of the elapsed time
 
 
 class TrainLog:
-    """The log of a run in `workdir`, continued at the last of its checkpoints, of the steps `saved`.
+    """The log of a run, resumed at the latest of its checkpoints.
 
-    Metrics are handed over when their step is dispatched and read at the next `write`, a step later.
+    A step's metrics are handed over by `later` when the step is dispatched, and read by the next `write`, a step later,
+    so that the dispatch of steps never waits for their results. Of several processes the first one writes; the others
+    write only the images that they cannot read.
 
     Attributes:
-        last_good: step of the last checkpoint from which a finite loss was computed, 0 where there is none.
+        last_good: step of the last checkpoint from which a finite loss was computed, or 0 if there is none.
     """
 
     def __init__(
@@ -39,8 +47,18 @@ class TrainLog:
         schedule: Callable[[int], Any],
         warmup_steps: int = 0,
     ):
+        """Opens the log.
+
+        Args:
+            workdir: the run's folder, which must exist.
+            saved: the steps of the checkpoints; lines of later steps are removed, as these steps are done again.
+            total: the number of steps of the run.
+            batch_size: images of a step, for the rate.
+            schedule: step -> learning rate.
+            warmup_steps: steps in which the alarm for collapsed descriptors is silent.
+        """
         start = max(saved, default=0)
-        self._host = jax.process_index()  # only the first writes, but for what only it can know
+        self._process = jax.process_index()
         self._workdir, self._batch_size, self._schedule = workdir, batch_size, schedule
         self._pending: tuple[int, Mapping[str, Any], float] | None = None
         self._saved = sorted(saved)
@@ -48,14 +66,13 @@ class TrainLog:
         self._reported: set[int] = set()
         self._alarm = CollapseAlarm(warmup_steps)
         self._time = time.perf_counter()
-        if self._host == 0:
-            _drop_lines_after(workdir / "metrics.jsonl", start)
-        self._lines = (workdir / "metrics.jsonl").open("a") if self._host == 0 else io.StringIO()
-        self._events = (
-            tf.summary.create_file_writer(str(workdir)) if self._host == 0 else tf.summary.create_noop_writer()
-        )
+        first = self._process == 0
+        if first:
+            _drop_lines_after(workdir / METRICS, start)
+        self._lines = (workdir / METRICS).open("a") if first else io.StringIO()
+        self._events = tf.summary.create_file_writer(str(workdir)) if first else tf.summary.create_noop_writer()
         self._bar = tqdm(
-            initial=start, total=total, desc="train", unit="step", dynamic_ncols=True, disable=self._host > 0
+            initial=start, total=total, desc="train", unit="step", dynamic_ncols=True, disable=self._process > 0
         )
 
     def __enter__(self) -> Self:
@@ -66,16 +83,40 @@ class TrainLog:
         for file in (self._lines, self._events):
             try:
                 file.close()
-            except Exception:  # as of a full disk; it must not take the place of the error before
+            except Exception:  # such as a full disk; it must not replace the first error
                 if error is None:
                     raise
 
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Shows on the progress bar for how long XLA has been compiling, and prints at the end how long it took.
+
+        The first call of a jitted function compiles it before it returns, which takes minutes for large networks, or
+        seconds if the program is in the compilation cache.
+        """
+        begun, done = time.perf_counter(), threading.Event()
+
+        def show() -> None:
+            while not done.wait(COMPILING_SHOWN):
+                self._bar.set_postfix_str(f"compiling the training step, {time.perf_counter() - begun:.0f} s")
+
+        self._bar.set_postfix_str("compiling the training step")
+        ticker = threading.Thread(target=show, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            done.set()
+            ticker.join()
+        self._bar.set_postfix_str("")
+        self._say_once(f"compiled the training step in {time.perf_counter() - begun:.1f} s")
+
     def later(self, step: int, metrics: Mapping[str, Any], waited: float) -> None:
-        """Takes the metrics of a dispatched step and the seconds it waited for its data."""
+        """Takes the metrics of a dispatched step, and the seconds that the step waited for its data."""
         self._pending = (step, metrics, waited)
 
     def write(self) -> None:
-        """Reads the metrics taken last, waiting for their step to end, and writes them.
+        """Waits for the step whose metrics were taken last, and writes them.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -104,37 +145,43 @@ class TrainLog:
         self._bar.update()
         self._bar.set_postfix_str(
             f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s, "
-            f"{values['data_wait_share']:.0%} of it waiting for data"
+            f"{values['data_wait_share']:.0%} of the time waiting for data"
         )
         if "center_l2_norm" in values and (alarm := self._alarm.check(step, values)):
             self._say_once(alarm)
 
     def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics of a validation under names that begin with val_."""
+        """Writes the metrics of a validation, under names that begin with val_."""
         self._record(step, {f"val_{name}": value for name, value in metrics.items()})
         self._say_once(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def saved(self, step: int) -> None:
-        """Notes a checkpoint, and leaves the time since the last step out of the next one's rate."""
+        """Notes a checkpoint, and excludes the time since the last step from the rate of the next one."""
         self._saved.append(step)
         self._time = time.perf_counter()
 
     def unreadable(self, source: Source, requested: np.ndarray, used: np.ndarray) -> None:
-        """Reports, once each, the images of a batch that another one stood in for."""
+        """Reports the images of a batch that could not be read and were replaced by the next one, each of them once.
+
+        Args:
+            source: the training images.
+            requested: int [n], indexes of the images of the batch.
+            used: int [n], indexes of the images that were read in their place.
+        """
         for index in set(requested[requested != used].tolist()) - self._reported:
             self._reported.add(index)
             error = {"path": source.paths[index], "reason": why_unreadable(source, index)}
-            name = f"errors-{self._host}.jsonl" if self._host else "errors.jsonl"
+            name = f"errors-{self._process}.jsonl" if self._process else "errors.jsonl"
             with (self._workdir / name).open("a") as file:
                 file.write(json.dumps(error) + "\n")
-            self._say(f"cannot read {error['path']}, the next image takes its place: {error['reason']}")
+            self._say(f"cannot read {error['path']}, the next image replaces it: {error['reason']} (listed in {name})")
 
     def _say_once(self, line: str) -> None:
-        if self._host == 0:
+        if self._process == 0:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._bar.write(line, file=sys.stderr)  # where the bar is; standard output is for the results
+        self._bar.write(line, file=sys.stderr)  # above the bar; standard output is for the results
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
@@ -145,20 +192,18 @@ class TrainLog:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Leaves the lines up to a step; those after it are of steps that will be done again."""
+    """Removes the lines of later steps, which will be done again, and a line that a killed process left incomplete."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(f"{line}\n" for line in kept))
-    unfinished.replace(path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """Reads the lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
 
 
 def latest_metrics(workdir: Path) -> dict[str, float]:
-    """The last value of each metric, and the last step."""
+    """Returns the last value of each metric of a run, and its last step."""
     return {name: value for line in read_metrics(workdir) for name, value in line.items()}

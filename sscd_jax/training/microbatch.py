@@ -1,4 +1,4 @@
-"""The gradient of a loss over the whole batch, computed in pieces (GradCache, arXiv 2101.06983)."""
+"""The gradient of a loss over the complete batch, computed in pieces (GradCache, arXiv 2101.06983)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,22 +17,24 @@ Loss = Callable[[Array], tuple[Array, Any]]
 def gradients_in_pieces(
     embed: Embed, loss: Loss, params: optax.Params, views: Array, *, pieces: int, devices: int = 1
 ) -> tuple[Array, Any, Any, optax.Params]:
-    """Embeds all pieces, takes the loss's gradient with respect to the embeddings, and goes back piece by piece.
+    """Computes a loss of all views and its gradient, with the activations of one piece at a time in memory.
 
-    Every piece is embedded twice, and the activations of one piece at a time are in memory. The gradient is that of the
-    whole batch where `embed` treats each view alone, as with frozen batch normalization; in training, statistics are
-    those of a piece.
+    First all pieces are embedded, then the gradient of the loss with respect to the embeddings is computed, and at last
+    each piece is embedded again and its part of the gradient is propagated back to the parameters.
+
+    The result is the gradient of the complete batch if `embed` treats each view on its own, as with frozen batch
+    normalization. In training, batch normalization uses the statistics of each piece.
 
     Args:
-        embed: (params, some views) -> (embeddings [m, D], what else it gives, as new statistics).
+        embed: (params, views [m, ...]) -> (embeddings [m, D], auxiliary output, such as new statistics).
         loss: embeddings [M, D] of all views, in their order -> (value, metrics).
-        params: with respect to which the gradient is.
+        params: the parameters to differentiate with respect to.
         views: [M, ...], sharded over the devices in their order.
-        pieces: how many; each has an equal part of every device's views.
-        devices: that the views are sharded over.
+        pieces: the number of pieces; each has an equal part of the views of every device.
+        devices: the number of devices that the views are sharded over.
 
     Returns:
-        The loss's value and metrics, the mean over the pieces of what else `embed` gives, and the gradient.
+        The value of the loss, its metrics, the mean over the pieces of the auxiliary output, and the gradient.
     """
     numbers = jnp.arange(pieces)
     embeddings = joined(lax.map(lambda i: embed(params, part_of(views, i, pieces, devices))[0], numbers), devices)

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM between two steps of a run."""
+"""Ends a run after a step when SIGTERM arrives or Ctrl-C is pressed, so that its state can be saved first.
+
+The command line imports this module for its exceptions, so that JAX is imported inside the functions.
+"""
 
 import contextlib
 import os
@@ -12,74 +15,81 @@ PREEMPTED = 75  # exit status, EX_TEMPFAIL of sysexits.h: try again later
 
 
 class Preempted(Exception):
-    """A run was told to end, by SIGTERM, and has saved its state."""
+    """The run received SIGTERM and has saved its state; the message says after which step."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed and the run has saved its state; the message says after which step."""
 
 
 @dataclass
 class Interruption:
-    """What was asked of a run from outside.
+    """The signals that a run has received.
 
     Attributes:
-        preempted: whether SIGTERM came, as machines send it that are about to be taken away.
+        preempted: whether SIGTERM arrived, which machines send that are about to be taken away.
+        interrupted: whether Ctrl-C was pressed.
     """
 
     preempted: bool = False
-    _asked: bool = False
+    interrupted: bool = False
 
-    def preempted_at(self, step: int) -> bool:
-        """Whether the run is to save at this step and end; of several processes all say so at the same step.
+    def stops_at(self, step: int) -> bool:
+        """Returns whether the run must save its state after this step and end.
 
-        It must then be called at every step, by all of them.
+        Several processes all return the same, so all of them must call it at every step.
         """
         import jax
         from jax.experimental import multihost_utils
 
         if jax.process_count() > 1:
             return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self.preempted
+        return self.preempted or self.interrupted
 
-    def stop_if_asked(self) -> None:
-        """Raises KeyboardInterrupt where Ctrl-C was pressed."""
-        if self._asked:
-            raise KeyboardInterrupt
+    def error(self, message: str) -> Preempted | Interrupted:
+        """Returns the exception to raise once the state is saved: Interrupted after Ctrl-C in this process."""
+        return Interrupted(message) if self.interrupted else Preempted(message)
 
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interruption]:
-    """Within it the first Ctrl-C, or SIGTERM, waits for the end of a step; a second one ends the process at once.
+    """Defers the first Ctrl-C or SIGTERM to the end of a step; a second one ends the process at once.
 
-    An exception that Python raises wherever a signal happens to arrive, as in a callback of TensorFlow or JAX, can
-    end the process by a segmentation fault.
+    An exception that Python raises wherever a signal happens to arrive, such as in a callback of TensorFlow or JAX, can
+    end the process by a segmentation fault. Handlers that somebody else has set, and signals that a shell has set to be
+    ignored, stay as they are. Outside the main thread, which alone may handle signals, nothing is changed.
 
     Yields:
-        What to ask between two steps.
+        The signals received so far, to be asked between two steps.
     """
-    asked = Interruption()
-    # Only the main thread may handle signals; and where others handle them, or a shell has them ignored, it stays so.
-    default: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     import jax
 
-    if jax.process_count() > 1:  # JAX handles SIGTERM, and tells the others
+    received = Interruption()
+    default: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    several = jax.process_count() > 1
+    if several:  # JAX handles SIGTERM then, and tells the other processes
         del default[signal.SIGTERM]
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield received
         return
     ours = [number for number, before in default.items() if signal.getsignal(number) is before]
 
-    def ask(number: int, _: object) -> None:
+    def receive(number: int, _: object) -> None:
         signal.signal(number, default[number])
-        # Not print, which may be interrupted by itself.
+        # os.write and not print: a signal may arrive inside print, which cannot be entered twice.
         if number == signal.SIGTERM:
-            asked.preempted = True
-            os.write(2, b"\nSIGTERM: saves after this step, and ends\n")
+            received.preempted = True
+            os.write(2, b"\nSIGTERM: saving after this step, then ending\n")
         else:
-            asked._asked = True
-            os.write(2, b"\nstops after this step; once more to stop at once\n")
+            received.interrupted = True
+            os.write(2, b"\nInterrupted: saving after this step, then ending; press Ctrl-C again to end at once\n")
+            if several:
+                os.kill(os.getpid(), signal.SIGTERM)  # all processes then agree on the step to save at
 
     for number in ours:
-        signal.signal(number, ask)
+        signal.signal(number, receive)
     try:
-        yield asked
+        yield received
     finally:
         for number in ours:
             signal.signal(number, default[number])

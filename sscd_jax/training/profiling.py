@@ -1,4 +1,4 @@
-"""A trace of some steps of a run."""
+"""Traces some steps of a run with JAX's profiler."""
 
 import contextlib
 import sys
@@ -10,10 +10,14 @@ import jax
 
 
 class Profile:
-    """Traces `steps` steps from `first` on (none: 0), to a folder that TensorBoard and Perfetto open.
+    """Writes a trace of some steps to a folder that TensorBoard and Perfetto open.
 
-    The first steps of a process, which compile, are best left out. Of several processes one traces: JAX takes a folder
-    with two traces for damaged.
+    Only one of several processes may trace: JAX takes a folder with two traces for invalid.
+
+    Args:
+        folder: the folder of the trace.
+        first: the first step to trace; the first steps of a process include compilation and are best left out.
+        steps: how many steps to trace; 0 for no trace.
     """
 
     def __init__(self, folder: Path, *, first: int, steps: int) -> None:
@@ -26,10 +30,13 @@ class Profile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop()
         if self._steps and error is None:
-            print(f"no trace: the run ended before step {self._first}, the first of it", file=sys.stderr)
+            print(
+                f"no trace was written: the run ended before step {self._first}, at which the trace begins",
+                file=sys.stderr,
+            )
 
     def at(self, step: int) -> None:
-        """To be called before each step."""
+        """Starts or stops the trace; to be called before each step."""
         if self._steps and step == self._first:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._tracing = True
@@ -39,6 +46,6 @@ class Profile:
     def _stop(self) -> None:
         if self._tracing:
             self._tracing, self._steps = False, 0
-            with contextlib.suppress(RuntimeError):  # of a trace that was stopped elsewhere
+            with contextlib.suppress(RuntimeError):  # somebody else has stopped the trace
                 jax.profiler.stop_trace()
-            print(f"a trace is in {self._folder}: tensorboard --logdir {self._folder}", file=sys.stderr)
+            print(f"wrote a trace to {self._folder}: tensorboard --logdir {self._folder}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What training changes, and how it starts."""
+"""The state of training: what a step changes, and how it is initialized."""
 
 import flax
 import jax
@@ -12,7 +12,14 @@ from sscd_jax.models import SSCD
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step reads and writes; a checkpoint holds just this."""
+    """Everything that a step reads and writes; a checkpoint holds exactly this.
+
+    Attributes:
+        step: int32 scalar, the number of steps done.
+        params: the parameters of the network.
+        batch_stats: the running statistics of batch normalization.
+        opt_state: the state of the optimizer.
+    """
 
     step: Array
     params: optax.Params
@@ -21,17 +28,24 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, optax.Params]:
-        """As `model.apply` wants them."""
+        """The parameters and statistics as `model.apply` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create(model: SSCD, optimizer: optax.GradientTransformation, seed: int, sharding: Sharding) -> TrainState:
-    """The state at step 0, made on the devices where it will live."""
+    """Initializes the state at step 0 on the devices.
+
+    Args:
+        model: the network.
+        optimizer: the optimizer.
+        seed: the seed of the parameters.
+        sharding: where the state is placed.
+    """
 
     def initialize(key: Array) -> TrainState:
         variables = model.init(key, jnp.zeros((1, 64, 64, 3)))
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 
-    # XLA compiles the default generator, threefry, several times more slowly for this many draws.
+    # The default generator, threefry, takes XLA several times longer to compile for so many draws.
     return jax.jit(initialize, out_shardings=sharding)(jax.random.key(seed, impl="rbg"))

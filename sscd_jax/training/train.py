@@ -1,5 +1,6 @@
-"""Training: `train(config, workdir)` reads from top to bottom."""
+"""The training loop: `train(config, workdir)` reads from top to bottom."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -18,7 +19,8 @@ from sscd_jax import config as configs
 from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import check_batches, numpy_batches, train_batches
-from sscd_jax.distributed import check_same_on_all_hosts, finish_together, has_other_hosts, is_first_host
+from sscd_jax.distributed import check_same_on_all_processes, finish_together, has_other_processes, is_first_process
+from sscd_jax.files import write_text
 from sscd_jax.losses import sscd_loss
 from sscd_jax.models import SSCD, build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
@@ -28,7 +30,7 @@ from sscd_jax.training import state as train_state
 from sscd_jax.training.init_from import start_from
 from sscd_jax.training.log import TrainLog, latest_metrics
 from sscd_jax.training.microbatch import gradients_in_pieces
-from sscd_jax.training.preemption import Preempted, deferred_interrupt
+from sscd_jax.training.preemption import deferred_interrupt
 from sscd_jax.training.profiling import Profile
 from sscd_jax.training.state import TrainState
 from sscd_jax.training.validation import open_validation, validate
@@ -49,15 +51,29 @@ def train_step(
     pieces: int = 1,
     devices: int = 1,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on the global batch: uint8 [M, S, S, 3] views and their int [M] or [M, 2] ids.
+    """Computes one step of training on the global batch.
 
-    `color_ops` and `mixing` are what the host left of the augmentations to the devices. The batch is on so many
-    `devices`, and is computed in so many `pieces` (`microbatch`).
+    Args:
+        state: the state before the step.
+        images: uint8 [M, S, S, 3], the views, sharded over the devices by rows.
+        instance_ids: int [M] or [M, 2], the source images of each view (`losses.match_matrix`).
+        color_ops: the arguments of `device_augment.color_ops`, if the host leaves these to the devices.
+        mixing: the arguments `share` and `box` of `device_augment.mix`, if the host leaves mixing to the devices.
+        model: the network.
+        optimizer: the optimizer whose state `state` holds.
+        loss: temperature, weight and warm-up of the loss.
+        mixup_group: images of a mixing group; used only with `mixing`.
+        pieces: how many pieces the batch is computed in (`microbatch.gradients_in_pieces`).
+        devices: the number of devices; used only if pieces > 1.
+
+    Returns:
+        The state after the step, and its metrics: float32 scalars, those of `losses.sscd_loss` with loss and
+        gradient_norm.
     """
     if color_ops is not None:
         images = device_augment.color_ops(images, **color_ops)
     if mixing is not None:
-        images = device_augment.mix(images, **mixing, group=mixup_group, hosts=jax.process_count())
+        images = device_augment.mix(images, **mixing, group=mixup_group, processes=jax.process_count())
 
     weight: Array | float = loss.entropy_weight
     if loss.entropy_warmup_steps:
@@ -96,23 +112,33 @@ def train_step(
 
 
 def train(config: Config, workdir: Path) -> dict[str, float]:
-    """Trains, or continues the run in `workdir`, and returns the latest value of each metric.
+    """Trains a network, or resumes the run in `workdir` from its latest checkpoint.
 
-    Leaves in `workdir`: checkpoints/, config.json, metrics.jsonl (a line a step), TensorBoard events, and errors.jsonl
-    where images could not be read.
+    Writes to `workdir`: checkpoints/, config.json, metrics.jsonl (one line for each step), TensorBoard events, and
+    errors.jsonl if images could not be read. SIGTERM and the first Ctrl-C save a checkpoint after the current step; a
+    process that is killed loses the steps since the latest checkpoint (`config.checkpoint.every_steps`).
+
+    Args:
+        config: the recipe.
+        workdir: the folder of the run; it is made if it is missing. Several processes share it.
+
+    Returns:
+        The latest value of each metric, by name.
 
     Raises:
         ValueError: the config cannot be run on these devices or this data; says what to change.
         FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
-        FullDiskError: there is no room on the disk of `workdir`; says after which step the same call goes on.
-        Preempted: SIGTERM came; the state is saved, and the same call goes on.
+        FullDiskError: the disk of `workdir` has no space left; says after which step the same call resumes.
+        Preempted: SIGTERM arrived; the state is saved, and the same call resumes.
+        Interrupted: Ctrl-C was pressed; the state is saved, and the same call resumes.
+        KeyboardInterrupt: Ctrl-C was pressed again before the state was saved; says where the same call resumes.
     """
     # ---- Devices and data: what cannot work is refused here, before any image is read.
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file: name a folder for the run")
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):
         raise ValueError(
-            f"{workdir}: a run's folder must be on a disk; of a bucket, mount it with Cloud Storage FUSE (docs/pods.md)"
+            f"{workdir}: a run's folder must be on a disk; mount a bucket with Cloud Storage FUSE (docs/pods.md)"
         )
     mesh = create_mesh()
     check_divisible(config.data.batch_size, "--data.batch-size")
@@ -128,8 +154,8 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     )
     length = configs.run_length(config, len(source))
     validation = open_validation(config.validation)
-    if has_other_hosts():
-        check_same_on_all_hosts(configs.of_all_hosts(config) | {"the images of data.source": "\0".join(source.ids)})
+    if has_other_processes():
+        check_same_on_all_processes(configs.of_all_hosts(config) | {"the images of data.source": "\0".join(source.ids)})
 
     # ---- Network, optimizer, state.
     model = build_model(**dataclasses.asdict(config.model))
@@ -166,21 +192,25 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         workers=config.data.workers,
     )
     if config.init_from and not runs.has_step(workdir):
-        views = batches_of(batch_size=min(config.data.batch_size, 128))  # the same on every host
+        views = batches_of(batch_size=min(config.data.batch_size, 128))  # the same in every process
         state = start_from(config.init_from, state, model, views, projection=config.init_projection)
 
-    # ---- Where the run stands.
+    # ---- The checkpoint to resume from, and the log.
+    def say(message: str) -> None:
+        if is_first_process():
+            print(message, file=sys.stderr)
+
     with checkpoint.open_checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state = checkpoint.restore(checkpoints, state, config)
         start = int(state.step)
         if start >= length.total:
-            print(f"{workdir} has its {length.total} steps already", file=sys.stderr)
+            say(f"{workdir} has its {length.total} steps already")
         elif start and (changed := configs.differences(checkpoint.latest_config(checkpoints), config)):
-            print(f"{workdir} goes on after step {start} with other settings: {', '.join(changed)}", file=sys.stderr)
-        if start < length.total and is_first_host():
-            unfinished = workdir / "config.json.unfinished"  # what was there stays whole until it is written
-            unfinished.write_text(json.dumps(configs.to_dict(config), indent=2))
-            unfinished.replace(workdir / "config.json")
+            say(f"{workdir} resumes after step {start} with other settings: {', '.join(changed)}")
+        if start and config.init_from:
+            say(f"{workdir} has checkpoints of its own: --init-from {config.init_from} is ignored")
+        if start < length.total and is_first_process():
+            write_text(workdir / "config.json", json.dumps(configs.to_dict(config), indent=2))
         log = TrainLog(
             workdir,
             saved=runs.saved_steps(checkpoints),
@@ -199,10 +229,10 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
         )
         batches, saving = numpy_batches(dataset), None
 
-        # ---- The loop. A step's metrics are read when the next one is under way, so that dispatch never waits.
+        # ---- The loop. The metrics of a step are read after the next one is dispatched, so that dispatch never waits.
         save_every = config.checkpoint.every_steps or length.epoch
         validate_every = config.validation.every_epochs * length.epoch
-        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile and is_first_host() else 0)
+        profile = Profile(workdir / "profile", first=start + 4, steps=4 if config.profile and is_first_process() else 0)
         with log, profile, deferred_interrupt() as interruption:
             try:
                 for step in range(start + 1, length.total + 1):
@@ -213,14 +243,15 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                     batch = next(batches)
                     waited = time.perf_counter() - asked
                     log.unreadable(source, batch.pop("requested"), batch.pop("used"))
-                    state, metrics = step_fn(state, **to_devices(batch, mesh))
+                    with log.compiling() if step == start + 1 else contextlib.nullcontext():
+                        state, metrics = step_fn(state, **to_devices(batch, mesh))
                     log.write()
                     log.later(step, metrics, waited)
 
                     final = step == length.total
                     validating = validation if final or step % validate_every == 0 else None
-                    preempted = interruption.preempted_at(step) and not final
-                    if final or validating or preempted or step % save_every == 0:
+                    stopping = interruption.stops_at(step) and not final
+                    if final or validating or stopping or step % save_every == 0:
                         log.write()
                         validated = None
                         if validating:
@@ -228,12 +259,13 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                             log.write_validation(step, validated)
                         saving = checkpoint.save(checkpoints, state, config, validated)
                         log.saved(step)
-                    interruption.stop_if_asked()
-                    if preempted:
+                    if stopping:
                         checkpoint.finish(checkpoints)
-                        raise Preempted(f"saved after step {step} of {length.total}")
+                        raise interruption.error(
+                            f"saved after step {step} of {length.total}; rerun the same command to resume"
+                        )
             except FloatingPointError:
-                # A checkpoint from which no finite loss was computed must not be the one that the run continues from.
+                # The run must not resume from a checkpoint from which no finite loss was computed.
                 checkpoint.remove_after(checkpoints, log.last_good)
                 raise
     finish_together()

@@ -1,4 +1,4 @@
-"""Copy detection on a DISC-like set during training, as the official code's validation does it."""
+"""Validation during training: copy detection on a DISC-like set, as in the official code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from sscd_jax.config import Validation
 from sscd_jax.data.image_source import Source, check_unique_ids
@@ -13,6 +14,7 @@ from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.distributed import is_first_process
 from sscd_jax.embedding.embed import embed
 from sscd_jax.evaluation import disc
 from sscd_jax.models import SSCD
@@ -22,7 +24,15 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """What a validation needs, opened before training begins."""
+    """What a validation needs, opened before training begins.
+
+    Attributes:
+        queries: the images to find copies of.
+        references: the images that are searched.
+        ground_truth: pairs (query id, reference id) of copies.
+        preset: how the images are resized and normalized.
+        batch_size: images of a batch, over all devices of a process.
+    """
 
     queries: Source
     references: Source
@@ -32,10 +42,10 @@ class ValidationSet:
 
 
 def open_validation(config: Validation) -> ValidationSet | None:
-    """The validation set of a config; None where it names none.
+    """Opens the validation set that a config names, or returns None if it names none.
 
     Raises:
-        ValueError: images or ground truth are not there, or do not belong together.
+        ValueError: images or ground truth are missing, or do not belong together.
     """
     if not config.queries:
         return None
@@ -54,27 +64,48 @@ def open_validation(config: Validation) -> ValidationSet | None:
 
 
 def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:
-    """uAP, accuracy_at_1 and recall_at_p90 of plain nearest-neighbor search (official train.py validation).
+    """Measures copy detection by nearest-neighbor search without score normalization (official train.py validation).
 
-    Every host computes the whole.
+    Every process computes all of it, on its own devices.
+
+    Args:
+        data: the validation set; its images that cannot be read are left out.
+        model: the network.
+        variables: its parameters and statistics.
+
+    Returns:
+        uAP, accuracy_at_1 and recall_at_p90, each from 0 to 1.
 
     Raises:
         ValueError: no query or no reference can be read.
     """
     variables, mesh = jax.device_get(variables), create_local_mesh()
 
-    def descriptors(source: Source) -> Descriptors:
-        results = list(embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh))
-        batches = [result for result in results if not isinstance(result, Unreadable)]
+    def descriptors(source: Source, name: str) -> Descriptors:
+        batches = []
+        with tqdm(
+            desc=f"embed {name}",
+            total=len(source),
+            unit="image",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not is_first_process(),
+        ) as bar:
+            for result in embed(model, variables, source, data.preset, batch_size=data.batch_size, mesh=mesh):
+                if isinstance(result, Unreadable):
+                    bar.update()
+                    continue
+                bar.update(len(result[0]))
+                batches.append(result)
         if not batches:
-            raise ValueError(f"no image of {source.name} can be read, which the validation needs")
+            raise ValueError(f"the validation needs images of {source.name}, of which none can be read")
         index, vectors = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         order = np.argsort(index)
         ids = [source.ids[i] for i in index[order]]
         return Descriptors(ids, vectors[order], Provenance("training", data.preset.name))
 
-    queries, references = descriptors(data.queries), descriptors(data.references)
-    # Images that cannot be read are left out here; `sscd-jax embed` reports them.
+    queries, references = descriptors(data.queries, "queries"), descriptors(data.references, "references")
+    # `sscd-jax embed` reports the images that cannot be read.
     known = set(queries.ids), set(references.ids)
     ground_truth = [pair for pair in data.ground_truth if pair[0] in known[0] and pair[1] in known[1]]
     (result,) = disc.evaluate(queries, references, None, ground_truth, codecs=["Flat"])

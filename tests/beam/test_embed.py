@@ -121,7 +121,7 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
     np.testing.assert_array_equal(found["odd/x"], found["odd/y"])
     reasons = [json.loads(line)["reason"] for line in (Path(work.out) / "errors.jsonl").open()]
     assert "another image has the same id" in reasons
-    assert "its name has a line break, or is no Unicode: rename it" in reasons
+    assert "its name has a line break or is not valid Unicode: rename it" in reasons
 
 
 def test_files_that_give_the_same_ids_are_refused(work, folder):

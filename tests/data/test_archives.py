@@ -99,7 +99,7 @@ def test_a_damaged_tar_file_gives_what_is_before_the_damage(encoded, tmp_path):
     cut = contents(open_source(str(path)))
     assert cut["x/0"] == encoded[0]
     assert cut["x/1"] == encoded[1]
-    assert "the archive is cut off" in map(str, cut.values()) or "damaged" in str(cut["x/?"])
+    assert "the archive is truncated" in map(str, cut.values()) or "damaged" in str(cut["x/?"])
     path.write_bytes(whole[: third.offset] + b"garbage" * 100 + whole[third.offset + 700 :])
     damaged = contents(open_source(str(path)))
     assert list(damaged) == ["x/0", "x/1", "x/?"]
@@ -140,7 +140,7 @@ def test_a_table_of_something_else_among_images(encoded, tmp_path):
     pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": ["a cat"]}), tmp_path / "metadata.parquet")
     found = contents(open_source(str(tmp_path)))
     assert found["a"] == encoded[0]
-    assert "should hold encoded images" in str(found["metadata/?"])
+    assert "needs a column of encoded images" in str(found["metadata/?"])
 
 
 def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
@@ -159,7 +159,9 @@ def test_hostile_headers_of_a_tar_file(encoded, tmp_path):
 def test_parquet_that_cannot_be_read(encoded, tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: a column named image.*should hold encoded images.*found none"):
+    with pytest.raises(
+        ValueError, match=r"a\.parquet needs a column of encoded images .*one named image, or only one; found none"
+    ):
         open_source(str(path))
     pq.write_table(pa.table({"front": [b"a"], "back": [b"b"]}), path)
     with pytest.raises(ValueError, match="found front, back"):

@@ -80,7 +80,7 @@ def test_transparent_color_of_sixteen_bits():
     assert difference(b"\x89PNG\r\n\x1a\n" + b"".join(parts), white) == 0
 
 
-@pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32 bits"), (np.float32, "floating-point")])
+@pytest.mark.parametrize(("dtype", "reason"), [(np.int32, "32-bit"), (np.float32, "floating-point")])
 def test_pixels_without_a_range_are_refused(dtype, reason):
     with pytest.raises(ValueError, match=reason):
         open_image(encoded(Image.fromarray(GRAY.astype(dtype) * 1000), "TIFF"))

@@ -27,13 +27,14 @@ from sscd_jax.data.pack_reader import INDEX, MADE_BY, read_index, to_bytes
 from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import list_files, open_source
 from sscd_jax.data.train_pipeline import train_batches
+from sscd_jax.files import is_temporary
 
 KIB = 1024
 
 
 @pytest.fixture
 def photos(images, tmp_path) -> Path:
-    """A folder of 40 images in three folders, one of them cut off, one empty, one too odd for ASCII."""
+    """A folder of 40 images in three folders, one of them truncated, one empty, one too odd for ASCII."""
     for number, path in enumerate(sorted(images.iterdir())):
         folder = tmp_path / "photos" / f"of {number % 3}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,29 +161,32 @@ def test_packs_of_lists_archives_data_sets_and_packs(photos, images, tmp_path):
 
 KILLED = """
 import os, signal, sys
+from contextlib import contextmanager
 from sscd_jax.data import pack_writer
 from sscd_jax.data import storage
 from sscd_jax.data.sources import open_source
-write, shards = storage.write_whole, []
-def write_and_die(path, content):
-    if path.endswith("00003.tar"):
-        def content(file, content=content):  # in the midst of a shard
-            file.write(bytes(1000)); file.flush()
+atomic_writer = storage.atomic_writer
+@contextmanager
+def write_and_die(path):
+    with atomic_writer(path) as file:
+        if path.endswith("00003.tar"):
+            file.write(bytes(1000))
+            file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-    write(path, content)
-storage.write_whole = write_and_die
+        yield file
+storage.atomic_writer = write_and_die
 pack_writer.pack(open_source(sys.argv[1]), sys.argv[2], shard_bytes=20 << 10)
 """
 
 
-def test_goes_on_where_it_was_killed(photos, tmp_path, monkeypatch):
+def test_resumes_where_it_was_killed(photos, tmp_path, monkeypatch):
     out = tmp_path / "pack"
     (out / "parts").mkdir(parents=True)  # as one leaves it that was killed at its start
     done = subprocess.run([sys.executable, "-c", KILLED, photos, out], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in sorted(out.glob("*.tar"))] == ["00000.tar", "00001.tar", "00002.tar"]
-    assert list(out.glob("00003.tar.unfinished-*"))
-    with pytest.raises(ValueError, match="is an unfinished pack: run the same sscd-jax pack again, and it goes on"):
+    assert [is_temporary(path.name) for path in out.glob(".00003.tar.*")] == [True]
+    with pytest.raises(ValueError, match="is an incomplete pack: run the same sscd-jax pack again to resume it"):
         open_source(str(out))
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     read: list[int] = []
@@ -190,7 +194,7 @@ def test_goes_on_where_it_was_killed(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(Source, "load", lambda self, index: (read.append(index), load(self, index))[1])
     assert contents(packed(photos, out)) == contents(open_source(str(photos)))
     first = sum(read_index(str(out / "parts" / f"{k:05d}.npz")).counts[0] for k in range(3))
-    assert min(read[: 40 - first]) == first, "whole shards are not read again"
+    assert min(read[: 40 - first]) == first, "complete shards are not read again"
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}.items()
     packed(photos, tmp_path / "unbroken")
     assert files(out) == files(tmp_path / "unbroken")
@@ -203,7 +207,7 @@ def test_other_images_are_refused(photos, images, tmp_path):
     out = tmp_path / "pack"
     packed(photos, out)
     with pytest.raises(
-        ValueError, match=r"shards of 0\.01953125 MiB, not 0\.029296875: .*or give --shard-mib 0\.01953125"
+        ValueError, match=r"shards of 0\.01953125 MiB, not 0\.029296875: .*or pass --shard-mib 0\.01953125"
     ):
         packed(photos, out, 30)
     one = photos / "of 1" / "001.jpg"
@@ -217,12 +221,12 @@ def test_other_images_are_refused(photos, images, tmp_path):
     (out / MADE_BY).write_text("[]")
     with pytest.raises(ValueError, match=r"sscd_pack\.json is damaged: .*; name another folder"):
         packed(photos, out)
-    with pytest.raises(ValueError, match="must have some"):
+    with pytest.raises(ValueError, match="must be positive"):
         packed(photos, tmp_path / "new", 0)
     with pytest.raises(ValueError, match="zero byte"):
         pack(Source("x", ["a\0"], ["a"]), str(tmp_path / "new"), shard_bytes=1)
     for inside in (photos / "pack", photos):
-        with pytest.raises(ValueError, match="is in the folder that is packed: name one outside"):
+        with pytest.raises(ValueError, match="is in the folder that is packed: name a folder outside"):
             packed(photos, inside)
     with pytest.raises(ValueError, match="is a pack"):
         list_files(str(out))
@@ -298,7 +302,7 @@ def test_packs_in_a_store(photos, tmp_path, scheme):
     assert contents(pack_) == contents(open_source(str(photos)))
     assert pack_.read(tf.constant(17, tf.int64)).numpy() == pack_.load(17)
     assert_same(batches(pack_, 1, start_step=3), batches(open_source(str(photos)), 1, start_step=3))
-    assert sorted(storage.names(out)) == sorted({INDEX, MADE_BY, "parts", *map(os.path.basename, pack_.files)})
+    assert sorted(storage.list_folder(out)) == sorted({INDEX, MADE_BY, "parts", *map(os.path.basename, pack_.files)})
     packed(photos, tmp_path / "pack")
     assert all(storage.read_bytes(f"{out}/{name}") == data for name, data in files(tmp_path / "pack").items())
     storage.remove(f"{out}/00001.tar")
@@ -345,7 +349,7 @@ def test_command(photos, tmp_path, capsys):
     assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").glob("*.tar"))
     with pytest.raises(SystemExit):
         main(["pack", str(photos), "--out", str(tmp_path / "pack")])
-    assert "give --shard-mib 0.03125" in capsys.readouterr().err
+    assert "pass --shard-mib 0.03125" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["pack", str(photos), "--out", str(tmp_path / "pack"), "--split", "train"])
     assert "--split and --data-dir are for tfds:NAME" in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""What could not be read when a pack was made: tried again by `--retry`. All else of packs: test_packed.py."""
+"""Images that could not be read when they were packed, which `--retry` reads again. More is in test_pack_reader.py."""
 
 import errno
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, cap
     unreliable -= {"017.jpg"}
     command(images, out)
     captured = capsys.readouterr()
-    assert f"{out}: 2 could not be read before, see errors.jsonl; --retry tries again" in captured.err
+    assert f"{out}: 2 images could not be read before, see errors.jsonl; --retry tries again" in captured.err
     assert files(out) == before
 
     command(images, out, "--retry")
@@ -71,19 +72,21 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_pat
     unreliable |= {"003.jpg"}
     command(images, out)
     unreliable.clear()
-    write, written = storage.write_whole, []
+    write, written = storage.atomic_writer, []
 
-    def write_whole(path, *rest):
-        write(path, *rest)
+    @contextmanager
+    def atomic_writer(path):
+        with write(path) as file:
+            yield file
         written.append(path)
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "write_whole", write_whole)
+    monkeypatch.setattr(storage, "atomic_writer", atomic_writer)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         command(images, out, "--retry")
-    monkeypatch.setattr(storage, "write_whole", write)
-    with pytest.raises(ValueError, match="is an unfinished pack: run the same"):
+    monkeypatch.setattr(storage, "atomic_writer", write)
+    with pytest.raises(ValueError, match="is an incomplete pack: run the same"):
         open_source(str(out))
     command(images, out)
     command(images, tmp_path / "once")
@@ -104,7 +107,7 @@ def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
     assert lost > 3
     shutil.copytree(images, tmp_path / "later")
     command(photos, out)
-    assert f"{lost} could not be read before" in capsys.readouterr().err
+    assert f"{lost} images could not be read before" in capsys.readouterr().err
     command(photos, out, "--retry")
     command(photos, tmp_path / "once")
     assert files(out) == files(tmp_path / "once")

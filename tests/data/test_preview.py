@@ -28,7 +28,7 @@ def config(source, **changes) -> Config:
 
 
 def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
-    main(["preview", "configs/debug.py", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
+    main(["preview", "debug", "--out", str(tmp_path / "sheet.png"), "--rows", "3", "--pairs", "1"])
     assert str(tmp_path / "sheet.png") in capsys.readouterr().out
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.width > 3 * 224
@@ -115,7 +115,7 @@ def test_bad_arguments_are_refused(images, tmp_path):
         write_preview(config(images), tmp_path / "sheet.png", rows=0)
     with pytest.raises(ValueError, match="--pairs is 0"):
         write_preview(config(images), tmp_path / "sheet.png", pairs=0)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="none does not exist"):
         write_preview(config(images), tmp_path / "none" / "sheet.png")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"text")

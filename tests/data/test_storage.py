@@ -59,7 +59,7 @@ def test_a_folder_and_its_pack_in_a_bucket(store, images, tmp_path):
             listing = [path for _, path, _ in bucket.requests if re.search(r"/o\?fields=items.*delimiter", path)]
             assert len(listing) < 20, "not one for each image"
             assert sorted(name for name in bucket.objects if "pack" in name and name.endswith(".tar"))
-            assert not [name for name in bucket.objects if "unfinished" in name]
+            assert not [name for name in bucket.objects if ".tmp" in name]
             bucket.requests.clear()
             run.stdin.write("\n")
             run.stdin.flush()

@@ -1,4 +1,4 @@
-"""Batches: seekable, independent of hosts and threads, whole in spite of broken files."""
+"""Batches start at any step, do not depend on hosts and threads, and are complete in spite of broken files."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_seeds_matter(source):
 def test_impossible_batches_are_refused(source):
     with pytest.raises(ValueError, match="3 hosts"):
         take(source, 1, host_count=3)
-    with pytest.raises(ValueError, match="fewer than a batch of 64"):
+    with pytest.raises(ValueError, match="fewer than a batch of 64: give more images, or --data"):
         take(source, 1, batch_size=64)
 
 
@@ -120,8 +120,8 @@ def test_nothing_readable_is_an_error(tmp_path):
         take(open_source(str(tmp_path)), 1, batch_size=4)
 
 
-def kinds(folder: Path) -> None:
-    """One image of every kind that people have, and one that is cut off."""
+def write_images_of_every_kind(folder: Path) -> None:
+    """Writes one image of every kind that people have, and one that is truncated."""
     photograph = Image.open(photograph_paths()["coffee"]).convert("RGB").resize((120, 90))
     images = {
         "1x1.png": photograph.resize((1, 1)),
@@ -147,7 +147,7 @@ def kinds(folder: Path) -> None:
 
 @pytest.mark.parametrize("augmentation", RECIPES)
 def test_images_of_every_kind_make_views(tmp_path, augmentation):
-    kinds(tmp_path)
+    write_images_of_every_kind(tmp_path)
     source = open_source(str(tmp_path))
     assert len(source) == 16
     batches = take(source, 3, batch_size=16, augmentation=augmentation, mixup_group=16)

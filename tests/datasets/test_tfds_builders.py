@@ -108,7 +108,7 @@ def test_disc_as_the_official_code_has_it(disc, tmp_path):
     }
     assert examples(builder, "val_queries")["Q00002"]["reference_ids"] == [b"R000002"]
     truth.write_text("query_id,reference_id\nQ00002,R000002\nQ77777,R000002\n")
-    with pytest.raises(ValueError, match=r"1 queries of .*matches\.csv are not in .*val_query, as Q77777"):
+    with pytest.raises(ValueError, match=r"1 queries of .*matches\.csv are not in .*val_query, such as Q77777"):
         build(Disc2021, official, tmp_path / "other")
     shutil.copytree(disc / "references_1", official / "references")
     truth.write_text("query_id,reference_id\nQ00002,R000002\n")

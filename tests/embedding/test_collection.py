@@ -173,7 +173,7 @@ def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["total_embedded"], summary["unreadable"]) == (38, 4)
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
-    assert "its name has a line break, or is no Unicode" in errors[0]["reason"]
+    assert "its name has a line break or is not valid Unicode" in errors[0]["reason"]
 
 
 def test_what_cannot_work_is_refused(folder, variables, tmp_path):

@@ -13,8 +13,7 @@ from sscd_jax import Descriptors
 from sscd_jax.cli.main import main
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
-from sscd_jax.datasets.copydays import find
-from sscd_jax.datasets.copydays import images as images_of
+from sscd_jax.datasets.copydays import find, open_images
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.evaluation.copydays import evaluate
 from sscd_jax.presets import choose
@@ -141,7 +140,7 @@ def test_as_the_archives_unpack(official, tmp_path, together):
     root = unpacked(official, tmp_path / "inria", together=together)
     (root / "._200000.jpg").write_bytes(b"of a Mac")
     (root / "200001.jpg.part").write_bytes(b"")
-    found, expected = (images_of(one, find(one)) for one in (root, official))
+    found, expected = (open_images(one, find(one)) for one in (root, official))
     assert list(found.ids) == list(expected.ids)
     assert [found.load(i) for i in range(len(found))] == [expected.load(i) for i in range(len(expected))]
 
@@ -180,7 +179,7 @@ def test_what_is_missing_is_named(official, weights, tmp_path, capsys):
     for options, message in (
         (root, "--root needs --weights"),
         ([*root, "--weights", weights, "--copydays", "x"], "leave out --copydays"),
-        (["--copydays", "x", "--weights", weights], "--weights and --descriptors go with --root"),
+        (["--copydays", "x", "--weights", weights], "--weights and --descriptors require --root"),
         (["--distractors", "x"], "give --copydays, or --root and --weights"),
         ([*root, "--weights", "nowhere"], "no images of the block strong"),
     ):

@@ -5,10 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from sscd_jax.data import images as images  # registers HEIC
+from sscd_jax.data.images import formats
 from sscd_jax.data.sample import photograph_paths
 
-assert images.HEIF
+assert "HEIF" in formats()  # which registers it, also for saving
 PHOTOGRAPH = Image.open(photograph_paths()["china"]).convert("RGB").resize((160, 120))
 
 

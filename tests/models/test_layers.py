@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from sscd_jax.models.convolution import conv2d, stem_conv2d
+from sscd_jax.models.cpu import conv2d, stem_conv2d
 from sscd_jax.models.layers import BatchNorm, gem_pool, l2_normalize, max_pool_3x3_stride_2
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.hosts import TRAIN, ended, recipe, start
+from helpers.processes import TRAIN, ended, recipe, start
 from helpers.small_disk import on_small_disk
 from orbax.checkpoint import v1 as ocp
 

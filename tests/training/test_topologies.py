@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.hosts import ended, recipe, start
+from helpers.processes import ended, recipe, start
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.hosts import TRAIN, ended, log_of
+from helpers.processes import TRAIN, ended, log_of
 from jax.sharding import Mesh
 
 from sscd_jax import config as configs
@@ -27,6 +27,7 @@ from sscd_jax.models import build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
 from sscd_jax.sharding import create_mesh, replicated, to_devices
 from sscd_jax.training import state as train_state
+from sscd_jax.training.log import read_metrics
 from sscd_jax.training.train import train, train_step
 from sscd_jax.weights import runs
 
@@ -254,15 +255,20 @@ def test_going_on_with_other_settings_is_said(images, tmp_path, capsys):
     assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
 
 
-def test_sigterm_saves_and_has_a_status_of_its_own(images, tmp_path):
-    """With checkpoints far apart: what is there after it is of the step that it ended at."""
-    config = tmp_path / "config.py"
-    config.write_text(
+def endless(path: Path, images: Path) -> Path:
+    """A recipe of a run that does not end by itself, nor saves."""
+    path.write_text(
         "from sscd_jax.config import *\n"
         "def get_config():\n"
         f"    return Config(steps=100000, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
         "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
     )
+    return path
+
+
+def test_sigterm_saves_and_has_a_status_of_its_own(images, tmp_path):
+    """With checkpoints far apart: what is there after it is of the step that it ended at."""
+    config = endless(tmp_path / "config.py", images)
     process = start(config, tmp_path / "run")
     wait_for_lines(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGTERM)
@@ -276,19 +282,21 @@ def test_sigterm_saves_and_has_a_status_of_its_own(images, tmp_path):
     assert lines_in(tmp_path / "run") == int(step)
 
 
-def test_ctrl_c_is_one_line(images, tmp_path):
-    config = tmp_path / "config.py"
-    config.write_text(
-        "from sscd_jax.config import *\n"
-        "def get_config():\n"
-        f"    return Config(steps=100000, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
-        "        model=Model(backbone='resnet18', dims=16, width=8))\n"
-    )
-    process = start(config, tmp_path / "run")
-    wait_for_lines(tmp_path / "run", 2, process)
-    process.send_signal(signal.SIGINT)
-    ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
-    assert status == 130
-    assert "stops after this step" in output
-    assert "sscd-jax train: interrupted; the same command goes on" in output
-    assert "Traceback" not in output
+def test_ctrl_c_saves_and_the_same_command_resumes(images, tmp_path):
+    """With checkpoints far apart: no step is lost."""
+    config = endless(tmp_path / "config.py", images)
+    steps = []
+    for _ in range(2):
+        done = lines_in(tmp_path / "run")
+        process = start(config, tmp_path / "run")
+        wait_for_lines(tmp_path / "run", done + 2, process)
+        process.send_signal(signal.SIGINT)
+        ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
+        assert status == 130
+        assert "stops after this step" in output
+        said = r"sscd-jax train: interrupted, saved after step (\d+) of 100000; rerun the same command to resume\n"
+        steps += map(int, re.findall(said, output))
+        assert "Traceback" not in output
+        assert runs.saved_on_disk(tmp_path / "run") == steps
+        assert lines_in(tmp_path / "run") == steps[-1]
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, steps[-1] + 1))

@@ -1,1 +1,1 @@
-"""Augmentation of training views in tf.data, compiled by XLA."""
+"""Augmentations of training views, as TensorFlow graphs that XLA compiles."""

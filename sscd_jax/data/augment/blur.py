@@ -1,4 +1,4 @@
-"""Gaussian blur as Pillow has it, in whole numbers."""
+"""Gaussian blur that equals Pillow's, in integer arithmetic."""
 
 import functools
 import math
@@ -8,34 +8,34 @@ import tensorflow as tf
 
 from sscd_jax.data.augment.packed_pixels import weighted_sum, xla
 
-# How far Pillow's Gaussian blur reaches, in pixels, for radii up to these; one loop is compiled for each.
+# For radii up to these, Pillow's Gaussian blur reaches so many pixels far. One loop is compiled for each.
 _RADII = (math.sqrt(6), 5.0)
 _REACHES = (6, 15)
 MAX_REACH = _REACHES[-1]
 
 
 def kernel(radius: tf.Tensor) -> tf.Tensor:
-    """Half of the kernel of Pillow's GaussianBlur: float32 [] -> [MAX_REACH + 1], from the rim to the center.
+    """Returns half of the kernel of Pillow's GaussianBlur, from the rim to the center: float32 [] -> [MAX_REACH + 1].
 
-    Three box blurs of fractional radius (Pillow's BoxBlur.c, after Gwosdek et al., "Theoretical foundations of Gaussian
-    convolution by extended box filtering").
+    It is that of three box blurs of fractional radius (Pillow's BoxBlur.c, after Gwosdek et al., "Theoretical
+    foundations of Gaussian convolution by extended box filtering").
     """
     variance = tf.square(radius) / 3
     whole = tf.floor((tf.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - tf.square(whole + 1)))
     at = tf.range(-MAX_REACH, MAX_REACH + 1, dtype=tf.float32)
-    # Box weights as a function of the distance: 1 inside, the fraction on the rim, 0 beyond.
+    # The weight of a box at a distance is 1 inside, a fraction on the rim, and 0 beyond.
     distance = tf.abs(at[:, None] - at)
     box = tf.where(distance <= whole, 1.0, tf.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
     return tf.linalg.matvec(box, tf.linalg.matvec(box, box[MAX_REACH]))[: MAX_REACH + 1]
 
 
 def blur_weights(radius: tf.Tensor) -> tf.Tensor:
-    """The kernel in 256ths, so that 16 bits hold the sums: float32 [] -> uint16 [MAX_REACH + 1].
+    """Returns the kernel in 256ths, so that 16 bits hold the sums: float32 [] -> uint16 [MAX_REACH + 1].
 
-    The first is the center's, the others apply to both sides; in all they add up to 256.
+    The first weight is that of the center. The others apply to both sides, and all of them add up to 256.
     """
-    # Sums from the rim inwards are rounded, not weights: so the spread stays within 2 % of the radius from 0.7 on.
+    # The sums from the rim inwards are rounded, not the weights. This keeps the spread within 2 % of radii from 0.7 on.
     tails = tf.round(256 * tf.cumsum(kernel(radius)[:-1]))
     sides = tails - tf.concat([[0.0], tails[:-1]], 0)
     weights = tf.concat([256 - 2 * tails[-1:], tf.reverse(sides, [0])], 0)
@@ -43,13 +43,13 @@ def blur_weights(radius: tf.Tensor) -> tf.Tensor:
 
 
 def blur(view: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """Pillow's GaussianBlur of a radius of at most 5 pixels: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Blurs a view as Pillow's GaussianBlur does, with a radius of at most 5 pixels: uint8 [S, S, 3] -> [S, S, 3]."""
     return _blur(view.shape[0])(view, radius)
 
 
 @functools.cache
 def _blur(size: int):
-    """The compiled function for views of this size."""
+    """Returns the compiled function for views of this size."""
 
     @xla(tf.TensorSpec([size, size, 3], tf.uint8), tf.TensorSpec([]))
     def function(view, radius):
@@ -75,7 +75,7 @@ def _blur(size: int):
             def step(number: tf.Tensor, lines: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 return number + 1, tf.switch_case(number, [lambda: along(lines, reach), lambda: across(lines, reach)])
 
-            # A loop, as else XLA fuses the two, and computes the first anew for each neighbor of the second.
+            # In a loop, as XLA would fuse the two steps and compute the first again for each neighbor of the second.
             lines = tf.reshape(view, [size, 3 * size])
             return tf.while_loop(lambda number, _: number < 2, step, (0, lines))[1]
 

@@ -1,4 +1,4 @@
-"""Jitter and gray, equal to the Pillow calls of the official pipeline and several times as fast."""
+"""Color jitter and grayscale that equal the Pillow calls of the official pipeline, and are several times as fast."""
 
 import functools
 
@@ -8,24 +8,24 @@ from sscd_jax.data.augment.packed_pixels import byte, channels, packed, words, x
 
 
 def gray(view: tf.Tensor) -> tf.Tensor:
-    """Pillow's convert("L"): a packed view -> float32 whole numbers."""
+    """Converts to grayscale as Pillow's convert("L") does: a packed view -> float32, integers in [0, 255]."""
     red, green, blue = channels(view)
     return tf.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)  # exact in float32
 
 
 def _blend(view: tf.Tensor, other: tf.Tensor | float, factor: tf.Tensor) -> tf.Tensor:
-    """Pillow's ImageEnhance: factor 0 gives the other, 1 the view, more goes beyond it."""
+    """Blends as Pillow's ImageEnhance does: factor 0 gives `other`, 1 the view, and larger ones extrapolate."""
     return packed(*(tf.clip_by_value(other + factor * (channel - other), 0, 255) for channel in channels(view)))
 
 
 def _contrast(view: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    total = tf.reduce_sum(tf.reduce_sum(gray(view), 0))  # over the first axis it is vectorized
+    total = tf.reduce_sum(tf.reduce_sum(gray(view), 0))  # a sum over the first axis is vectorized
     return _blend(view, tf.floor(total / (view.shape[0] * view.shape[1]) + 0.5), factor)
 
 
 def _turn_hue(view: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """By way of Pillow's HSV, which has 8 bits a channel, as torchvision's adjust_hue for Pillow images."""
-    # Compared as whole numbers, and multiplied where one could divide: that is half of the time.
+    """Turns the hue in Pillow's HSV, which has 8 bits a channel, as torchvision's adjust_hue does for Pillow images."""
+    # Comparing integers, and multiplying instead of dividing, takes half of the time.
     red, green, blue = (byte(view, i) for i in range(3))
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
@@ -37,9 +37,9 @@ def _turn_hue(view: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     hue = (hue - 256 * tf.floor(hue * (1 / 256))) * (6 / 255)
     saturation = tf.floor(tf.cast(255 * chroma, tf.float32) / tf.cast(tf.maximum(value, 1), tf.float32))
     value = tf.cast(value, tf.float32)
-    chroma = value * saturation * (1 / 255)  # of the color in 8 bits
+    chroma = value * saturation * (1 / 255)  # as of the color in 8 bits
 
-    # Each channel of an HSV color is its value less the chroma times a trapezoid of the hue.
+    # Each channel of an HSV color is the value minus the chroma times a trapezoid function of the hue.
     def channel(start: float) -> tf.Tensor:
         k = hue + start
         k = tf.where(k >= 6, k - 6, k)
@@ -58,16 +58,17 @@ def _jitter(view: tf.Tensor, order: tf.Tensor, factors: tf.Tensor, turns: tf.Ten
         ]
         return step + 1, tf.switch_case(tf.gather(order, step), parts)
 
-    # Unrolled, XLA would compile each part four times.
+    # If the loop were unrolled, XLA would compile each part four times.
     return tf.while_loop(lambda step, _: step < 4, part, (0, view))[1]
 
 
 @functools.cache
 def color_ops(size: int):
-    """The compiled function that jitters and grays a view of this size where its flags say so.
+    """Returns the compiled function that applies color jitter and grayscale to a view of this size.
 
-    Of a packed view, int32 [size, size], bool [2] (jitter, gray), int32 [4] (order of brightness, contrast, saturation,
-    hue), float32 [3] (their factors), float32 (turns of the hue); gives `words`.
+    Its arguments are a packed view, int32 [size, size]; whether to apply jitter and grayscale, bool [2]; the order of
+    brightness, contrast, saturation and hue, int32 [4]; the factors of the first three, float32 [3]; and the turn of
+    the hue as a share of a full turn, float32. It returns the view as `words`.
     """
 
     @xla(

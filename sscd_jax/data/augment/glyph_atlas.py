@@ -1,13 +1,12 @@
-"""Letters of AugLy's fonts and its emoji as arrays, made once and kept in the cache.
+"""The letters of AugLy's fonts and its emoji as arrays, which are rendered once and cached.
 
-The files are read from the installed package; none of its code runs. Fonts are rendered by Pillow at one size, from
-which the graph resizes.
+The font and emoji files are read from the installed package, without running its code. Pillow renders the fonts at one
+size, and the augmentations resize the letters from there.
 """
 
 import contextlib
 import functools
 import sys
-import tempfile
 import unicodedata
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -18,13 +17,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from sscd_jax.files import cache_folder
+from sscd_jax.files import atomic_file, cache_folder
 
 FONT_SIZE = 48  # pixels
-_ROWS, _BASELINE = 84, 58  # of a rendered letter; room for accents above and below
-_LETTERS = 128  # of each font, evenly over the characters that it has
-EMOJI_SIZE = 72  # pixels, as the wheel has them
-_FORMAT = 2  # of the cached file
+_ROWS, _BASELINE = 84, 58  # of a rendered letter in pixels, with room for accents above and below
+_LETTERS = 128  # rendered of each font, evenly over its characters
+EMOJI_SIZE = 72  # pixels, as in the wheel
+_FORMAT = 2  # version of the cached file
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,11 @@ class Atlas:
     """Letters and emoji.
 
     Attributes:
-        ink: uint8 [columns, rows], all letters of all fonts side by side, turned: a letter is a range of columns.
+        ink: uint8 [columns, rows], the letters of all fonts side by side, transposed, so that a letter is a range of
+            the first axis.
         letter_columns: int32 [letters + 1], where each letter begins in `ink`.
-        font_letters: int32 [fonts + 1], where each font's letters begin.
-        characters: int32 [letters], Unicode.
+        font_letters: int32 [fonts + 1], where the letters of each font begin.
+        characters: int32 [letters], the Unicode code points of the letters.
         font_names: str [fonts].
         emoji: uint8 [emoji, EMOJI_SIZE, EMOJI_SIZE, 4], red, green, blue and alpha, not premultiplied.
         emoji_names: str [emoji].
@@ -52,29 +52,26 @@ class Atlas:
 
 @functools.cache
 def load_atlas() -> Atlas:
-    """The atlas, from the cache or made anew, which takes some seconds.
+    """Returns the atlas from the cache, or renders it, which takes some seconds.
 
-    Where it cannot be kept for the next time, that is said on stderr.
+    Where it cannot be cached, a line on stderr says so.
 
     Raises:
-        ImportError: AugLy or fontTools is not installed; says which extra to install.
+        ImportError: AugLy or fontTools is not installed; the error names the extra to install.
         ValueError: the installed AugLy has no fonts or no emoji.
     """
     assets = _assets()
     path = cache_folder("overlays") / f"augly-{version('augly')}-{FONT_SIZE}-{_LETTERS}-{_FORMAT}.npz"
-    # Not there, or broken in whatever way: made anew.
+    # Whatever is wrong with the cached file, the atlas is rendered again.
     with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as arrays:
         return Atlas(**{field.name: arrays[field.name] for field in fields(Atlas)})
-    atlas = _make(assets)
+    atlas = _render(assets)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may make it at once.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="unfinished-") as folder:
-            unfinished = Path(folder) / path.name
-            np.savez_compressed(unfinished, **{field.name: getattr(atlas, field.name) for field in fields(Atlas)})
-            unfinished.replace(path)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **{field.name: getattr(atlas, field.name) for field in fields(Atlas)})
     except OSError as error:
-        print(f"fonts and emoji are not kept for the next time ({error}): set XDG_CACHE_HOME", file=sys.stderr)
+        print(f"fonts and emoji cannot be cached for the next time ({error}): set XDG_CACHE_HOME", file=sys.stderr)
     return atlas
 
 
@@ -85,12 +82,14 @@ def _assets() -> Path:
     return Path(augly.submodule_search_locations[0]) / "assets"
 
 
-def _make(assets: Path) -> Atlas:
+def _render(assets: Path) -> Atlas:
     font_paths = sorted((assets / "fonts").glob("*.ttf"))
     emoji_paths = sorted((assets / "twemojis").glob("*/*.png"))
     if not font_paths or not emoji_paths:
         raise ValueError(f"{assets} has no fonts or no emoji: pip install --force-reinstall 'sscd_jax[augly]'")
-    fonts = [(path.stem, letters) for path in tqdm(font_paths, desc="fonts, once") if (letters := _letters(path))]
+    fonts = [
+        (path.stem, letters) for path in tqdm(font_paths, desc="rendering fonts, once") if (letters := _letters(path))
+    ]
     letters = [letter for _, letters in fonts for letter in letters]
     emoji = np.stack([np.asarray(Image.open(path).convert("RGBA").resize([EMOJI_SIZE] * 2)) for path in emoji_paths])
     return Atlas(
@@ -105,7 +104,7 @@ def _make(assets: Path) -> Atlas:
 
 
 def _letters(path: Path) -> list[tuple[str, np.ndarray]]:
-    """Characters of a font that leave ink, each with its uint8 [columns, _ROWS]."""
+    """Renders characters of a font, and returns those that leave ink, each with its uint8 [columns, _ROWS]."""
     font = ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
     characters = [c for c in map(chr, sorted(_character_map(path))) if unicodedata.category(c)[0] not in "CZ"]
     evenly = {round(i) for i in np.linspace(0, len(characters) - 1, _LETTERS)} if characters else set()
@@ -117,7 +116,7 @@ def _letters(path: Path) -> list[tuple[str, np.ndarray]]:
             first, last = min(0, int(left)), max(round(advance), int(right))
             canvas = Image.new("L", (max(last - first, 1), _ROWS))
             ImageDraw.Draw(canvas).text((-first, _BASELINE), character, fill=255, font=font, anchor="ls")
-        except OSError:  # a glyph that FreeType refuses
+        except OSError:  # FreeType refuses some glyphs
             continue
         if canvas.getbbox():
             letters.append((character, np.asarray(canvas).T))

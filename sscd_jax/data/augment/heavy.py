@@ -1,8 +1,9 @@
-"""What DISC2021's and later attackers do beyond the paper's augmentations: the HEAVY preset.
+"""The augmentations of HEAVY, which cover edits of DISC2021 and later work that the paper's augmentations lack.
 
-Before the crop: another image pasted over or put under, the frame of a screenshot, perspective. After the colors:
-channels swapped or dropped, pixelation, noise, erasing. tf-image's `channel_swap` and `channel_drop` draw from
-TensorFlow's global state, which makes views depend on the order of threads; ours do the same from the view's numbers.
+Before the crop, another image is pasted onto the image or put under it, the frame of a screenshot is added, or the
+perspective is changed. After the colors, channels are swapped or dropped, pixels are enlarged, noise is added, or a
+rectangle is erased. (tf-image also has `channel_swap` and `channel_drop`, which draw from TensorFlow's global state:
+views would depend on the order of threads.)
 """
 
 import itertools
@@ -15,19 +16,19 @@ from sscd_jax.data.augment.overlays import composite, overlay_text
 from sscd_jax.data.augment.random_draws import Uniforms
 from sscd_jax.data.augment.warp import warp
 
-PASTE = 0.15  # probability
+PASTE = 0.15  # probability that another image is pasted
 _SWAPS = [order for order in itertools.permutations(range(3)) if order != (0, 1, 2)]
 
 
 def draw_other(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """For each of the two views, which of `count` images is pasted; -1 for none: int64 [2]."""
+    """Draws which of `count` images is pasted on each of the two views, or -1 for none: int64 [2]."""
     numbers = tf.random.stateless_uniform([2, 2], seed)
     index = tf.minimum(tf.cast(numbers[:, 1] * tf.cast(count, tf.float32), tf.int64), count - 1)
     return tf.where(numbers[:, 0] < PASTE, index, -1)
 
 
 def draw_before(uniform: Uniforms) -> dict[str, Any]:
-    """What happens to the whole image."""
+    """Draws what happens to the whole image."""
     dark = uniform.chance(0.5)
     paper = uniform(0.0, 30.0) + tf.where(dark, 0.0, 225.0)
     return {
@@ -45,7 +46,7 @@ def draw_before(uniform: Uniforms) -> dict[str, Any]:
             "text": {
                 "font": uniform(),
                 "length": uniform(),
-                "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
+                "seed": tf.cast(uniform.array(2) * 2**24, tf.int32),
                 "size": uniform(0.25, 0.6),
                 "opacity": uniform(0.7, 1.0),
                 "color": tf.fill([3], tf.where(dark, 220.0, 40.0)),
@@ -53,12 +54,12 @@ def draw_before(uniform: Uniforms) -> dict[str, Any]:
                 "fy": uniform(),
             },
         },
-        "perspective": {"applied": uniform.chance(0.1), "corners": 0.4 * uniform.some(8) - 0.2},
+        "perspective": {"applied": uniform.chance(0.1), "corners": 0.4 * uniform.array(8) - 0.2},
     }
 
 
 def draw_after(uniform: Uniforms) -> dict[str, Any]:
-    """What happens to a view after its colors."""
+    """Draws what happens to a view after its colors."""
     area, aspect = uniform(0.02, 0.25), tf.exp(uniform(-math.log(3), math.log(3)))
     return {
         "swap": {
@@ -70,22 +71,22 @@ def draw_after(uniform: Uniforms) -> dict[str, Any]:
         "noise": {
             "applied": uniform.chance(0.1),
             "spread": uniform(2.0, 30.0),
-            "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
+            "seed": tf.cast(uniform.array(2) * 2**24, tf.int32),
         },
         "erase": {
             "applied": uniform.chance(0.15),
             "sides": tf.minimum(tf.sqrt(tf.stack([area / aspect, area * aspect])), 1.0),
-            "at": uniform.some(2),
-            "color": tf.floor(256 * uniform.some(3)),
+            "at": uniform.array(2),
+            "color": tf.floor(256 * uniform.array(3)),
         },
     }
 
 
 def paste(image: tf.Tensor, drawn: dict[str, Any], other: tf.Tensor) -> tf.Tensor:
-    """The other image over a part of this one, or this one over a part of the other: uint8 [H, W, 3] -> [H, W, 3]."""
+    """Pastes `other` onto a part of the image, or the image onto a part of `other`: uint8 [H, W, 3] -> [H, W, 3]."""
     shape = tf.shape(image)[:2]
     over, under = tf.cond(drawn["under"], lambda: (image, other), lambda: (other, image))
-    # An image that is put on another one keeps most of the canvas.
+    # Where the image is pasted onto the other one, it covers most of it.
     share = tf.where(drawn["under"], 0.3 + drawn["size"], drawn["size"])
     size = tf.maximum(tf.cast(tf.cast(shape, tf.float32) * share, tf.int32), 1)
     canvas = tf.cond(drawn["under"], lambda: _resized(under, shape), lambda: under)
@@ -95,7 +96,7 @@ def paste(image: tf.Tensor, drawn: dict[str, Any], other: tf.Tensor) -> tf.Tenso
 
 
 def frame(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """On a page with lines of text above and below, as on a screenshot: uint8 [H, W, 3] -> [H, W, 3]."""
+    """Shows the image on a page with a line of text above and below, as a screenshot does: uint8 [H, W, 3]."""
     height, width = tf.unstack(tf.shape(image)[:2])
     top, bottom, side = tf.unstack(drawn["margins"])
     page_width = width + 2 * tf.cast(side * tf.cast(width, tf.float32), tf.int32)
@@ -113,7 +114,7 @@ def frame(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
 
 
 def perspective(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """Seen at an angle: corners moved by up to a fifth of a side, black where nothing is; uint8 [H, W, 3]."""
+    """Moves each corner by up to a fifth of a side, with black where nothing is: uint8 [H, W, 3] -> [H, W, 3]."""
     shape = tf.shape(image)[:2]
     side = tf.cast(shape[::-1], tf.float32) - 1
     corners = tf.constant([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -122,7 +123,7 @@ def perspective(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
 
 
 def homography(here: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
-    """The projective transform that takes four points (x, y) to four others: float32 [4, 2], [4, 2] -> [8]."""
+    """Returns the projective transform that maps four points (x, y) to four others: float32 [4, 2], [4, 2] -> [8]."""
     x, y = tf.unstack(tf.cast(here, tf.float64), axis=1)
     u, v = tf.unstack(tf.cast(there, tf.float64), axis=1)
     zero, one = tf.zeros_like(x), tf.ones_like(x)
@@ -130,35 +131,35 @@ def homography(here: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
         tf.stack([x, y, one, zero, zero, zero, -u * x, -u * y], 1),
         tf.stack([zero, zero, zero, x, y, one, -v * x, -v * y], 1),
     ]
-    # An image of one row or column has no such transform: the smallest change that has one.
+    # The tiny diagonal makes the equations solvable for an image of one row or column.
     matrix = tf.concat(rows, 0) + 1e-6 * tf.eye(8, dtype=tf.float64)
     return tf.cast(tf.linalg.solve(matrix, tf.concat([u, v], 0)[:, None])[:, 0], tf.float32)
 
 
 def swap(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """Channels in another order: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Reorders the channels: uint8 [S, S, 3] -> [S, S, 3]."""
     return tf.gather(view, drawn["order"], axis=2)
 
 
 def drop(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """One channel black: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Sets one channel to 0: uint8 [S, S, 3] -> [S, S, 3]."""
     return tf.where(tf.range(3) == drawn["channel"], tf.constant(0, tf.uint8), view)
 
 
 def pixelate(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """In squares, `cells` a side: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Reduces a view to `cells` pixels a side and enlarges these to squares: uint8 [S, S, 3] -> [S, S, 3]."""
     cells = _resized(view, tf.fill([2], drawn["cells"]))
     return tf.image.resize(cells, view.shape[:2], method="nearest")
 
 
 def noise(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """Gaussian noise of a standard deviation `spread`: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Adds Gaussian noise with the standard deviation `spread`, in gray levels: uint8 [S, S, 3] -> [S, S, 3]."""
     added = tf.random.stateless_normal(view.shape, drawn["seed"]) * drawn["spread"]
     return tf.cast(tf.clip_by_value(tf.round(tf.cast(view, tf.float32) + added), 0, 255), tf.uint8)
 
 
 def erase(view: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """A rectangle in one color: uint8 [S, S, 3] -> [S, S, 3]."""
+    """Fills a rectangle with one color: uint8 [S, S, 3] -> [S, S, 3]."""
     size = tf.constant([float(side) for side in view.shape[:2]])
     first = drawn["at"] * (size - drawn["sides"] * size)
     rows, columns = (

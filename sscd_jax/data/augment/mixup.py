@@ -1,8 +1,7 @@
-"""Contrastive mixup and cutmix on a host batch (paper section 3; official transforms/mixup.py).
+"""Contrastive mixup and cutmix on a host's batch (paper section 3; official transforms/mixup.py).
 
-Views are mixed within groups of fixed size, whatever the number of hosts. The partner of a view is the view opposite it
-in the group's [first views; second views]: the other view of the image as far from the group's end as its own from
-the start.
+Views are mixed within groups of a fixed size, so that the number of hosts does not matter. In a group of G views in the
+order [first views; second views], the partner of view i is view G - 1 - i: a view of another image, of the other kind.
 """
 
 import tensorflow as tf
@@ -11,15 +10,19 @@ from sscd_jax.data.augment.random_draws import Uniforms
 
 
 def draw_mixing(uniform: Uniforms, size: int) -> dict[str, tf.Tensor]:
-    """How a view is mixed with its partner: with probability 0.05 at all, half of these by cutmix.
+    """Draws how a view of `size` x `size` pixels is mixed with its partner.
+
+    A view is mixed with probability 0.05, half of the time by cutmix and else by mixup.
 
     Returns:
-        share: float32 in [0, 1], the view's part in mixup, 1 where it is not mixed or cut.
-        box: int32 [4], top, left, bottom and right of what cutmix takes from the partner; empty where it does not.
-        kept: float32 in [0, 1], what of the view is there in the end.
+        A dict of
+          * share: float32 in [0, 1], the weight of the view in mixup; 1 without mixup.
+          * box: int32 [4], top, left, bottom and right of the part that cutmix takes from the partner; empty without
+            cutmix.
+          * kept: float32 in [0, 1], the share of the view that remains (lambda).
     """
     applied, cut = uniform.chance(0.05), uniform.chance(0.5)
-    share = tf.sort(uniform.some(3))[1]  # the median of three uniform numbers is distributed as Beta(2, 2)
+    share = tf.sort(uniform.array(3))[1]  # the median of three uniform numbers has the distribution Beta(2, 2)
     half = tf.cast(size * tf.sqrt(1 - share), tf.int32) // 2
     center = tf.stack([uniform.integer(size), uniform.integer(size)])
     box = tf.clip_by_value(tf.concat([center - half, center + half], 0), 0, size)
@@ -30,21 +33,32 @@ def draw_mixing(uniform: Uniforms, size: int) -> dict[str, tf.Tensor]:
 
 
 def partners(rows: tf.Tensor, group: int) -> tf.Tensor:
-    """Each view's partner: [2 b, ...], first views before second views, in groups of `group` images -> [2 b, ...]."""
+    """Returns the row of each view's partner, in groups of `group` images: [2b, ...] -> [2b, ...].
+
+    First views come before second views.
+    """
     shape = tf.shape(rows)
     grouped = tf.reshape(rows, tf.concat([[2, -1, group], shape[1:]], 0))
     return tf.reshape(tf.reverse(grouped, [0, 2]), shape)
 
 
 def mixed_ids(ids: tf.Tensor, kept: tf.Tensor, group: int) -> tf.Tensor:
-    """Content of the mixed views: int32 [2 b] and float32 [2 b] -> int32 [2 b, 2]."""
+    """Returns the two ids of each view, which are equal where it is not mixed: int32 [2b], float32 [2b] -> [2b, 2]."""
     return tf.stack([ids, tf.where(kept < 1, partners(ids, group), ids)], 1)
 
 
 def mix(images: tf.Tensor, share: tf.Tensor, box: tf.Tensor, group: int) -> tf.Tensor:
-    """The views of a host batch, mixed: uint8 [2 b, S, S, 3], float32 [2 b], int32 [2 b, 4] -> uint8 [2 b, S, S, 3].
+    """Mixes the views of a host's batch.
 
-    Mixing pixels and normalizing them commute; values are rounded.
+    Pixels are mixed before they are normalized, which gives the same but for rounding.
+
+    Args:
+        images: uint8 [2b, S, S, 3], first views before second views.
+        share, box: float32 [2b] and int32 [2b, 4], as `draw_mixing` draws them for each view.
+        group: the number of images in a group.
+
+    Returns:
+        uint8 [2b, S, S, 3].
     """
     rows = tf.where((share < 1) | (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1]))[:, 0]
     others = tf.gather(images, tf.gather(partners(tf.range(tf.shape(images)[0]), group), rows))

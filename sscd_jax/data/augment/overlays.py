@@ -1,7 +1,7 @@
-"""Text and emoji on an image, by graph operations (official transforms/overlay_text.py and overlay_emoji.py).
+"""Overlays text and emoji on an image (official transforms/overlay_text.py and overlay_emoji.py).
 
-Emoji are composited by their own alpha. (The official code pastes most of them with their transparent part as a black
-square, as AugLy's files are palette images.)
+Emoji are composited with their own alpha. (The official code pastes most of them on a black square, as it ignores the
+transparency of AugLy's palette images.)
 """
 
 import functools
@@ -16,7 +16,7 @@ LONGEST_TEXT = 99  # letters
 
 @functools.cache
 def _atlas() -> dict[str, tf.Tensor]:
-    """The atlas as tensors that graphs refer to; as constants they would be in every graph."""
+    """Returns the atlas as tensors that graphs refer to. As constants, they would be copied into every graph."""
     atlas = load_atlas()
     with tf.init_scope():
         names = ("ink", "letter_columns", "font_letters", "emoji")
@@ -24,14 +24,14 @@ def _atlas() -> dict[str, tf.Tensor]:
 
 
 def composite(image: tf.Tensor, color: tf.Tensor, alpha: tf.Tensor, fx: tf.Tensor, fy: tf.Tensor) -> tf.Tensor:
-    """A layer over a part of the image.
+    """Composites a layer onto a part of an image.
 
     Args:
         image: uint8 [H, W, 3].
-        color: float32 [h, w, 3] in [0, 255], times alpha.
-        alpha: float32 [h, w, 3] in [0, 1], a number for each channel, as broadcasting takes several times as long;
-            h <= H and w <= W.
-        fx, fy: float32, where between the leftmost and the rightmost place, and between the top and the bottom.
+        color: float32 [h, w, 3] in [0, 255], premultiplied by alpha; h <= H and w <= W.
+        alpha: float32 [h, w, 3] in [0, 1]. It has a value for each channel, as broadcasting would be slow.
+        fx: float32, the horizontal position of the layer, from 0 at the left edge to 1 at the right.
+        fy: float32, the vertical position of the layer, from 0 at the top to 1 at the bottom.
 
     Returns:
         uint8 [H, W, 3].
@@ -48,14 +48,18 @@ def composite(image: tf.Tensor, color: tf.Tensor, alpha: tf.Tensor, fx: tf.Tenso
 
 
 def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
-    """Random letters of one font in one color: uint8 [H, W, 3] -> [H, W, 3].
-
-    As many letters as fit, or fewer; none where not even the first fits.
+    """Writes random letters of one font in one color onto an image: uint8 [H, W, 3] -> [H, W, 3].
 
     Args:
         image: the image.
-        text: `font` and `length` in [0, 1): which font, and how much of what fits; `seed` int32 [2] of the letters;
-            `size` of the font over the short side; `opacity`; `color` float32 [3] in [0, 255]; `fx`, `fy`: where.
+        text: a dict of
+          * font: in [0, 1), which of the fonts.
+          * length: in [0, 1), how many of the letters that fit. Nothing is written where the first does not fit.
+          * seed: int32 [2], the random seed of the letters.
+          * size: of the font, as a share of the short side.
+          * opacity: in [0, 1].
+          * color: float32 [3] in [0, 255].
+          * fx, fy: the position, as in `composite`.
     """
     letter_columns, font_letters = _atlas()["letter_columns"], _atlas()["font_letters"]
     height, width = tf.unstack(tf.shape(image)[:2])
@@ -87,11 +91,15 @@ def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
 
 
 def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
-    """An emoji on an image: uint8 [H, W, 3] -> [H, W, 3].
+    """Pastes an emoji onto an image: uint8 [H, W, 3] -> [H, W, 3].
 
     Args:
         image: the image.
-        emoji: `which` in [0, 1); `size` over the largest that fits; `opacity`; `fx`, `fy`: where.
+        emoji: a dict of
+          * which: in [0, 1), which of the emoji.
+          * size: its side, as a share of the short side.
+          * opacity: in [0, 1].
+          * fx, fy: the position, as in `composite`.
     """
     images = _atlas()["emoji"]
     short = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
@@ -105,15 +113,15 @@ def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
 
 
 def resized(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Bilinear with antialiasing: [h, w, C] and int32 [2] -> float32 [*size, C]."""
+    """Resizes bilinearly with antialiasing: [h, w, C] and int32 [2] -> float32 [*size, C]."""
 
     def by(antialias: bool) -> tf.Tensor:
         return tf.image.resize(image, size, antialias=antialias)
 
-    # Where nothing shrinks, antialiasing changes nothing and takes three times as long.
+    # Enlarging needs no antialiasing, which takes three times as long.
     return tf.cond(tf.reduce_all(size >= tf.shape(image)[:2]), lambda: by(False), lambda: by(True))
 
 
 def _index(number: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """[0, 1) to int32 [0, count)."""
+    """Returns the integer in [0, count) that a number in [0, 1) stands for, int32."""
     return tf.minimum(tf.cast(number * tf.cast(count, tf.float32), tf.int32), count - 1)

@@ -1,4 +1,4 @@
-"""Resizing a crop to a view, as Pillow does it: bilinear with antialiasing, in whole numbers."""
+"""Resizes a crop to a view as Pillow does: bilinear with antialiasing, in integer arithmetic."""
 
 import functools
 import itertools
@@ -8,18 +8,23 @@ from tensorflow import bitwise
 
 from sscd_jax.data.augment.packed_pixels import weighted_sum, xla
 
-# XLA compiles one resize for each of these: crops up to so many times the view's side, and the taps that takes.
+# XLA compiles one resize for each bucket: crops up to so many times the side of the view, and the taps these need.
 _BUCKETS = ((1.0, 2), (1.25, 3), (1.5, 3), (1.75, 4), (2.0, 4), (2.25, 5), (3.0, 6))
 BUCKETS, MAX_TAPS = len(_BUCKETS), _BUCKETS[-1][1]
 
 
 def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What each of `size` pixels takes from a line of `length` pixels, a float32.
+    """Computes the filter that resizes a line of pixels.
+
+    Args:
+        length: the number of pixels in the line, a float32 scalar.
+        size: the number of pixels that it is resized to.
 
     Returns:
-        int32 [MAX_TAPS, size], positions in the line, and uint16 [MAX_TAPS, size], their weights, which add up to 256:
-        products and sums then fit into 16 bits, twice as many of which fit into a vector as of 32. (Pillow's have 22
-        bits; that changes 1.5 % of the values, by a gray level.)
+        For each new pixel, the positions in the line that it takes from, int32 [MAX_TAPS, size], and their weights,
+        uint16 [MAX_TAPS, size], which add up to 256. Products and sums then fit into 16 bits, twice as many of which
+        fit into a vector register as of 32 bits. (Pillow's weights have 22 bits. This changes 1.5 % of the values, by
+        one gray level.)
     """
     scale = length / size
     support = tf.maximum(scale, 1.0)
@@ -28,7 +33,7 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     taps = first + tf.range(MAX_TAPS, dtype=tf.float32)[:, None]
     weights = tf.maximum(1 - tf.abs((taps + 0.5 - center) / support), 0.0)
     weights = tf.where(taps < length, weights, 0.0)
-    # Sums are rounded, not weights, so that they add up and nothing moves.
+    # The cumulative sums are rounded, not the weights, so that the weights add up and the image does not shift.
     sums = tf.stack(list(itertools.accumulate(tf.unstack(weights))))
     sums = tf.cast(tf.round(256 * sums / sums[-1]), tf.int32)
     whole = sums - tf.concat([tf.zeros([1, size], tf.int32), sums[:-1]], 0)
@@ -36,7 +41,7 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def resize_bucket(sides: tf.Tensor, size: int) -> tf.Tensor:
-    """Which of the compiled resizes takes a crop of these sides; BUCKETS for none. int32 [..., 2] -> [...]."""
+    """Returns the bucket of a crop with these sides, or BUCKETS if it is too large for any: int32 [..., 2] -> [...]."""
     longest = tf.cast(tf.reduce_max(sides, -1), tf.float32)
     return tf.reduce_sum(tf.stack([tf.cast(longest > ratio * size, tf.int32) for ratio, _ in _BUCKETS]), 0)
 
@@ -47,9 +52,10 @@ def _u32(number: int) -> tf.Tensor:
 
 @functools.cache
 def _resizes(size: int):
-    """For each bucket its side; rows: uint8 [side, 3 side] -> [size, 3 side]; and columns.
+    """Returns (side, rows, columns) for each bucket: the side of the padded crop, and two compiled functions.
 
-    Columns take the rows' result, transposed, four bytes in each uint32: [3 side / 4, size] -> a packed view.
+    `rows` resizes along the first axis: uint8 [side, 3 * side] -> [size, 3 * side]. `columns` resizes along the other
+    one and takes the result of `rows` transposed, four bytes in each uint32: [3 * side / 4, size] -> a packed view.
     """
 
     def compiled(ratio: float, count: int):
@@ -63,9 +69,9 @@ def _resizes(size: int):
         @xla(tf.TensorSpec([3 * side // 4, size], tf.uint32), *taps, tf.TensorSpec([], tf.bool))
         def columns(words, at, weights, flip):
             at, weights = (tf.where(flip, tf.reverse(taps, [1]), taps) for taps in (at, tf.cast(weights, tf.uint32)))
-            red_blue, green = _u32(0x800080), _u32(0x80)  # sums of 16 bits, red and blue in one number
+            red_blue, green = _u32(0x800080), _u32(0x80)  # sums of 16 bits; red and blue share an integer
             for t in range(count):
-                first = bitwise.right_shift(3 * at[t], 2)  # the word where the pixel begins, and the bit
+                first = bitwise.right_shift(3 * at[t], 2)  # the word in which the pixel begins, and the bit below
                 start = tf.cast(8 * bitwise.bitwise_and(3 * at[t], 3), tf.uint32)[:, None]
                 low = bitwise.right_shift(tf.gather(words, first), start)
                 high = bitwise.left_shift(bitwise.left_shift(tf.gather(words, first + 1), _u32(24) - start), _u32(8))
@@ -87,9 +93,17 @@ def resize(
     columns: tuple[tf.Tensor, tf.Tensor],
     flip: tf.Tensor,
 ) -> tf.Tensor:
-    """Resized by the taps of `resize_taps`, mirrored or not: uint8 [H, W, 3] -> packed view, int32 [size, size].
+    """Resizes a crop, and mirrors it where asked to.
 
-    A crop beyond the last bucket is resized by TensorFlow first, and the taps must be those of a line of `size` pixels.
+    Args:
+        crop: uint8 [H, W, 3].
+        bucket: the result of `resize_bucket`. A crop that is too large for any bucket is first resized by TensorFlow;
+            the taps must then be those of a line of `size` pixels.
+        rows, columns: the results of `resize_taps` for the height and the width.
+        flip: whether to mirror left and right, bool.
+
+    Returns:
+        A packed view, int32 [size, size].
     """
     size = rows[0].shape[-1]
     resizes = _resizes(size)

@@ -1,7 +1,7 @@
-"""The paper's augmentations, stateless: the same seed gives the same views, wherever and whenever they are made.
+"""The augmentations of the paper. They are stateless: the same seed gives the same views, anywhere and in any order.
 
-First everything that is random about a view is drawn, as numbers (`draw`); then the pixels are computed from the
-image and the numbers (`apply`), which equals the official pipeline's Pillow calls (transforms/settings.py).
+`draw` first draws everything that is random about a view, as numbers. `apply` then computes the pixels from the image
+and these numbers, and equals the Pillow calls of the official pipeline (transforms/settings.py).
 """
 
 import functools
@@ -20,19 +20,19 @@ from sscd_jax.data.augment.packed_pixels import to_words, upright, xla
 from sscd_jax.data.augment.random_draws import Uniforms
 
 View = dict[str, Any]
-"""What was drawn for a view, by name; nested, of scalars and small tensors."""
+"""What was drawn for a view: a nested dict of scalars and small tensors by name."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What distinguishes the augmentation settings (official transforms/settings.py)."""
+    """The settings in which the augmentations differ (official transforms/settings.py)."""
 
     blur_radius: tuple[float, float]
-    """Of the Gaussian blur, in pixels."""
+    """Smallest and largest radius of the Gaussian blur, in pixels."""
     advanced: bool = False
-    """Rotations, text and emoji before the crop, JPEG compression after the blur."""
+    """Whether to add rotations, text and emoji before the crop, and JPEG compression after the blur."""
     heavy: bool = False
-    """All of heavy.py besides, and crops of twice the aspect in a fifth of the views."""
+    """Whether to add the augmentations of heavy.py, and crops of twice the aspect ratio in a fifth of the views."""
 
 
 RECIPES = {
@@ -41,12 +41,15 @@ RECIPES = {
     "ADVANCED": Recipe(blur_radius=(1.0, 5.0), advanced=True),
     "HEAVY": Recipe(blur_radius=(1.0, 5.0), advanced=True, heavy=True),
 }
-_UNIFORMS = 128  # drawn for each view, more than any recipe uses
+_UNIFORMS = 128  # random numbers for each view; no recipe uses all
 _ORDERS = list(itertools.permutations(range(4)))
 
 
 def views(image: tf.Tensor, seed: tf.Tensor, **options: Any) -> tuple[tf.Tensor, list[View]]:
-    """The two views of an image, uint8 [2, size, size, 3], and what `draw_views` drew for them by these options."""
+    """Returns the two views of an image, uint8 [2, size, size, 3], and what was drawn for them.
+
+    The arguments are those of `draw_views`.
+    """
     drawn = draw_views(image, seed, **options)
     return tf.stack([apply(image, view) for view in drawn]), drawn
 
@@ -60,15 +63,15 @@ def draw_views(
     min_crop_area: float = 0.08,
     others: Sequence[tf.Tensor] = (),
 ) -> list[View]:
-    """What is random about the two views of an image.
+    """Draws everything that is random about the two views of an image.
 
     Args:
         image: uint8 [H, W, 3].
         seed: int32 or int64 [2].
-        size: side of a view in pixels.
+        size: the side of a view in pixels.
         augmentation: a key of RECIPES.
-        min_crop_area: smallest share of the image's area that the crop keeps.
-        others: for HEAVY, what is pasted on each view, uint8 [h, w, 3]; empty where nothing is.
+        min_crop_area: the smallest share of the image's area that a crop keeps.
+        others: for HEAVY, the image that is pasted on each view, uint8 [h, w, 3]; empty where none is.
     """
     draw = _draw(augmentation, size, min_crop_area)
     drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
@@ -79,7 +82,7 @@ def draw_views(
 
 
 def apply(image: tf.Tensor, view: View) -> tf.Tensor:
-    """The pixels of a view: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
+    """Computes the pixels of a view from an image: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
     pixels = color_ops(crop(image, view), view)
     for name, operation in _AFTER.items():
         pixels = _if_applied(view, name, pixels, operation)
@@ -87,9 +90,13 @@ def apply(image: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def apply_before_color_ops(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
-    """The same without jitter, gray and blur, which are left to the device: the pixels, and what is left to do.
+    """Computes the pixels of a view without color jitter, grayscale and blur, which are left to the device.
 
-    Nothing is left where something comes after them, as JPEG compression: such a view is made here.
+    Where something comes after these, such as JPEG compression, the view is completed here and nothing is left.
+
+    Returns:
+        The pixels, uint8 [size, size, 3], and what is left to do: `flags`, bool [3] (jitter, grayscale, blur), and the
+        numbers for it.
     """
 
     def unchanged() -> tf.Tensor:
@@ -99,17 +106,17 @@ def apply_before_color_ops(image: tf.Tensor, view: View) -> tuple[tf.Tensor, Vie
     names = ("order", "factors", "hue", "radius")
     flags = tf.stack([view["jitter"], view["gray"], view["blur"]])
     if after := [view[name]["applied"] for name in _AFTER if name in view]:
-        made_here = tf.reduce_any(after)
-        flags &= ~made_here
-        pixels = tf.cond(made_here, lambda: apply(image, view), unchanged)
+        complete = tf.reduce_any(after)
+        flags &= ~complete
+        pixels = tf.cond(complete, lambda: apply(image, view), unchanged)
     else:
         pixels = unchanged()
     return pixels, {"flags": flags} | {name: view[name] for name in names}
 
 
 def crop(image: tf.Tensor, view: View) -> tf.Tensor:
-    """All that comes before the colors: uint8 [H, W, 3] -> a packed view (pixels.py), int32 [size, size]."""
-    # An image with text on it is mirrored before that; any other as its crop is resized, which costs nothing.
+    """Does everything that comes before the colors: uint8 [H, W, 3] -> a packed view, int32 [size, size]."""
+    # Text must not be mirrored, so an edited image is mirrored first. Any other is mirrored as it is resized, for free.
     flip = view["flip"]
     if "edited" in view:
         image = tf.cond(view["edited"], lambda: edit(image, view), lambda: image)
@@ -118,7 +125,7 @@ def crop(image: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def color_ops(pixels: tf.Tensor, view: View) -> tf.Tensor:
-    """Jitter, gray and blur of a packed view, int32 [size, size] -> uint8 [size, size, 3]."""
+    """Applies color jitter, grayscale and blur: a packed view, int32 [size, size] -> uint8 [size, size, 3]."""
     flags = tf.stack([view["jitter"], view["gray"]])
     words = color.color_ops(pixels.shape[0])(pixels, flags, view["order"], view["factors"], view["hue"])
     pixels = upright(words)
@@ -126,7 +133,7 @@ def color_ops(pixels: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
-    """What happens to the whole image before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
+    """Applies what happens to the whole image before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
     image = tf.cond(view["flip"], lambda: tf.reverse(image, [1]), lambda: image)
     for name, operation in _BEFORE.items():
         image = _if_applied(view, name, image, operation)
@@ -153,7 +160,7 @@ def _if_applied(
     return tf.cond(view[name]["applied"], lambda: operation(image, view[name]), lambda: image)
 
 
-# In this order.
+# Applied in this order.
 _BEFORE: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
     "quarters": lambda image, drawn: warp.rotate_by_quarters(image, drawn["count"]),
     "paste": lambda image, drawn: heavy.paste(image, drawn, drawn["other"]),
@@ -170,7 +177,7 @@ _AFTER: dict[str, Callable[[tf.Tensor, View], tf.Tensor]] = {
 
 @functools.cache
 def _draw(augmentation: str, size: int, min_crop_area: float):
-    """The compiled `draw` for two views: dozens of scalar operations would take TensorFlow longer than the pixels."""
+    """Returns `draw` for two views, compiled: TensorFlow would take longer for its many scalars than for the pixels."""
 
     def both(uniforms: tf.Tensor, shape: tf.Tensor) -> list[View]:
         recipe = RECIPES[augmentation]
@@ -180,7 +187,15 @@ def _draw(augmentation: str, size: int, min_crop_area: float):
 
 
 def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_crop_area: float) -> View:
-    """Everything that is random about a view of an image of int32 [2] = (height, width)."""
+    """Draws everything that is random about a view.
+
+    Args:
+        uniform: the random numbers of the view.
+        shape: height and width of the image, int32 [2].
+        recipe: the augmentations.
+        size: the side of the view in pixels.
+        min_crop_area: the smallest share of the image's area that the crop keeps.
+    """
     view: View = {"flip": uniform.chance(0.5)}
     if recipe.advanced:
         view |= _draw_edits(uniform) | (heavy.draw_before(uniform) if recipe.heavy else {})
@@ -190,7 +205,7 @@ def draw(uniform: Uniforms, shape: tf.Tensor, recipe: Recipe, size: int, min_cro
     view |= {
         "jitter": uniform.chance(0.8),
         "order": tf.gather(tf.constant(_ORDERS), uniform.integer(len(_ORDERS))),
-        "factors": 0.2 + 1.6 * uniform.some(3),  # of brightness, contrast, saturation
+        "factors": 0.2 + 1.6 * uniform.array(3),  # of brightness, contrast and saturation
         "hue": uniform(-0.2, 0.2),
         "gray": uniform.chance(0.2),
         "blur": uniform.chance(0.5),
@@ -210,10 +225,10 @@ def _draw_edits(uniform: Uniforms) -> View:
             "applied": uniform.chance(0.1),
             "font": uniform(),
             "length": uniform(),
-            "seed": tf.cast(uniform.some(2) * 2**24, tf.int32),
+            "seed": tf.cast(uniform.array(2) * 2**24, tf.int32),
             "size": uniform(0.1, 0.3),
             "opacity": uniform(0.1, 1.0),
-            "color": tf.floor(256 * uniform.some(3)),
+            "color": tf.floor(256 * uniform.array(3)),
             "fx": uniform(),
             "fy": uniform(),
         },
@@ -245,14 +260,22 @@ def _draw_crop(uniform: Uniforms, shape: tf.Tensor, size: int, min_area: float, 
 def crop_box(
     uniform: Uniforms, height: tf.Tensor, width: tf.Tensor, min_area: float, aspect: tf.Tensor | float = 4 / 3
 ) -> tf.Tensor:
-    """A box of min_area to 1 of the area, of an aspect of 3/4 to 4/3 or another one: int32 [top, left, height, width].
+    """Draws the box of a crop, as torchvision's RandomResizedCrop.get_params does.
 
-    torchvision's RandomResizedCrop.get_params: the first of ten draws that fits, or else the largest central box whose
-    aspect is in the range.
+    It is the first of ten draws that fits into the image, or else the largest central box of an allowed aspect ratio.
+
+    Args:
+        uniform: the random numbers of the view.
+        height, width: of the image, int32.
+        min_area: the smallest share of the image's area; the largest is 1.
+        aspect: the largest ratio of width to height; the smallest is its inverse.
+
+    Returns:
+        int32 [4]: top, left, height and width.
     """
     area = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
-    areas = area * (min_area + (1 - min_area) * uniform.some(10))
-    aspects = tf.exp(tf.math.log(aspect) * (2 * uniform.some(10) - 1))
+    areas = area * (min_area + (1 - min_area) * uniform.array(10))
+    aspects = tf.exp(tf.math.log(aspect) * (2 * uniform.array(10) - 1))
     widths = tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32)
     heights = tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)

@@ -1,4 +1,4 @@
-"""Rotation of whole images as Pillow has it, projective transforms, JPEG compression."""
+"""Rotations that equal Pillow's, projective transforms, and JPEG compression."""
 
 import functools
 import math
@@ -7,20 +7,28 @@ import tensorflow as tf
 
 from sscd_jax.data.augment.packed_pixels import xla
 
-# The compiled rotation takes images of up to so many pixels, and one is compiled for each side of a box.
+# The compiled rotation takes images of at most so many pixels. It is compiled for each of these sides of a box.
 _PIXELS = 2**18
 _SIDES = range(128, 513, 64)
 
 
 def rotated_box(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """A box, int32 [top, left, height, width], of what Pillow's rotate gives: uint8 [H, W, 3] -> [height, width, 3].
+    """Rotates an image as Pillow's rotate does, and returns a box of the result.
 
-    Counter-clockwise on the same canvas, bilinear, black where nothing is.
+    The rotation is counterclockwise on the same canvas and bilinear, with black where nothing is.
+
+    Args:
+        image: uint8 [H, W, 3].
+        degrees: the angle, float32.
+        box: int32 [4], top, left, height and width of the box.
+
+    Returns:
+        uint8 [height, width, 3].
     """
     shape = tf.shape(image)
     pixels = shape[0] * shape[1]
     angle = degrees * (math.pi / 180)
-    # Computed here: XLA would compute the cosine anew for every pixel.
+    # The cosine is computed here, as XLA would compute it again for every pixel.
     inputs = tf.cast(shape[:2], tf.float32), tf.cos(angle), tf.sin(angle), tf.cast(box[:2], tf.float32)
 
     def compiled(side: int) -> tf.Tensor:
@@ -35,7 +43,11 @@ def rotated_box(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tens
 
 @functools.cache
 def _rotation(side: int):
-    """Of uint8 [_PIXELS, 3], float32 [2] shape, float32 cosine and sine, float32 [2] top and left: a square box."""
+    """Returns the compiled function that rotates an image and returns a square box with this side.
+
+    Its arguments are the pixels, uint8 [_PIXELS, 3]; height and width of the image, float32 [2]; cosine and sine of the
+    angle; and top and left of the box, float32 [2].
+    """
     scalar, two = tf.TensorSpec([]), tf.TensorSpec([2])
 
     @xla(tf.TensorSpec([_PIXELS, 3], tf.uint8), two, scalar, scalar, two)
@@ -65,20 +77,26 @@ def _rotation(side: int):
 
 
 def _rotated_by_warp(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """The same for images of any size, in twice the time."""
+    """Does the same as `rotated_box` for images of any size, in twice the time."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     top, left = tf.cast(box[0], tf.float32), tf.cast(box[1], tf.float32)
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     x, y = (width - 1) / 2, (height - 1) / 2
-    # From a place in the box to its place in the image.
+    # The transform from a position in the box to the position in the image.
     column = [cos, -sin, x + cos * (left - x) - sin * (top - y)]
     row = [sin, cos, y + sin * (left - x) + cos * (top - y)]
     return warp(image, tf.stack([*column, *row, 0.0, 0.0]), box[2:])
 
 
 def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """A projective transform: uint8 [H, W, 3], float32 [8] as ImageProjectiveTransformV3 has it -> [h, w, 3]."""
+    """Applies a projective transform, bilinear, with black where nothing is.
+
+    Args:
+        image: uint8 [H, W, 3].
+        matrix: float32 [8], from positions in the result to positions in the image (ImageProjectiveTransformV3).
+        shape: int32 [2], height and width of the result.
+    """
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[None],
         transforms=matrix[None],
@@ -91,11 +109,14 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 
 
 def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
-    """Pillow's rotate by multiples of 90 degrees on the same canvas, black where nothing is; uint8 [H, W, 3]."""
+    """Rotates by multiples of 90 degrees as Pillow's rotate does: uint8 [H, W, 3] -> [H, W, 3].
+
+    The canvas keeps its size, with black where nothing is.
+    """
     height, width = tf.unstack(tf.shape(image)[:2])
 
     def upside_down(image: tf.Tensor) -> tf.Tensor:
-        return tf.gather(image, tf.range(tf.shape(image)[0] - 1, -1, -1))  # whole lines, unlike tf.reverse
+        return tf.gather(image, tf.range(tf.shape(image)[0] - 1, -1, -1))  # copies whole lines, unlike tf.reverse
 
     def left() -> tf.Tensor:
         return upside_down(tf.transpose(image, [1, 0, 2]))
@@ -111,7 +132,7 @@ def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
 
 
 def jpeg(image: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
-    """Saved as JPEG of an int32 quality of 0 to 100 and read again; uint8 [H, W, 3] -> [H, W, 3]."""
+    """Compresses as JPEG with a quality of 0 to 100, int32, and decodes again: uint8 [H, W, 3] -> [H, W, 3]."""
     data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
     decoded = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(decoded, image.shape)

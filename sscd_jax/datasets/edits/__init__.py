@@ -1,13 +1,12 @@
-"""Edits of an image, as people make them who pass a copy on, in three strengths. Pillow and numpy only.
+"""Edits that people make when they share a copy of an image, in three strengths, with Pillow and numpy only.
 
-They make the queries of evaluations and share no code with the training augmentations
-(`sscd_jax/data/augment/views.py`), so that the descriptor is measured on edits made by another hand.
+They make the queries of evaluations. They share no code with the training augmentations
+(`sscd_jax/data/augment/views.py`), so that descriptors are measured on edits that they were not trained on.
 
-Every edit takes an RGB image, a `numpy.random.Generator` and a strength (some take other images
-as well), leaves its arguments as they are, and gives a new RGB image that depends on nothing else.
-Images may have any size from 1x1; an edit makes the area at most about four times as large.
-Lengths are relative to the image, so an edit is as strong on a small image as on a large one.
-The weaker strengths are such that anyone sees at once whose copy it is.
+Every edit takes an RGB image, a `numpy.random.Generator` and a strength, and some also take other images. It does not
+change its arguments, and returns a new RGB image that depends on nothing else. Images may have any size from 1 x 1
+pixels. An edit makes the area at most about four times as large. Lengths are relative to the image, so that an edit is
+as strong on a small image as on a large one. With the weaker strengths, anyone sees at once which image was copied.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +25,11 @@ Edit = Callable[[Image.Image, Rng, Strength, Sequence[Image.Image]], Image.Image
 
 
 def _alone(function: Callable[[Image.Image, Rng, Strength], Image.Image]) -> Edit:
-    """As an edit that is offered other images and takes none."""
+    """Returns an edit that ignores the other images."""
     return lambda image, rng, strength, others: function(image, rng, strength)
 
 
-# Each is called as (image, rng, strength, others), where `others` are images to draw from.
+# All edits by name. Each is called as (image, rng, strength, others), where `others` are images that it may use.
 KINDS: dict[str, Edit] = {
     "crop": _alone(crop),
     "rotate": _alone(rotate),
@@ -57,15 +56,14 @@ KINDS: dict[str, Edit] = {
     "collage": collage,
     "screenshot": _alone(screenshot),
 }
-# Those that use the others; the rest work without any.
+# Edits that use other images.
 WITH_OTHERS = ("overlay", "paste onto", "collage")
-# Of these, in this order, the demo draws: another order or number would change its image set.
+# The edits of the demo. Another order or number of them would change its image set.
 DEMO_KINDS = ("crop", "rotate", "flip", "JPEG", "blur", "color", "text", "paste onto", "overlay")
-# `color` is any of the six color edits, which count here one by one.
+# All but `color`, which is any of the six color edits.
 BENCHMARK_KINDS = tuple(name for name in KINDS if name != "color")
 
-# What frames an image comes last, in this order: a crop or a blur afterwards would hit the frame,
-# which is most of the area, and might leave little of the image.
+# Edits that add a frame come last, in this order. A crop after them might show mostly the frame.
 _FRAMES = ("caption", "pad", "collage", "screenshot")
 
 
@@ -78,19 +76,19 @@ def edit(
     kinds: Sequence[str] = DEMO_KINDS,
     strength: Strength = "strong",
 ) -> tuple[Image.Image, list[str]]:
-    """Applies `count` edits of different kinds, each kind as likely, in random order, frames last.
+    """Applies random edits of different kinds to an image. Every kind is equally likely.
 
     Args:
-      image: an RGB image; not changed.
-      rng: the only source of randomness: the same state gives the same result.
-      others: RGB images to set beside, under and over `image`; they must copy nothing that is
-        searched for. May be empty where no kind is in WITH_OTHERS.
-      count: how many edits, 1 to len(kinds).
-      kinds: keys of KINDS, each once.
-      strength: of every edit; each says what it means.
+        image: an RGB image, which is not changed.
+        rng: the source of all randomness; the same state gives the same result.
+        others: RGB images that edits may paste beside, under or over `image`. They must be copies of no reference. May
+            be empty if no kind is in WITH_OTHERS.
+        count: the number of edits, from 1 to len(kinds).
+        kinds: the kinds to draw from, keys of KINDS, each once.
+        strength: the strength of every edit. The docstring of each edit says what it means.
 
     Returns:
-      The edited RGB image and the names of the edits as applied.
+        The edited RGB image and the names of the edits in the order applied: random, but frames come last.
     """
     names = [str(name) for name in rng.choice(list(kinds), count, replace=False)]
     names.sort(key=lambda name: _FRAMES.index(name) if name in _FRAMES else -1)

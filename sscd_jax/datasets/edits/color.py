@@ -1,4 +1,4 @@
-"""Edits that change the colors, pixel by pixel."""
+"""Edits that change the color of each pixel."""
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -9,29 +9,32 @@ Range = tuple[float, float]
 
 
 def brightness(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Darker or brighter, by a factor as for `contrast`."""
+    """Makes an image darker or brighter, by a factor as in `contrast`."""
     return ImageEnhance.Brightness(image).enhance(_factor(rng, strength))
 
 
 def contrast(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Flatter or harder, by a factor of
-    0.75 to 0.88 or 1.15 to 1.3 (weak), 0.6 to 0.75 or 1.3 to 1.5 (medium), 0.35 to 0.6 or 1.5 to 2.2 (strong).
+    """Reduces or increases the contrast.
+
+    The factor is 0.75 to 0.88 or 1.15 to 1.3 (weak), 0.6 to 0.75 or 1.3 to 1.5 (medium), 0.35 to 0.6 or 1.5 to 2.2
+    (strong).
     """
     return ImageEnhance.Contrast(image).enhance(_factor(rng, strength))
 
 
 def saturation(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Pale or garish, by a factor of
-    0.6 to 0.8 or 1.3 to 1.5 (weak), 0.4 to 0.6 or 1.5 to 2 (medium), 0 to 0.4 or 2 to 4 (strong).
+    """Reduces or increases the saturation.
+
+    The factor is 0.6 to 0.8 or 1.3 to 1.5 (weak), 0.4 to 0.6 or 1.5 to 2 (medium), 0 to 0.4 or 2 to 4 (strong).
     """
     low, high = graded(strength, ((0.6, 0.8), (1.3, 1.5)), ((0.4, 0.6), (1.5, 2.0)), ((0.0, 0.4), (2.0, 4.0)))
     return ImageEnhance.Color(image).enhance(rng.uniform(*low) if rng.integers(2) else rng.uniform(*high))
 
 
 def hue(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Turns the color wheel, weak by 11 to 17 degrees either way, medium by 21 to 41, strong by 45 to 315."""
+    """Turns the hue either way, by 11 to 17 (weak), 21 to 41 (medium) or 45 to 315 degrees (strong)."""
     h, s, v = image.convert("HSV").split()
-    # In 256ths of the wheel. The strong range holds both ways round.
+    # In 256ths of a full turn. The strong range covers both directions.
     shift = int(rng.integers(*graded(strength, (8, 13), (15, 30), (32, 225))))
     if strength != "strong" and rng.integers(2):
         shift = -shift
@@ -40,16 +43,16 @@ def hue(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def gray(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Takes the color away and tones the image, as old photographs are toned.
+    """Converts to grayscale and tones the image like an old photograph.
 
-    White becomes a color with channels from 246 (weak), 220 (medium) or 190 (strong) to 255.
+    White becomes a color whose channels are between 246 (weak), 220 (medium) or 190 (strong) and 255.
     """
     white = tuple(int(c) for c in rng.integers(graded(strength, 246, 220, 190), 256, 3))
     return ImageOps.colorize(ImageOps.grayscale(image), black=(0, 0, 0), white=white)
 
 
 def invert_channel(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Takes red, green or blue towards its negative: 20 % (weak) or 40 % (medium) of the way, or to it (strong)."""
+    """Moves red, green or blue towards its negative, by 20 % (weak), 40 % (medium) or 100 % of the way (strong)."""
     channels = list(image.split())
     which = rng.integers(3)
     way = graded(strength, 0.2, 0.4, 1.0)
@@ -58,7 +61,7 @@ def invert_channel(image: Image.Image, rng: Rng, strength: Strength) -> Image.Im
 
 
 def color(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """One of the six color edits above."""
+    """Applies one of the six color edits above."""
     kinds = (brightness, contrast, saturation, hue, gray, invert_channel)
     return kinds[rng.integers(len(kinds))](image, rng, strength)
 

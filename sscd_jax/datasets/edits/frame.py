@@ -1,4 +1,4 @@
-"""Edits that put something around the image: bars, a caption, an app, other images."""
+"""Edits that put something around the image: bars, a caption, the screen of an app, other images."""
 
 import math
 import textwrap
@@ -16,9 +16,9 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def pad(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Adds bars above and below, or left and right: black, of a color, or a blurred copy of the image.
+    """Adds bars above and below, or left and right, that are black, of one color, or a blurred copy of the image.
 
-    Both together take 7 to 14 % (weak), 16 to 28 % (medium), 30 to 48 % (strong) of the new area.
+    Together, the bars take 7 to 14 % (weak), 16 to 28 % (medium) or 30 to 48 % (strong) of the new area.
     """
     share = rng.uniform(*graded(strength, (0.07, 0.14), (0.16, 0.28), (0.30, 0.48)))
     across = bool(rng.integers(2))
@@ -36,9 +36,9 @@ def pad(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def caption(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Sets a caption above or below it, or one on either side, on plain bars as memes have them.
+    """Adds a caption above or below the image, or both, on plain bars as in memes.
 
-    The bars' height together is 10 to 16 % (weak), 20 to 30 % (medium), 35 to 55 % (strong) of the image's.
+    The height of all bars is 10 to 16 % (weak), 20 to 30 % (medium) or 35 to 55 % (strong) of the image's.
     """
     bars = max(1, round(rng.uniform(*graded(strength, (0.10, 0.16), (0.20, 0.30), (0.35, 0.55))) * image.height))
     paper, ink = (_WHITE, _BLACK) if rng.integers(3) else (_BLACK, _WHITE)
@@ -56,16 +56,16 @@ def caption(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def _set(words: str, lines: int, width: int, height: int) -> tuple[float, str]:
-    """The largest font size at which the words fill the bar in so many lines, and the lines."""
+    """Returns the largest font size at which the words fit into a bar in a number of lines, and these lines."""
     broken = textwrap.wrap(words, math.ceil(len(words) / lines) + 1)
     widest = max(ImageFont.load_default(100).getlength(line) for line in broken)
     return max(4.0, min(92 * width / widest, height / (1.35 * len(broken)))), "\n".join(broken)
 
 
 def paste_onto(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[Image.Image]) -> Image.Image:
-    """Pastes the image onto another, where it covers a part of the area.
+    """Pastes the image onto another one, of whose area it covers a part.
 
-    It covers 88 to 95 % (weak), 75 to 88 % (medium), 50 to 80 % (strong).
+    The part is 88 to 95 % (weak), 75 to 88 % (medium) or 50 to 80 % (strong).
     """
     other = one_of(others, rng)
     side = np.sqrt(rng.uniform(*graded(strength, (0.88, 0.95), (0.75, 0.88), (0.50, 0.80))))
@@ -76,10 +76,10 @@ def paste_onto(image: Image.Image, rng: Rng, strength: Strength, others: Sequenc
 
 
 def collage(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[Image.Image]) -> Image.Image:
-    """Puts it beside others in a sheet of the same area, with plain lines between them.
+    """Puts the image beside others on a sheet of the same area, with plain lines between them.
 
-    Beside one other, it takes 68 to 78 % (weak) or 48 to 58 % (medium) of the sheet; in a corner of
-    two rows of two, 28 to 38 % (strong). Its own aspect ratio stays.
+    Beside one other image, it takes 68 to 78 % (weak) or 48 to 58 % (medium) of the sheet. In a corner of a sheet of
+    two by two images, it takes 28 to 38 % (strong). It keeps its aspect ratio.
     """
     share = rng.uniform(*graded(strength, (0.68, 0.78), (0.48, 0.58), (0.28, 0.38)))
     if strength == "strong":
@@ -88,7 +88,7 @@ def collage(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[I
         across, down = (share, 1.0) if rng.integers(2) else (1.0, share)
     own = image.resize(scaled(image, np.sqrt(share)), Resampling.BICUBIC)
     width, height = max(1, round(own.width / across)), max(1, round(own.height / down))
-    # Where the sheet is cut, and on which side of the cuts the image is.
+    # Where the sheet is divided, and on which side of these lines the image is.
     x, left = (own.width, 0) if rng.integers(2) else (width - own.width,) * 2
     y, top = (own.height, 0) if rng.integers(2) else (height - own.height,) * 2
     sheet = Image.new("RGB", (width, height))
@@ -109,13 +109,13 @@ def collage(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[I
 
 
 def screenshot(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Shows it in a made-up app on a phone, with its bars, icons and lines of text.
+    """Shows the image in an imaginary app on a phone, with bars, icons and lines of text.
 
-    It takes 80 to 88 % (weak), 62 to 74 % (medium), 46 to 58 % (strong) of the area.
+    It takes 80 to 88 % (weak), 62 to 74 % (medium) or 46 to 58 % (strong) of the area.
     """
     share = rng.uniform(*graded(strength, (0.80, 0.88), (0.62, 0.74), (0.46, 0.58)))
     paper, ink, pale = (_WHITE, (30, 30, 30), (170, 170, 175)) if rng.integers(2) else (_BLACK, _WHITE, (110, 110, 115))
-    # A phone is about twice as high as wide: a tall image gets margins left and right as well.
+    # A phone is about twice as tall as wide, so a taller image also gets margins left and right.
     tall = image.height > 2.2 * share * image.width
     width = round(image.width / np.sqrt(share)) if tall else image.width
     height = max(image.height + 1, round(image.height / (np.sqrt(share) if tall else share)))
@@ -125,7 +125,7 @@ def screenshot(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     draw = ImageDraw.Draw(screen)
     _bars_above(draw, width, above, rng, ink, pale)
     _bars_below(draw, width, above + image.height, height, rng, ink, pale)
-    # Last, as letters that are as small as they can be may still be too large for the bars.
+    # The image is pasted last, as even the smallest letters may be too large for the bars.
     screen.paste(image, ((width - image.width) // 2, above))
     return screen
 
@@ -134,7 +134,7 @@ _NAMES = ("mia.travels", "daily.pics", "foto_fan_88", "the.real.leo", "sunny sid
 
 
 def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, ink: Color, pale: Color) -> None:
-    """The phone's bar with clock and battery, and the app's with a face, a name and a place."""
+    """Draws the bar of the phone with clock and battery, and that of the app with a face, a name and a time."""
     status = min(0.35 * bottom, 0.07 * width)
     _write(draw, 0.04 * width, status / 2, f"{rng.integers(24)}:{rng.integers(60):02d}", ink, 0.7 * status)
     right, low = 0.96 * width, 0.75 * status
@@ -159,7 +159,7 @@ def _bars_above(draw: ImageDraw.ImageDraw, width: int, bottom: int, rng: Rng, in
 def _bars_below(
     draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: Rng, ink: Color, pale: Color
 ) -> None:
-    """Icons to like, answer, pass on and keep; then lines of text; at the bottom the phone's three keys."""
+    """Draws icons to like, answer, share and save, then lines of text, and at the bottom the three keys."""
     row = min(0.4 * (bottom - top), 0.13 * width)
     middle, r = top + row / 2, 0.28 * row
     stroke = max(1, round(0.06 * row))

@@ -9,7 +9,7 @@ from sscd_jax.datasets.edits.common import Rng, graded, random_color, scaled
 
 
 def crop(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Keeps a part of the area, anywhere: weak 85 to 95 %, medium 70 to 85 %, strong 50 to 85 %."""
+    """Crops anywhere to 85 to 95 % (weak), 70 to 85 % (medium) or 50 to 85 % of the area (strong)."""
     area = rng.uniform(*graded(strength, (0.85, 0.95), (0.70, 0.85), (0.50, 0.85)))
     reach = graded(strength, 0.05, 0.10, 0.15)
     stretch = np.exp(rng.uniform(-reach, reach))
@@ -20,35 +20,35 @@ def crop(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def rotate(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Turns either way: weak by 2 to 5 degrees, medium by 5 to 12, strong by 5 to 25.
+    """Rotates either way by 2 to 5 (weak), 5 to 12 (medium) or 5 to 25 degrees (strong).
 
-    Strong turns one time in four by 90, 180 or 270 degrees instead. The corners laid bare take one
-    plain color; half of the results are enlarged to hold the whole image.
+    A quarter of the strong rotations are by 90, 180 or 270 degrees instead. Uncovered corners get one random color.
+    Half of the results are enlarged so that they show the complete image.
     """
     if strength == "strong" and rng.integers(4) == 0:
         turns = (Transpose.ROTATE_90, Transpose.ROTATE_180, Transpose.ROTATE_270)
         return image.transpose(turns[rng.integers(3)])
     angle = rng.uniform(*graded(strength, (2, 5), (5, 12), (5, 25))) * rng.choice([-1, 1])
-    whole = bool(rng.integers(2))
-    # A long strip, turned, needs many times its area; it is reduced so that four times are enough.
+    expand = bool(rng.integers(2))
+    # A long image that is rotated needs many times its area. It is reduced so that four times are enough.
     radians = np.deg2rad(abs(angle))
     ratio = image.width / image.height
     grown = 1 + np.sin(radians) * np.cos(radians) * (ratio + 1 / ratio)
-    if whole and grown > 4:
+    if expand and grown > 4:
         image = image.resize(scaled(image, np.sqrt(4 / grown)), Resampling.BICUBIC)
-    return image.rotate(angle, Resampling.BICUBIC, whole, fillcolor=random_color(rng))
+    return image.rotate(angle, Resampling.BICUBIC, expand, fillcolor=random_color(rng))
 
 
 def flip(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Mirrors left and right; there is nothing to draw or to grade."""
+    """Mirrors left and right. It has no random parameter, and all strengths are the same."""
     del rng, strength
     return ImageOps.mirror(image)
 
 
 def stretch(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Multiplies width / height, or divides it, at the same area.
+    """Multiplies or divides the ratio of width to height, and keeps the area.
 
-    By a factor of 1.08 to 1.18 (weak), 1.2 to 1.4 (medium), 1.45 to 1.9 (strong).
+    The factor is 1.08 to 1.18 (weak), 1.2 to 1.4 (medium) or 1.45 to 1.9 (strong).
     """
     factor = rng.uniform(*graded(strength, (1.08, 1.18), (1.2, 1.4), (1.45, 1.9)))
     side = np.sqrt(factor if rng.integers(2) else 1 / factor)
@@ -57,10 +57,10 @@ def stretch(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def perspective(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Shows it at a slant, as in a photograph of a screen, on one plain color.
+    """Distorts the perspective, as in a photograph of a screen, on a background of one color.
 
-    Each corner moves inwards, across and down, each by a part of the side of its own: 1 to 6 %
-    (weak), 2 to 14 % (medium), 4 to 27 % (strong).
+    Each corner moves inwards, horizontally and vertically by different shares of the sides: 1 to 6 % (weak), 2 to 14 %
+    (medium) or 4 to 27 % (strong).
     """
     size = np.array([image.width, image.height], float)
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
@@ -73,8 +73,16 @@ def perspective(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image
 
 
 def _homography(source: np.ndarray, target: np.ndarray) -> list[float]:
-    """(a, ..., h) that take (x, y) of each `source` to ((a x + b y + c) / n, (d x + e y + f) / n),
-    its `target`, where n = g x + h y + 1. Pillow asks, for each pixel of the result, where it was.
+    """Returns the projective transform that maps four points to four others, as Pillow takes it.
+
+    It maps (x, y) to ((a x + b y + c) / n, (d x + e y + f) / n), where n = g x + h y + 1. Pillow maps pixels of the
+    result to positions in the image.
+
+    Args:
+        source, target: float [4, 2].
+
+    Returns:
+        The coefficients a to h.
     """
     rows, values = [], []
     for (x, y), (u, v) in zip(source, target, strict=True):

@@ -1,4 +1,4 @@
-"""Edits that lay something over the image: text, stickers, another image."""
+"""Edits that put something over the image: text, stickers, another image."""
 
 from collections.abc import Sequence
 
@@ -24,9 +24,10 @@ CAPTIONS = (
 
 
 def text(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Draws captions, some on a plain bar.
+    """Writes captions, of which half are on a bar of one color.
 
-    One, 5 to 8 % of the short side high (weak), one or two of 7 to 12 % (medium) or 8 to 18 % (strong).
+    There is one, with a height of 5 to 8 % of the short side (weak), or one or two of 7 to 12 % (medium) or 8 to 18 %
+    (strong).
     """
     most = graded(strength, 1, 2, 2)
     image = image.copy()
@@ -36,7 +37,7 @@ def text(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
         font = ImageFont.load_default(max(8, height * min(image.size)))
         caption = CAPTIONS[rng.integers(len(CAPTIONS))]
         left, top, right, bottom = draw.textbbox((0, 0), caption, font)
-        # A long caption may run out of the image on the right, as badly set captions do.
+        # A long caption may extend beyond the right edge.
         x = rng.uniform(0, max(1, image.width - (right - left)))
         y = rng.uniform(0, max(1, image.height - (bottom - top)))
         ink = random_color(rng)
@@ -48,9 +49,9 @@ def text(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def overlay(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[Image.Image]) -> Image.Image:
-    """Lays another image over a part of the area, at an opacity of 0.7 to 1.
+    """Puts another image over a part of the area, with an opacity of 0.7 to 1.
 
-    Over 3 to 6 % (weak), 6 to 12 % (medium), 10 to 25 % (strong).
+    The part is 3 to 6 % (weak), 6 to 12 % (medium) or 10 to 25 % (strong).
     """
     other = one_of(others, rng)
     side = np.sqrt(rng.uniform(*graded(strength, (0.03, 0.06), (0.06, 0.12), (0.10, 0.25))))
@@ -62,9 +63,10 @@ def overlay(image: Image.Image, rng: Rng, strength: Strength, others: Sequence[I
 
 
 def stickers(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Sticks faces, hearts, stars and the like on it, askew by up to 30 degrees.
+    """Adds stickers such as faces, hearts and stars, rotated by up to 30 degrees.
 
-    1 or 2 of 13 to 18 % of the short side (weak), 2 to 4 of 18 to 25 % (medium), 4 to 6 of 24 to 34 % (strong).
+    There are 1 or 2 with a side of 13 to 18 % of the short side (weak), 2 to 4 of 18 to 25 % (medium), or 4 to 6 of 24
+    to 34 % (strong).
     """
     least, most = graded(strength, (1, 2), (2, 4), (4, 6))
     sides = graded(strength, (0.13, 0.18), (0.18, 0.25), (0.24, 0.34))
@@ -78,19 +80,19 @@ def stickers(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     return image
 
 
-# A sticker is drawn on a square of this side, and reaches to its edge at most.
+# The side of the square that a sticker is drawn on.
 _SIDE = 256
 _YELLOW, _DARK, _RED, _WHITE = (255, 204, 51), (70, 45, 20), (226, 38, 54), (255, 255, 255)
 
 
 def _blank() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    # Transparent white, so that edges smoothed by resizing do not turn dark.
+    # Transparent white, so that resizing does not darken the edges.
     sticker = Image.new("RGBA", (_SIDE, _SIDE), (255, 255, 255, 0))
     return sticker, ImageDraw.Draw(sticker)
 
 
 def _face(rng: Rng) -> Image.Image:
-    """A round yellow face: its eyes are open, shut, hearts or behind sunglasses, its mouth smiles or laughs."""
+    """Draws a yellow face whose eyes are open, closed, hearts or behind sunglasses, and which smiles or laughs."""
     sticker, draw = _blank()
     draw.ellipse((20, 20, 236, 236), _YELLOW, (214, 150, 20), 6)
     eyes = rng.integers(4)
@@ -113,7 +115,7 @@ def _face(rng: Rng) -> Image.Image:
     return sticker
 
 
-def _heart_alone(rng: Rng) -> Image.Image:
+def _heart(rng: Rng) -> Image.Image:
     sticker, draw = _blank()
     draw.polygon(heart_outline(128, 120, 110), (_RED, (240, 90, 160), (150, 60, 200), (40, 40, 40))[rng.integers(4)])
     draw.ellipse((60, 60, 96, 90), (255, 200, 205))
@@ -121,7 +123,7 @@ def _heart_alone(rng: Rng) -> Image.Image:
 
 
 def _star(rng: Rng) -> Image.Image:
-    """With five points; or a splash, which has many, with a word in it."""
+    """Draws a star with five points, or one with many points and a word in it."""
     sticker, draw = _blank()
     splash = bool(rng.integers(2))
     points, inner = (12, 86) if splash else (5, 50)
@@ -136,7 +138,7 @@ def _star(rng: Rng) -> Image.Image:
 
 
 def _bubble(rng: Rng) -> Image.Image:
-    """A speech bubble."""
+    """Draws a speech bubble."""
     sticker, draw = _blank()
     draw.polygon([(70, 165), (130, 165), (78, 232)], _WHITE, _DARK, 5)
     draw.ellipse((10, 30, 246, 190), _WHITE, _DARK, 5)
@@ -146,12 +148,12 @@ def _bubble(rng: Rng) -> Image.Image:
 
 
 def heart_outline(x: float, y: float, radius: float) -> list[tuple[float, float]]:
-    """The corners of a polygon in the shape of a heart, about (x, y)."""
+    """Returns the corners of a polygon with the shape of a heart, around (x, y)."""
     t = np.linspace(0, 2 * np.pi, 60)
     across = np.sin(t) ** 3
     down = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16
     return list(zip((x + radius * across).tolist(), (y + radius * down).tolist(), strict=True))
 
 
-# Faces come twice: they are what most stickers are.
-_STICKERS = (_face, _face, _heart_alone, _star, _bubble)
+# Faces are there twice, as most stickers are faces.
+_STICKERS = (_face, _face, _heart, _star, _bubble)

@@ -1,4 +1,4 @@
-"""Edits that lose detail, or drown it: JPEG, blur, noise, pixelate."""
+"""Edits that reduce the quality: JPEG compression, blur, noise, pixelation."""
 
 import io
 
@@ -11,7 +11,7 @@ from sscd_jax.datasets.edits.common import Rng, graded, scaled
 
 
 def jpeg(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Compresses at JPEG quality 30 to 50 (weak), 15 to 30 (medium) or 5 to 20 (strong)."""
+    """Compresses as JPEG with a quality of 30 to 50 (weak), 15 to 30 (medium) or 5 to 20 (strong)."""
     low, high = graded(strength, (30, 50), (15, 30), (5, 20))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(low, high + 1)))
@@ -19,17 +19,19 @@ def jpeg(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def blur(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Gaussian blur with a radius of 0.2 to 0.4 (weak), 0.4 to 0.8 (medium), 0.6 to 2 (strong) % of the short side."""
+    """Applies a Gaussian blur.
+
+    The radius is 0.2 to 0.4 % (weak), 0.4 to 0.8 % (medium) or 0.6 to 2 % (strong) of the short side.
+    """
     radius = rng.uniform(*graded(strength, (0.002, 0.004), (0.004, 0.008), (0.006, 0.02)))
     return image.filter(ImageFilter.GaussianBlur(radius * min(image.size)))
 
 
 def noise(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Adds Gaussian noise, in gray levels (of 255) with a deviation of
-    8 to 15 (weak), 20 to 32 (medium), 40 to 60 (strong).
+    """Adds Gaussian noise with a standard deviation of 8 to 15 (weak), 20 to 32 (medium) or 40 to 60 (strong) of 255.
 
-    The grain is a pixel, in large images 1/400 of the short side: finer grain would vanish where
-    the image is shown smaller.
+    A grain is one pixel, or in large images 1/400 of the short side. A finer grain would vanish when the image is
+    reduced.
     """
     deviation = rng.uniform(*graded(strength, (8, 15), (20, 32), (40, 60)))
     width, height = scaled(image, min(1, 400 / min(image.size)))
@@ -43,10 +45,10 @@ def noise(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
 
 
 def pixelate(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
-    """Reduces and enlarges it again, to blocks or smoothly.
+    """Reduces the image and enlarges it again, to blocks or smoothly.
 
-    In between, the short side has 70 to 100 pixels (weak), 40 to 60 (medium), 22 to 34 (strong); a
-    image that has no more to begin with stays as it is.
+    In between, the short side has 70 to 100 (weak), 40 to 60 (medium) or 22 to 34 pixels (strong). A smaller image is
+    not changed.
     """
     sides = graded(strength, (70, 101), (40, 61), (22, 35))
     small = scaled(image, min(1, int(rng.integers(*sides)) / min(image.size)))

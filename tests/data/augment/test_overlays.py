@@ -157,32 +157,32 @@ def test_whole_numbers_are_drawn_evenly(count):
     ]
 
 
-def test_the_atlas_is_made_once_and_made_anew_where_broken(tmp_path, monkeypatch):
-    made = []
+def test_the_atlas_is_rendered_once_and_again_where_the_cache_is_broken(tmp_path, monkeypatch):
+    rendered = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(atlases, "_make", lambda _: made.append(1) or small)
+    monkeypatch.setattr(atlases, "_render", lambda _: rendered.append(1) or small)
     small = atlases.Atlas(*[np.arange(3)] * 7)
     for expected in (1, 1):
         load_atlas.cache_clear()
         np.testing.assert_array_equal(load_atlas().ink, small.ink)
-        assert len(made) == expected
+        assert len(rendered) == expected
     (path,) = (tmp_path / "sscd_jax" / "overlays").iterdir()
     whole = path.read_bytes()
     for number in range(0, 100, 3):
         path.write_bytes(whole[:number] + bytes([255 - whole[number]]) * 9 + whole[number + 9 :])
         load_atlas.cache_clear()
         np.testing.assert_array_equal(load_atlas().ink, small.ink)
-    assert len(made) > 10
+    assert len(rendered) > 10
     path.write_bytes(whole[:100])
     load_atlas.cache_clear()
     np.testing.assert_array_equal(load_atlas().ink, small.ink)
     load_atlas.cache_clear()
 
 
-def test_an_atlas_that_cannot_be_kept_is_used(tmp_path, monkeypatch, capsys):
+def test_an_atlas_that_cannot_be_cached_is_used(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(atlases, "_make", lambda _: atlases.Atlas(*[np.arange(3)] * 7))
+    monkeypatch.setattr(atlases, "_render", lambda _: atlases.Atlas(*[np.arange(3)] * 7))
     load_atlas.cache_clear()
     np.testing.assert_array_equal(load_atlas().ink, np.arange(3))
     assert "set XDG_CACHE_HOME" in capsys.readouterr().err

@@ -146,7 +146,7 @@ def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
 def test_any_shape_survives_everything_at_once(shape, monkeypatch):
-    monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.some(1)[0] < 2)
+    monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.array(1)[0] < 2)
     views_module._draw.cache_clear()
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
     pixels, drawn = views(tf.constant(image), tf.constant([1, 2]), size=64, augmentation="ADVANCED")
@@ -178,7 +178,7 @@ def test_the_two_views_are_drawn_independently():
 
 def test_numbers_are_used_once():
     uniform = Uniforms(tf.range(4.0) / 4)
-    assert [float(uniform()), *uniform.some(2).numpy().tolist()] == [0, 0.25, 0.5]
+    assert [float(uniform()), *uniform.array(2).numpy().tolist()] == [0, 0.25, 0.5]
     assert int(uniform.integer(4)) == 3
     with pytest.raises(AssertionError, match="more than 4"):
         uniform()

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from helpers.hosts import TRAIN, ended, recipe, start
+from helpers.processes import TRAIN, ended, recipe, start
 
 from sscd_jax import distributed
 from sscd_jax.weights.runs import saved_on_disk

@@ -1,9 +1,9 @@
-"""The demo's recipe: a narrow ResNet-18 that learns copies from a few hundred small images in minutes on 2 CPU cores.
+"""The demo's recipe: a narrow ResNet-18 learns to find copies from a few hundred small images, in minutes on 2 cores.
 
     sscd-jax demo
-    sscd-jax train configs/demo.py --workdir runs/demo --data.source DIR
+    sscd-jax train demo --workdir runs/demo --data.source DIR
 
-Needs 128 images or more. It differs from the paper's recipe where the size asks for it (see the README).
+DIR must contain at least 128 images. Every difference from the paper's recipe follows from the small size.
 """
 
 from sscd_jax.config import Checkpoint, Config, Data, Loss, Model, Optimizer, Validation

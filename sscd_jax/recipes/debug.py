@@ -1,6 +1,6 @@
-"""Seconds on a CPU: a few steps of a narrow ResNet-18 on the bundled photographs, to see that everything works.
+"""A smoke test that takes seconds on a CPU: six steps of a narrow ResNet-18 on the bundled photographs.
 
-sscd-jax train configs/debug.py --workdir runs/debug
+sscd-jax train debug --workdir runs/debug
 """
 
 from sscd_jax.config import Checkpoint, Config, Data, Model, Optimizer

@@ -1,0 +1,44 @@
+"""The recipes that come with the package: each module has `get_config() -> Config`, and its name is the recipe's."""
+
+from pathlib import Path
+
+from sscd_jax import config
+from sscd_jax.config import Config
+
+
+def names() -> list[str]:
+    """Returns the names of the recipes, sorted."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+def find(name: str) -> Path:
+    """Returns the file of a recipe.
+
+    Args:
+        name: The name of a recipe, such as "disc_blur"; or the path of a Python file, which ends in .py or contains a
+            path separator.
+
+    Raises:
+        ValueError: `name` is neither; the message lists the names.
+    """
+    known = names()
+    if name in known:
+        return Path(__file__).with_name(f"{name}.py")
+    is_path = name.endswith(".py") or "/" in name or "\\" in name
+    if is_path and Path(name).is_file():
+        return Path(name)
+    what = "no such file" if is_path else "no such recipe"
+    raise ValueError(f"{name}: {what}; the recipes are {', '.join(known)}")
+
+
+def load(name: str) -> Config:
+    """Returns the configuration of a recipe, given its name or the path of a Python file.
+
+    Raises:
+        ValueError: There is no such recipe, or the file has no `get_config()` that returns a Config.
+
+    Example:
+        >>> load("disc_blur").data.batch_size
+        4096
+    """
+    return config.load(find(name))

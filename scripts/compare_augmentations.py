@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sscd_jax import distributed
-from sscd_jax.cli.main import table
+from sscd_jax.cli.output import table
 from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
 from sscd_jax.training.train import train

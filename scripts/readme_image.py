@@ -1,29 +1,36 @@
-"""The image of the README: queries of a finished demo above what each descriptor takes for their original.
+"""Draws the image of the README: edited copies, and what each descriptor of a demo takes for their original.
 
-python scripts/readme_image.py sscd-demo scripts/readme_image.jpg
+    sscd-jax demo
+    python scripts/readme_image.py sscd-demo scripts/readme_image.jpg [--weights WEIGHTS]
+
+With --weights, as for `sscd-jax embed`, the last row is by that network.
 """
 
+import argparse
 import csv
-import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from sscd_jax import Descriptors
+from sscd_jax import Descriptors, weights
+from sscd_jax.data.sources import open_source
+from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.presets import choose
 
 COLUMNS, SIDE, GAP, LABEL = 10, 116, 8, 190
 ROWS = {
-    "trained": "network, trained\nfor minutes",
-    "untrained": "network before\ntraining",
     "pdq": "PDQ, a\nperceptual hash",
+    "untrained": "network before\ntraining",
+    "trained": "network, trained\nfor minutes",
 }
-RIGHT, WRONG, INK = (26, 127, 55), (207, 34, 46), (40, 40, 40)
+PUBLISHED = "published SSCD\nweights"
+CORRECT, INCORRECT, INK = (26, 127, 55), (207, 34, 46), (40, 40, 40)
 
 
-def best_matches(folder: Path) -> dict[str, tuple[str, float]]:
-    """Query id -> (id of the most similar reference, similarity)."""
-    queries, references = (Descriptors.read(folder / name) for name in ("queries", "references"))
+def best_matches(queries: Descriptors, references: Descriptors) -> dict[str, tuple[str, float]]:
+    """Returns for each query id the id of the most similar reference, and the similarity."""
     similarity = queries.vectors @ references.vectors.T
     best = similarity.argmax(1)
     return {
@@ -31,40 +38,62 @@ def best_matches(folder: Path) -> dict[str, tuple[str, float]]:
     }
 
 
-def main(demo: Path, out: Path) -> None:
-    with (demo / "images" / "ground_truth.csv").open(newline="") as file:
-        truth = {row["query_id"]: row["reference_id"] for row in csv.DictReader(file)}
-    found = {name: best_matches(demo / "descriptors" / name) for name in ROWS}
-    # Copies in an order that is not ours to choose.
-    chosen = np.random.default_rng(0).permutation(sorted(truth))[:COLUMNS]
+def embed(images: Path, given: str) -> list[Descriptors]:
+    """Returns the descriptors of the demo's queries and references by other weights."""
+    network = weights.load(given)
+    with tempfile.TemporaryDirectory() as folder:
+        written = [Path(folder) / part for part in ("queries", "references")]
+        for out in written:
+            write_descriptors(*network, open_source(str(images / out.name)), choose("small_288"), out)
+        read = [Descriptors.read(out) for out in written]
+        return [Descriptors(one.ids, np.array(one.vectors), one.provenance) for one in read]
 
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("demo", type=Path, help="the folder of a finished demo")
+    parser.add_argument("out", type=Path, help="the image to write")
+    parser.add_argument("--weights", help="weights for one more row")
+    given = parser.parse_args()
+
+    images = given.demo / "images"
+    with (images / "ground_truth.csv").open(newline="") as file:
+        truth = {row["query_id"]: row["reference_id"] for row in csv.DictReader(file)}
+    found = {}
+    for name, label in ROWS.items():
+        folder = given.demo / "descriptors" / name
+        if folder.is_dir():  # without pdqhash there is no row for PDQ
+            found[label] = best_matches(*(Descriptors.read(folder / part) for part in ("queries", "references")))
+    if given.weights:
+        found[PUBLISHED] = best_matches(*embed(images, given.weights))
+    for label, matches in found.items():
+        correct = sum(matches[query][0] == reference for query, reference in truth.items())
+        print(f"{' '.join(label.split())}: {correct} of {len(truth)} copies have their original first")
+
+    # The copies are drawn by a fixed seed, so that nobody chooses them.
+    chosen = np.random.default_rng(0).permutation(sorted(truth))[:COLUMNS]
     width = LABEL + COLUMNS * (SIDE + GAP)
-    sheet = Image.new("RGB", (width, (len(ROWS) + 1) * (SIDE + GAP + 14) + GAP), "white")
+    sheet = Image.new("RGB", (width, (len(found) + 1) * (SIDE + GAP + 14) + GAP), "white")
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(12)
-    for row, (name, label) in enumerate([("", "an edited copy"), *ROWS.items()]):
+    for row, label in enumerate(["an edited copy", *found]):
         top = GAP + row * (SIDE + GAP + 14)
         draw.text((GAP, top + SIDE / 2 - 20), label, INK, font)
         for column, query in enumerate(chosen):
             left = LABEL + column * (SIDE + GAP)
-            if not name:
-                image = Image.open(demo / "images" / "queries" / f"{query}.jpg")
+            if label not in found:
+                image = Image.open(images / "queries" / f"{query}.jpg")
                 sheet.paste(ImageOps.pad(image, (SIDE, SIDE), color="white"), (left, top))
                 continue
-            reference, similarity = found[name][query]
-            right = reference == truth[query]
-            image = Image.open(demo / "images" / "references" / f"{reference}.jpg")
+            reference, similarity = found[label][query]
+            is_correct = reference == truth[query]
+            color = CORRECT if is_correct else INCORRECT
+            image = Image.open(images / "references" / f"{reference}.jpg")
             sheet.paste(ImageOps.pad(image, (SIDE, SIDE), color="white"), (left, top))
-            draw.rectangle(
-                (left - 2, top - 2, left + SIDE + 1, top + SIDE + 1), outline=RIGHT if right else WRONG, width=3
-            )
-            draw.text(
-                (left, top + SIDE + 2),
-                f"{similarity:.2f} {'right' if right else 'wrong'}",
-                RIGHT if right else WRONG,
-                small,
-            )
-    sheet.save(out, quality=88)
+            draw.rectangle((left - 2, top - 2, left + SIDE + 1, top + SIDE + 1), outline=color, width=3)
+            verdict = "correct" if is_correct else "incorrect"
+            draw.text((left, top + SIDE + 2), f"{similarity:.2f} {verdict}", color, small)
+    sheet.save(given.out, quality=88)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

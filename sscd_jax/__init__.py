@@ -1,11 +1,34 @@
-"""SSCD, the self-supervised descriptor for image copy detection, in JAX."""
+"""SSCD, the self-supervised descriptor for image copy detection, in JAX.
 
-import os
+>>> import sscd_jax
+>>> model = sscd_jax.load("sscd_disc_mixup")
+>>> found = model.embed(["a.jpg", "photos/"])
 
-# tf.io.gfile asks gs:// for this many bytes at least, by default for 64 MiB, though an image were all that is wanted.
-# GFile reads 512 KiB at a time, and one byte before them when it seeks. TensorFlow looks when it is imported.
-os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(512 * 1024 + 1))
+Importing the package imports no library and changes no global state: what a name needs is imported when the name is
+first used, and `load` sets what JAX and TensorFlow read when they start.
+"""
 
-from sscd_jax.descriptors import Descriptors, Provenance
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Descriptors", "Provenance"]
+if TYPE_CHECKING:
+    from sscd_jax.api import Model, load
+    from sscd_jax.descriptors import Descriptors, Provenance
+
+    __version__: str
+
+__all__ = ["Descriptors", "Model", "Provenance", "__version__", "load"]
+
+_MODULES = {"Descriptors": "descriptors", "Model": "api", "Provenance": "descriptors", "load": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("sscd_jax")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sscd_jax.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

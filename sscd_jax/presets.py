@@ -1,4 +1,4 @@
-"""How images are resized and normalized for inference: one contract for validation, embed, exports and evaluation."""
+"""Presets: how images are resized and normalized for inference, in validation, embedding, exports and evaluation."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -11,39 +11,46 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 LONGEST_ASPECT = 32
-# Long and short side of the canvases: those of photographs, and beyond them doubling.
+# Aspects (long side, short side) of the canvases: the usual ones of photographs, then each twice the one before.
 _ASPECTS = ((1, 1), (4, 3), (3, 2), (16, 9), (9, 4), (3, 1), (4, 1), (8, 1), (16, 1), (LONGEST_ASPECT, 1))
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What becomes of an image before the network sees it. Resizing is Pillow's: bilinear with antialiasing."""
+    """How an image is resized and normalized before the network sees it.
+
+    Images are resized by Pillow, bilinear with antialiasing, as torchvision resizes PIL images.
+    """
 
     mode: Mode = "short"
-    """What `size` is: short or long, that side, keeping the aspect; skew, both sides; crop, both sides of the center of
-    an image whose short side is 8/7 of it."""
+    """What is resized to `size`: "short" or "long", that side of the image, keeping its aspect; "skew", both sides,
+    whatever the aspect; "crop", the short side to 8/7 of `size`, then both sides of the center crop."""
     size: int = 288
-    """Pixels."""
+    """Length of that side in pixels, 32 to 4096."""
     mean: Triple = IMAGENET_MEAN
-    """Subtracted from RGB in [0, 1]."""
+    """Mean of R, G and B, which is subtracted from pixels in [0, 1]."""
     std: Triple = IMAGENET_STD
-    """Divides it after that."""
+    """Standard deviation of R, G and B, by which pixels are divided after that."""
     exif: bool = False
-    """Turn images upright as their EXIF orientation says; the official code ignores it."""
+    """Whether to rotate images upright as their EXIF orientation says; the official code ignores it."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))  # as in the name
+            object.__setattr__(
+                self, name, tuple(map(float, getattr(self, name)))
+            )  # so that equal presets have equal names
         if self.mode not in get_args(Mode):
             raise ValueError(f"the mode of a preset is {self.mode}; choose one of {', '.join(get_args(Mode))}")
         if not 32 <= self.size <= 4096:
             raise ValueError(f"the size of a preset is {self.size}; it must be 32 to 4096 pixels")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ValueError(f"the mean {self.mean} or the std {self.std} of a preset is no number to normalize by")
+            raise ValueError(
+                f"the mean {self.mean} or the std {self.std} of a preset is not finite, or a std is not positive"
+            )
 
     @property
     def name(self) -> str:
-        """A name of PRESETS, or one that says all; two presets are the same if and only if their names are."""
+        """The name in PRESETS, or one made of all fields; presets are equal if and only if their names are."""
         upright = replace(self, exif=False)
         name = next((name for name, known in PRESETS.items() if known == upright), None)
         if name is None:
@@ -53,7 +60,7 @@ class Preset:
         return name + ("_exif" if self.exif else "")
 
     def parameters(self) -> dict[str, Any]:
-        """As a manifest records it."""
+        """Returns the name and all fields, as a manifest records them."""
         return {"name": self.name} | asdict(self)
 
     @property
@@ -62,18 +69,19 @@ class Preset:
         return self.mode in ("short", "long")
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """The size to resize to, (width, height); `crop` cuts afterwards.
+        """Returns the (width, height) to which an image of this width and height is resized, before any crop.
 
-        As torchvision's Resize rounds it (short, crop) and the official ResizeLongEdge (long).
+        Sizes are rounded as by torchvision's Resize for "short" and "crop", and as by the official ResizeLongEdge for
+        "long".
 
         Raises:
-            ValueError: the aspect is beyond 1:32, for presets that keep it.
+            ValueError: the preset keeps the aspect, and the aspect is beyond 1:32.
         """
         if self.mode == "skew":
             return self.size, self.size
         short, long = sorted((width, height))
         if long > LONGEST_ASPECT * short:
-            raise ValueError(f"{width} x {height} pixels: presets that keep the aspect end at 1:{LONGEST_ASPECT}")
+            raise ValueError(f"{width} x {height} pixels: presets that keep the aspect take up to 1:{LONGEST_ASPECT}")
         if self.mode == "long":
             short, long = int(self.size / long * short + 0.5), self.size
         else:
@@ -82,9 +90,10 @@ class Preset:
         return (short, long) if width <= height else (long, short)
 
     def canvases(self) -> list[tuple[int, int]]:
-        """(height, width) of the arrays that images are laid into, height <= width, from the smallest to the largest.
+        """Returns the sizes of the arrays that images are padded to, (height, width), from the smallest to the largest.
 
-        An image that is higher than wide is laid on its side; see `models.transpose`.
+        They are few, as a program is compiled for each. The height is at most the width: an image that is higher than
+        wide is transposed; see `models.transpose`.
         """
         if not self.ragged:
             return [(self.size, self.size)]
@@ -95,7 +104,7 @@ class Preset:
 
 
 def _round_up(side: int) -> int:
-    """To a multiple of 8: photographs are a few pixels more or less than their aspect says."""
+    """Rounds up to a multiple of 8, as photographs are a few pixels wider or narrower than their nominal aspect."""
     return -(-side // 8) * 8
 
 
@@ -110,13 +119,13 @@ CUSTOM = Preset()
 
 
 def choose(name: PresetName, custom: Preset = CUSTOM) -> Preset:
-    """A preset by its name, or the one that is given for the name custom.
+    """Returns the preset of a name; for the name "custom" that is `custom`.
 
     Raises:
-        ValueError: a preset of one's own is given, and another one named.
+        ValueError: `custom` is given, and the name is another one.
     """
     if name == "custom":
         return custom
     if custom != CUSTOM:
-        raise ValueError(f"the preset is {name}: options of a preset of one's own go with the preset custom")
+        raise ValueError(f"--custom.* requires --preset custom, and the preset is {name}")
     return PRESETS[name]

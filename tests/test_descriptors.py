@@ -47,7 +47,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr("sscd_jax.descriptors.write_npy", full)
     with pytest.raises(OSError, match="full"):
         some(5).write(tmp_path / "d")
     assert len(Descriptors.read(tmp_path / "d").ids) == 3
@@ -92,7 +92,7 @@ def test_counts_that_differ_from_the_manifest_are_an_error(tmp_path):
     ("ids", "vectors", "message"),
     [
         (["a"], np.zeros((2, 3), np.float32), "1 ids for 2"),
-        (["a", "a"], np.zeros((2, 3), np.float32), "the id a is there more than once"),
+        (["a", "a"], np.zeros((2, 3), np.float32), "the id a occurs more than once"),
         (["a"], np.zeros((1, 3)), "float32"),
         (["a", "b"], np.array([[0], [np.nan]], np.float32), "vector of b is not finite"),
     ],

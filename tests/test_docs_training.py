@@ -45,6 +45,7 @@ NOT_RUN = {
 }
 
 
+@pytest.mark.slow
 def test_training(folder, images, monkeypatch):
     """Runs the page's commands for two steps, with a narrow network and a few small images."""
     page = PAGES["training"]
@@ -74,6 +75,7 @@ def test_the_tables_of_the_training_page_are_of_the_commands_above_them():
         assert [line.split()[:4] for line in said.splitlines()[1:]] == settings
 
 
+@pytest.mark.slow
 def test_batch_sizes(images, tmp_path, monkeypatch, capsys):
     """Trains one setting with two seeds, for four steps of a narrow network."""
     truth = tmp_path / "truth.csv"
@@ -104,6 +106,7 @@ def test_batch_sizes(images, tmp_path, monkeypatch, capsys):
     assert configs.learning_rate(run) == 0.5
 
 
+@pytest.mark.slow
 def test_the_estimate_of_the_pipelines_page():
     page = (DOCS / "beam.md").read_text()
     ((command, said),) = re.findall(r"```bash\n(python scripts/.*?)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
@@ -111,7 +114,7 @@ def test_the_estimate_of_the_pipelines_page():
     assert done.stdout == said
 
 
-@pytest.mark.parametrize(("name", "count"), [("pods", 5), ("training", 1)])
+@pytest.mark.parametrize(("name", "count"), [pytest.param("pods", 5, marks=pytest.mark.slow), ("training", 1)])
 def test_the_estimates_of_a_step(name, count, capsys, monkeypatch):
     """The output of scripts/compile_for_tpu.py was copied, as it takes minutes and the package libtpu."""
     monkeypatch.chdir(DOCS.parent)

@@ -1,12 +1,13 @@
-"""Our augmentations beside the official pipeline's, on one core: source images a second, two views of 224 px each.
+"""Measures our augmentations and the official pipeline's on one core, in source images a second.
 
     pip install -r requirements.txt -e '.[augly]'
-    python scripts/benchmarks/views.py [--out views.json]
+    python scripts/benchmarks/augment.py [--out augment.json]
 
-The official pipeline's work is done by Pillow as the official code does it (its torchvision transforms are Pillow
-calls; its text and emoji are its own Pillow code), normalized to float32 by numpy. Ours decodes once and gives uint8;
-and normalized float32, as a second figure. Both take the same JPEGs: the sample's photographs at long sides of 500, 400
-and 350 px. They run in turn, and the best round of each counts.
+Each source image gives two views of 224 pixels. For the official pipeline, Pillow does what the official code does: its
+torchvision transforms are calls of Pillow, and its text and emoji are its own code for Pillow. numpy then normalizes
+the views to float32. Our pipeline decodes an image once and gives uint8, or, as a second figure, normalized float32.
+Both pipelines take the same JPEGs, the photographs of the sample with long sides of 500, 400 and 350 pixels. They run
+in turn, and the best round of each counts.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""A network's convolutions on this machine's CPU, one by one, beside PyTorch's.
+"""Measures each convolution of a network on this machine's CPU, in JAX and in PyTorch.
 
     pip install -r requirements.txt -e '.[torch]'
     python scripts/benchmarks/convolutions.py [--backbone resnet50] [--image-size 224] [--views 32]
 
-Output, gradient of the input and gradient of the kernel, best of several runs, in milliseconds and billions of
-operations a second; PyTorch with channels last. The last lines add them up, each as often as the network has it.
+It prints the best of several runs of the output, the gradient of the input and the gradient of the kernel, in
+milliseconds and in billions of operations a second. PyTorch runs with channels last. The last lines are sums in which
+each convolution counts as often as the network has it.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""Jitter, gray, blur and mixing on the host or on the devices: source images a second of the host, and the step's time.
+"""Measures color jitter, grayscale, blur and mixing on the host and on the devices.
 
     pip install -r requirements.txt -e '.[augly]'
     python scripts/benchmarks/device_augment.py [--batch-size 32] [--backbone resnet50]
 
-The host's rate is that of the training pipeline on the photographs of the sample at 500 px, with all cores and nothing
-else running. The step is that of training, on the devices that JAX sees, with the batch there already. Rounds are in
-turn; the best counts.
+It prints the host's rate in source images a second and the time of a training step. The host's rate is that of the
+training pipeline on the photographs of the sample at 500 pixels, with all cores and nothing else running. The step
+runs on the devices that JAX finds, with a batch that is there already. The variants run in turn, and the best round of
+each counts.
 """
 
 import argparse

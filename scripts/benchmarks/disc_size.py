@@ -1,9 +1,9 @@
-"""An evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training images, 512 dimensions.
+"""Measures an evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training images, 512 dimensions.
 
-python scripts/benchmarks/disc_size.py [--queries 50000] [--references 1000000]
+    python scripts/benchmarks/disc_size.py [--queries 50000] [--references 1000000]
 
-Random vectors of unequal variance with planted copies, on disk, and the command itself, with whitening, without and
-with score normalization; then its time and the most memory that it held.
+It writes random vectors of unequal variance with planted copies to disk and runs the command `sscd-jax evaluate disc`
+on them with whitening, and without and with score normalization. It prints the time and the peak memory.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""Photographs a second from files to descriptors on this machine's CPU, beside the official way in PyTorch.
+"""Measures photographs a second from files to descriptors on this machine's CPU, ours and the official way in PyTorch.
 
-python scripts/benchmarks/embed.py [--photographs DIR] [--count 1000] [--weights SRC]
+    python scripts/benchmarks/embed.py [--photographs DIR] [--count 1000] [--weights SRC]
 
     (a) PyTorch, small_288, one image at a time, as the official code runs images that keep their aspect
     (b) ours, small_288
     (c) PyTorch in batches of 8, and ours, skew_320
-    (d) decoding and resizing alone, ours, small_288
+    (d) our decoding and resizing alone, small_288
 
-Without --photographs, cuts of the bundled photographs in the sizes and aspects that cameras and the web give; without
---weights, a ResNet-50 as it is initialized (the time does not depend on it). All take the same files in the same
-rounds, in turns, each in a process of its own that is warm; all use as many threads as there are CPUs, PyTorch also as
-many processes that decode. Then the time of the whole command `sscd-jax embed` for one photograph, with a warm
-compilation cache. PyTorch's and our descriptors are compared.
+Without --photographs it uses cuts of the bundled photographs, in the sizes and aspects that cameras and web pages have.
+Without --weights it uses a ResNet-50 with initial weights; the time does not depend on them. All variants take the same
+files in turn, each in a process of its own that is warm. Each uses as many threads as there are CPUs, and PyTorch also
+as many processes that decode. The last figure is the time of the complete command `sscd-jax embed` for one photograph
+with a warm compilation cache. The descriptors of PyTorch and ours are compared.
 """
 
 import argparse
@@ -192,7 +192,7 @@ def answer(worker: Any) -> str:
 
 
 def startup(weights: Path, photographs: Path, folder: Path) -> float:
-    """Seconds of the whole command for one photograph, with a warm compilation cache."""
+    """Returns the seconds that the complete command takes for one photograph with a warm compilation cache."""
     (folder / "one.txt").write_text(f"{min(photographs.iterdir()).absolute()}\n")
     for out in ("cold", "warm"):
         start = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Memory of `sscd-jax embed` over a long collection, as a curve: it should be flat.
+"""Plots the memory of `sscd-jax embed` over a long collection; the curve should be flat.
 
-python scripts/benchmarks/embed_memory.py --out memory.png [--count 100000]
+    python scripts/benchmarks/embed_memory.py --out memory.png [--count 100000]
 
-Images are cuts of the bundled photographs, of several aspects, made anew whenever they are read, so that nothing but
-the embedding can grow; the network is narrow and images are small, so that it takes minutes.
+The images are cuts of the bundled photographs with several aspects. They are kept once and read many times, so that
+nothing but the embedding can grow. The network is narrow and the images are small, so that it takes minutes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from PIL import Image
 from sscd_jax import distributed
 
 CANVAS = 64  # short side of what the network sees, in pixels
-EVERY = 1.0  # seconds between two looks at the memory
+EVERY = 1.0  # seconds between two readings of the memory
 
 
 def resident() -> float:

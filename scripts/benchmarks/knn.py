@@ -1,10 +1,10 @@
-"""Exact nearest neighbors on this machine, beside plain faiss and the matrix product alone; and the metrics.
+"""Measures exact search for nearest neighbors on this machine, and the metrics of its result.
 
-python scripts/benchmarks/knn.py [--queries 50000] [--references 100000] [--dims 512] [--k 10] [--rounds 2]
+    python scripts/benchmarks/knn.py [--queries 50000] [--references 100000] [--dims 512] [--k 10] [--rounds 2]
 
-Random unit vectors with planted copies. In turns: faiss.knn itself, ours by faiss, ours by JAX on all devices, and the
-matrix product of JAX's tiles with nothing but the sum of each. Then the three metrics of as many predictions as
-queries x k.
+The vectors are random unit vectors with planted copies. In turn it runs faiss.knn itself, our search by faiss, our
+search by JAX on all devices, and the matrix products of JAX's tiles with nothing but a sum of each. Then it computes
+the three metrics of queries x k predictions.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Our layers beside XLA's and Flax's own on this machine's CPU: milliseconds, and how many times faster ours are.
+"""Measures our layers and those of XLA and Flax on this machine's CPU.
 
-python scripts/benchmarks/layers.py
+    python scripts/benchmarks/layers.py
 
-Forward and both gradients of each, best of several runs, the two in turn; then a ResNet-50 with and without the XLA
-flag that `sscd_jax.distributed.start` sets, each in a process of its own; its forward pass and its gradients with and
-without what keeps XLA from computing sums again.
+It prints milliseconds and the ratio for the forward pass and both gradients of each layer: the best of several runs,
+with the two implementations in turn. Then it measures a ResNet-50 with and without the XLA flag that
+`sscd_jax.distributed.start` sets, each in a process of its own, and the network's forward pass and gradients with and
+without the code that keeps XLA from computing sums twice.
 """
 
 import subprocess
@@ -21,9 +22,9 @@ from jax import Array, lax
 
 from sscd_jax import distributed
 from sscd_jax.models import build_model
-from sscd_jax.models.cpu import conv2d
+from sscd_jax.models.cpu import conv2d, max_pool_3x3_stride_2
 from sscd_jax.models.folding import fold
-from sscd_jax.models.layers import BatchNorm, max_pool_3x3_stride_2
+from sscd_jax.models.layers import BatchNorm
 
 RUNS = 5
 # Batch, side of the map, channels in and out, kernel, stride: ResNet-18 of width 16 at 64 px, ResNet-50 at 224 px.

@@ -1,11 +1,12 @@
-"""Memory of a training step as the batch grows, in one piece and in pieces of a constant size.
+"""Prints the memory of a training step as the batch grows, as one step and as microbatches of a constant size.
 
-python scripts/benchmarks/microbatch.py [--backbone resnet18] [--image-size 64] [--microbatch 256]
-    [--batches 256 512 1024 2048 4096] [--dtype float32] [--run]
+    python scripts/benchmarks/microbatch.py [--backbone resnet18] [--image-size 64] [--microbatch 256]
+        [--batches 256 512 1024 2048 4096] [--dtype float32] [--run]
 
-From the compiled program's own analysis: what it needs besides its arguments (parameters, statistics, momentum and the
-uint8 views), on one device. Nothing is computed, unless with `--run`, which instead of the step in one piece gives the
-time of two steps in pieces after a first, and the peak that the device reports (GPUs and TPUs do).
+The figures are from the compiled program's own analysis: the memory that it needs on one device besides its arguments,
+which are parameters, statistics, momentum and the uint8 views. Nothing is computed, except with `--run`, which replaces
+the figures of the single step by the time of two steps in microbatches after a first one, and by the peak memory
+that the device reports; GPUs and TPUs do.
 """
 
 import argparse

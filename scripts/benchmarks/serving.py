@@ -1,12 +1,12 @@
-"""Images a second that each runtime describes on this machine's CPU, beside the official network in PyTorch.
+"""Measures the images a second that each runtime embeds on this machine's CPU, and those of the network in PyTorch.
 
-python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
+    python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
 
-SRC: a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
-folder; each runtime then loads its bundle in a process of its own, and must compute the golden descriptors. All take
-the same photographs, from numpy and to numpy: uint8 pixels, or float32 normalized beforehand, as the second column
-says. All use as many threads as there are CPUs. The runtimes take turns, and the best call of each counts. On a machine
-that others use too PyTorch slows down most, and the ratios are too good: run it on a quiet one.
+SRC is a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
+folder. Each runtime loads its bundle in a process of its own and must compute the golden descriptors. All runtimes take
+the same photographs as numpy arrays and return numpy arrays; the second column says whether these are uint8 pixels or
+normalized float32. All use as many threads as there are CPUs. They run in turn, and the best call of each counts. On a
+busy machine PyTorch slows down most, which makes the ratios too good, so run it on a quiet one.
 """
 
 import argparse

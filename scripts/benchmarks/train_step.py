@@ -1,14 +1,15 @@
-"""A training step on this machine beside the same in PyTorch: views a second, and the ratio.
+"""Measures a training step on this machine, ours and the same in PyTorch, in views a second.
 
     pip install -r requirements.txt -e '.[torch]'
     python scripts/benchmarks/train_step.py [--device cpu] [--rounds 7]
 
-On the CPU ResNet-18 at 64 px, 128 images, and ResNet-50 at 224 px, 16 images, in float32; PyTorch with its own
-order of axes and with channels last. On a GPU ResNet-50 at 224 px, 128 images, in bfloat16; PyTorch with autocast and
-channels last, eager and compiled. It is torchvision's network with GeM and a projection, the paper's loss, the same
-parameters and uint8 views of photographs. Our step has LARS, PyTorch's has SGD with momentum, which computes less.
-Each of the two ways of PyTorch runs beside ours: two processes that are warm, one step each in turn; the median counts.
-On the CPU a third process that waits would make the steps of the others slower, by the memory that it holds.
+On the CPU, the steps are ResNet-18 at 64 pixels with 128 images and ResNet-50 at 224 pixels with 16 images, in float32,
+and PyTorch runs with its own order of axes and with channels last. On a GPU, the step is ResNet-50 at 224 pixels with
+128 images in bfloat16, and PyTorch runs with autocast and channels last, eager and compiled. Both have torchvision's
+network with GeM and a projection, the paper's loss, the same parameters, and uint8 views of photographs. Our step uses
+LARS; PyTorch's uses SGD with momentum, which computes less. Each variant of PyTorch runs beside ours in two warm
+processes, one step each in turn, and the median counts. On the CPU there are never three processes: one that only waits
+would slow the steps of the others down by the memory that it holds.
 """
 
 import argparse

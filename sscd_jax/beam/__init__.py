@@ -1,1 +1,1 @@
-"""Jobs for Apache Beam: the work of one machine, on many."""
+"""Jobs for Apache Beam, which do on many machines what a command does on one."""

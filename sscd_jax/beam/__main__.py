@@ -1,7 +1,7 @@
-"""`python -m sscd_jax.beam`: embedding on many machines."""
+"""`python -m sscd_jax.beam`: embeds images on many machines; see `sscd_jax.beam.embed`."""
 
 import importlib
 import sys
 
-# Workers find the classes of the pipeline by the name of their module, which must not be __main__.
+# Workers find the classes of a pipeline by the name of their module, which must not be __main__.
 importlib.import_module("sscd_jax.beam.embed").main(sys.argv[1:])

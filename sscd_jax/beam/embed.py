@@ -1,9 +1,9 @@
-"""Embedding on many machines: an Apache Beam pipeline whose folder of descriptors is that of `sscd-jax embed`.
+"""Embeds images on many machines: an Apache Beam pipeline that writes the same folder as `sscd-jax embed`.
 
     python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [-- --runner=DataflowRunner ...]
 
-A shard is an archive, or some images that lie in the folder one by one. docs/beam.md says how to run it on Google
-Cloud Dataflow with TPUs or GPUs.
+A shard is one archive, or several images that are files of their own. docs/beam.md describes how to run the pipeline on
+Google Cloud Dataflow with TPUs or GPUs.
 """
 
 import json
@@ -23,7 +23,7 @@ from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.sources import ARCHIVES, list_files, open_files
 from sscd_jax.descriptors import is_line
 from sscd_jax.embedding.collection import compute_shards, default_batch_size, made_by, output_dims
-from sscd_jax.embedding.shards import PLAN, Shards
+from sscd_jax.embedding.shards import PLAN, Shards, replace_file
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 try:
@@ -32,21 +32,22 @@ try:
 except ImportError as error:
     raise ImportError("pipelines need the extra beam: pip install 'sscd_jax[beam]'") from error
 
-FILES = "files.jsonl"  # in the plan: a line for each shard
+FILES = "files.jsonl"  # in the folder of the plan, with one line for each shard
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker needs to know.
+    """The options of a pipeline, which every worker gets.
 
     Attributes:
         images: where the images are, as the user gave it.
-        weights: of the network, a path that every worker can read.
+        weights: the weights of the network, at a path that every worker can read.
         out: the folder of descriptors, which every worker can write to.
         preset: how images are resized and normalized.
         dtype: of the vectors in the files.
-        batch_size: images a batch over the devices of a worker; by default as `write_descriptors`.
-        max_pixels: larger images are not read.
+        batch_size: the number of images in a batch over the devices of a worker; None for the default of
+            `write_descriptors`.
+        max_pixels: images with more pixels are not read.
     """
 
     images: str
@@ -60,7 +61,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a shard."""
+    """The files of a shard.
+
+    Attributes:
+        number: of the shard.
+        names: the files' names relative to the folder of images.
+        paths: where they are.
+    """
 
     number: int
     names: Sequence[str]
@@ -68,20 +75,27 @@ class Files:
 
 
 def plan_files(work: Work, shard_size: int) -> str:
-    """Adds shards for files that are not in the plan yet, and returns the path of the plan, a line for each shard.
+    """Adds shards to the plan for files that it does not have yet.
+
+    Args:
+        work: the options of the pipeline.
+        shard_size: the number of images in a shard of files that are no archives.
+
+    Returns:
+        The path of the plan, a text file whose lines are the JSON of `Files`.
 
     Raises:
-        ValueError: as `list_files`; two files give the same ids; the folder was written by something else.
+        ValueError: as `list_files`; two files give the same ids; or the folder was written by something else.
     """
     out = epath.Path(work.out)
     path = out / PLAN / FILES
     if out.exists() and not path.parent.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is there already and was not written by embed: name another folder")
+        raise ValueError(f"{out} exists already and was not written by embed: name another folder")
     lines = path.read_text().splitlines() if path.exists() else []
     planned = [json.loads(line) for line in lines]
     known = {name for one in planned for name in one["names"]}
     numbers = {one["number"] for one in planned}
-    embedded: set[str] = set()  # what `embed` added, and the folders of these, which may be archives
+    embedded: set[str] = set()  # ids that `sscd-jax embed` has planned, and their folders, which may be archives
     for file in path.parent.glob("*.txt"):
         if int(file.stem) not in numbers:
             numbers.add(int(file.stem))
@@ -107,20 +121,19 @@ def plan_files(work: Work, shard_size: int) -> str:
         names, paths = zip(*group, strict=True)
         lines.append(json.dumps(asdict(Files(number, names, paths))))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{FILES}.unfinished")
-    unfinished.write_text("".join(f"{line}\n" for line in lines))
-    unfinished.replace(path)
+    text = "".join(f"{line}\n" for line in lines)
+    replace_file(path, lambda file: file.write(text.encode()))
     return str(path)
 
 
 def _parents(one: str) -> list[str]:
-    """What may be the name of the archive that an image is in."""
+    """Returns the folders above an image, any of which may be the archive that the image is in."""
     parts = one.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 class EmbedShard(beam.DoFn):
-    """The files of a shard to its descriptors on disk: yields (number, how many, their length)."""
+    """Embeds the files of a shard and writes its descriptors; yields its number, their count and their length."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -131,9 +144,9 @@ class EmbedShard(beam.DoFn):
         self.provenance = made_by(self.variables, self.work.preset, self.work.images)
 
     def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
-        # A runner may give a shard to two workers at once; they write the same, under different names at first.
+        # A runner may give a shard to two workers at once. They write the same under different temporary names.
         shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
-        if not shards.is_whole(files.number):
+        if not shards.is_complete(files.number):
             source, refused = _unique(open_files(self.work.images, files.names, files.paths))
             shards.plan_shard(files.number, source.ids)
             size = self.work.batch_size or default_batch_size()
@@ -148,7 +161,10 @@ class EmbedShard(beam.DoFn):
 
 
 def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
-    """A source less what `embed` would refuse, and that as errors: one archive does not end a pipeline."""
+    """Splits a source into images that can be embedded, and the path and reason of those that `embed` would refuse.
+
+    In a pipeline they are errors of their own, so that one bad archive does not end it.
+    """
     seen: set[str] = set()
     kept: list[int] = []
     errors = []
@@ -164,21 +180,40 @@ def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
 
 
 def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
-    """Writes the manifest; returns what it says, in JSON.
+    """Writes the manifest after the last shard.
+
+    Args:
+        work: the options of the pipeline.
+        done: for each shard its number, its count of descriptors, and their length.
+
+    Returns:
+        JSON with the counts of descriptors and errors and the folder.
 
     Raises:
-        ValueError: no image could be read, or `embed` is at work in the folder.
+        ValueError: no image could be read, or `sscd-jax embed` has planned shards that are not complete.
     """
     _, variables = weights.load(work.weights)
     shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
     manifest = shards.finish(done[0][2], counts={number: count for number, count, _ in done})
     if manifest is None:
-        raise ValueError(f"{work.out}: `sscd-jax embed` has planned shards that are not whole: let it end, then again")
+        raise ValueError(
+            f"{work.out}: `sscd-jax embed` has planned shards that are not complete; "
+            "let it end, then rerun this command"
+        )
     return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
 
 
 def build(pipeline: beam.Pipeline, work: Work, files: str) -> beam.PCollection[str]:
-    """Adds the steps to a pipeline; `files` is what `plan_files` returned."""
+    """Adds the steps to a pipeline.
+
+    Args:
+        pipeline: the pipeline.
+        work: its options.
+        files: the plan that `plan_files` returned.
+
+    Returns:
+        One element, the JSON that `finish` returns.
+    """
     return (
         pipeline
         | "read the plan" >> beam.io.ReadFromText(files)
@@ -202,22 +237,24 @@ def run(
     max_pixels: int = MAX_PIXELS,
     options: tyro.conf.Suppress[tuple[str, ...]] = (),
 ) -> None:
-    """Write the descriptors of images by a Beam pipeline; the folder is that of `sscd-jax embed`.
+    """Embed images by a Beam pipeline. OUT is the same folder of descriptors that `sscd-jax embed` writes.
 
-    Options after -- are Beam's: -- --runner=DataflowRunner --project=P --region=R. The same command again goes on where
-    it was, and embeds the files that IMAGES has gained.
+    Options after -- are Beam's, as -- --runner=DataflowRunner --project=P --region=R. Rerun the same command to resume,
+    and to embed files that IMAGES has gained.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar or a .parquet file; workers can read them.
+        images: A folder, which is searched recursively, a text file of paths, a .tar or a .parquet file. Workers must
+            be able to read it.
         weights: Weights of any format, at a path that workers can read.
         out: Folder for the descriptors, which workers can write to.
         preset: How images are resized and normalized.
-        custom: The preset custom.
-        batch_size: Images a batch, over the devices of a worker.
-        dtype: Of the descriptors in the files.
-        shard_size: Images in a shard, of those that are not in archives; an archive is a shard.
-        max_pixels: Larger images are reported and left out.
-        options: Beam's.
+        custom: The preset that --preset custom selects.
+        batch_size: Number of images in a batch over the devices of a worker. By default 1 on a CPU and 128 for each
+            accelerator.
+        dtype: Type of the descriptors in the files.
+        shard_size: Number of images in a shard. It does not apply to archives, each of which is one shard.
+        max_pixels: Images with more pixels are reported and left out.
+        options: Options of Beam.
     """
     if images == "sample" or images.startswith("tfds:"):
         raise ValueError(f"{images}: a pipeline reads folders, text files of paths, .tar and .parquet files")
@@ -231,7 +268,7 @@ def run(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command; an error of the user's making is one line on stderr and status 1."""
+    """Runs the command. Errors that the user can mend are one line on stderr and exit status 1."""
     split = list(arguments).index("--") if "--" in arguments else len(arguments)
     try:
         tyro.cli(partial(run, options=tuple(arguments[split + 1 :])), args=arguments[:split], prog="sscd_jax.beam")

@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
-import tyro
-
+from sscd_jax.cli.options import Images, open_images
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.datasets.annotations import Strength
 from sscd_jax.datasets.edits import BENCHMARK_KINDS
 
 
 def benchmark_make(
-    images: tyro.conf.Positional[str],
+    images: Images,
     out: Path,
     references: int | None = None,
     training: int | None = None,
@@ -27,41 +26,38 @@ def benchmark_make(
     split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
-    """Make an image set shaped like DISC2021 from any images: references, queries that are edited copies of them,
-    queries that copy nothing, images for training (whitening, score normalization), and the ground truth.
+    """Make a benchmark with the structure of DISC2021 from any images.
 
-    Each image of IMAGES goes to one part: to the references, to the queries that copy nothing, or to training. Those
-    that cannot be read are reported and left out, and so are those that show next to nothing, are there twice, or
-    nearly. Near duplicates that look more different are not found, and would make the ground truth wrong. The same
-    IMAGES and options make the same files, and after an interruption the same command goes on. Look at OUT/sheet.jpg.
+    It has references, queries that are edited copies of references, queries that copy nothing, images for training
+    (whitening and score normalization), and the ground truth. Each image of IMAGES becomes a reference, a query that
+    copies nothing, or a training image. Unusable images (unreadable or nearly blank) and duplicate images are skipped
+    and reported. Near duplicates that differ more are not detected, and make the ground truth wrong: look at
+    OUT/sheet.jpg. The same IMAGES and options give the same files. Run the same command again to resume an interrupted
+    one.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, folders and
-            lists of these, tfds:NAME, or sample.
-        out: New folder for training/, references/, queries/, ground_truth.csv, queries.csv (the edits of each),
-            images.csv (what the others were), left_out.csv, errors.jsonl if images could not be read, made_by.json,
-            sheet.jpg.
-        references: Images that are searched. By default, as of the next two, an even share of what the other options
-            leave; if all three are given, no more images are looked at than they need.
-        training: Images for training.
-        non_copies: Queries that copy nothing, one for each of so many images; these are also what copies are pasted
-            onto, over and beside.
-        copies_of_each: Queries that are edited copies of a reference, for each.
-        edits: The least and the most edits of a query, each of another kind.
-        strengths: Of the edits, one for each query, in turn.
-        kinds: Kinds of edits to draw from.
-        max_side: Images with a longer side, in pixels, are reduced to it.
-        seed: Of all that is drawn.
-        max_pixels: Larger images are reported and left out.
-        workers: Processes; by default one for each core.
-        split: Split of a TFDS data set; by default train.
-        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
+        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
+            list of these, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+        out: New folder for training/, references/, queries/, ground_truth.csv, queries.csv (the edits of each query),
+            images.csv (the sources of the other images), left_out.csv, errors.jsonl for unreadable images,
+            made_by.json and sheet.jpg.
+        references: Number of images that are searched. By default, --references, --training and --non-copies share the
+            images evenly. If all three are given, only as many images are read as they need.
+        training: Number of training images.
+        non_copies: Number of queries that copy nothing. Edits also paste copies onto, under and beside these images.
+        copies_of_each: Number of edited copies of each reference.
+        edits: Smallest and largest number of edits of a query. The edits of a query are of different kinds.
+        strengths: Strengths of edits. The queries take them in turn, one strength per query.
+        kinds: Kinds of edits to choose from.
+        max_side: Largest side of an image, in pixels. Larger images are reduced to it.
+        seed: Random seed of all choices.
+        max_pixels: Largest number of pixels (width x height) of an image. Larger images are skipped and reported.
+        workers: Number of processes; by default, one per core.
+        split: Split of a TFDS data set; by default, train.
+        data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
     """
-    from sscd_jax.data.sources import open_source
     from sscd_jax.datasets.benchmark import Options, make
 
-    if (split or data_dir) and not images.startswith("tfds:"):
-        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
     options = Options(
         references=references,
         training=training,
@@ -74,6 +70,6 @@ def benchmark_make(
         seed=seed,
         max_pixels=max_pixels,
     )
-    source = open_source(images, split=split or "train", data_dir=data_dir)
+    source = open_images(images, split=split, data_dir=data_dir)
     print(json.dumps(make(source, out, options, workers=workers), indent=2))
     print(f"Look at {out / 'sheet.jpg'}")

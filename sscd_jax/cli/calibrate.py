@@ -24,29 +24,30 @@ def calibrate(
     background: int = 50_000,
     seed: int = 0,
 ) -> None:
-    """Fit centring or whitening, score normalization and a threshold on your own images.
+    """Fit a transform, score normalization and a threshold on your own images.
 
-    From training descriptors alone, the threshold is for a wanted share of queries that copy nothing and have a match
-    all the same. With queries whose originals are known (as `sscd-jax benchmark make` makes them from your images),
-    it can be for a wanted precision. Says what to expect of images that it was not fitted on.
+    With training descriptors alone, the threshold gives a false-positive rate: the share of the queries that copy
+    nothing and still have a match. With queries whose originals are known (`sscd-jax benchmark make` makes them from
+    your images), the threshold gives a precision instead. The command prints the error rates to expect on images that
+    the calibration was not fitted on.
 
     Args:
-        training: Descriptors of images like those that will be compared, none of them copies of one another.
-        out: File to write, .npz; `sscd-jax evaluate disc --calibration` reads it.
-        references: Descriptors of the images that will be searched: more of them give more false matches.
-        queries: Descriptors of queries, with --references and --ground-truth.
-        ground_truth: CSV file with the header query_id,reference_id.
-        precision: Share of the answers that should be right; by default 0.9 with --ground-truth.
-        false_positive_rate: Share of the queries that copy nothing that may have a match; by default 0.01 without
-            --ground-truth.
-        method: How descriptors are transformed; whitening that the training descriptors do not allow becomes centring.
-        score_norm: Score normalization by the training descriptors, as weight[first,last], or none.
-        background: Training descriptors that are kept for the normalization.
-        seed: Of what is held back, and of what is kept.
+        training: The descriptors of images like those that will be compared. They should not be copies of one another.
+        out: The .npz file to write, which `sscd-jax evaluate disc --calibration` reads.
+        references: The descriptors of the images that will be searched. More references give more false matches.
+        queries: The descriptors of queries whose originals are known. It requires --references and --ground-truth.
+        ground_truth: The CSV file that says which query copies which reference. Its header is query_id,reference_id.
+        precision: The share of the answers that should be correct. The default is 0.9 with --ground-truth.
+        false_positive_rate: The share of the queries that copy nothing that may have a match. The default is 0.01
+            without --ground-truth.
+        method: How descriptors are transformed. Whitening becomes centering if there are too few training descriptors.
+        score_norm: The score normalization by the training descriptors, as weight[first,last], or none.
+        background: The number of training descriptors that are kept for the normalization. More take more memory.
+        seed: Random seed of the choice of the training images that are held back and of those that are kept.
     """
     from sscd_jax.evaluation.fit_calibration import calibrate_by_precision, calibrate_by_rate
 
-    out = checked(out, ending=".npz")
+    out = checked(out, extension=".npz")
     options: dict[str, Any] = {
         "method": method,
         "score_norm": None if score_norm == "none" else score_norm,

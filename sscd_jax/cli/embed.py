@@ -1,17 +1,18 @@
-"""The commands that make descriptors: thin calls into the package."""
+"""The commands that make and export descriptors."""
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from sscd_jax.cli.options import Images, open_images
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 
 def embed(
-    images: tyro.conf.Positional[str],
+    images: Images,
     weights: str,
     out: Path,
     preset: PresetName = "small_288",
@@ -19,7 +20,6 @@ def embed(
     batch_size: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     shard: str | None = None,
-    distributed: bool = False,
     shard_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
@@ -28,46 +28,45 @@ def embed(
     split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
-    """Write the descriptors of images. Those that cannot be read are reported in OUT/errors.jsonl and left out.
+    """Embed images: write their descriptors to the folder OUT.
 
-    The same command again goes on where it was, and embeds what IMAGES has gained.
+    Images that cannot be read are listed in OUT/errors.jsonl and left out. Rerun the same command to resume, and to
+    embed images that IMAGES has gained; an interruption loses at most a minute of work. Processes of a TPU pod, or of
+    a Slurm or Open MPI job, find one another and share the work; other processes share it by --shard.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, folders and
-            lists of these, tfds:NAME, or sample.
+        images: A folder, which is searched recursively, a text file of paths, a .tar (webdataset) or .parquet file,
+            folders and lists of these, tfds:NAME, or sample.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
-        out: Folder for the descriptors: .npy shards, ids, manifest.json, errors.jsonl if images could not be read.
-        preset: How images are resized and normalized: small_288, short side to 288 pixels; skew_320, to 320 x 320;
-            long_800, long side to 800; dcr_224, the center 224 x 224 of short side 256, mean and std 0.5; custom.
-        custom: The preset custom.
-        batch_size: Images a batch, over the devices of this process; long images are fewer, so that memory stays
-            the same. By default 1 on a CPU, as many being computed side by side as it has cores, and 128 for
-            each accelerator.
-        dtype: Of the descriptors in the files.
-        shard: I/N, as 0/4: this process takes the I-th of N shares; start all N with the same other options.
-        distributed: The same for the processes of a TPU pod, or of a SLURM or Open MPI job: each takes the share of its
-            number.
-        shard_size: Images in a file, and at most computed anew after an interruption; by default 128 batches, or
-            1024.
-        max_pixels: Larger images are reported and left out.
+        out: Folder for the descriptors: .npy shards, ids, manifest.json, and errors.jsonl if images could not be read.
+        preset: How images are resized and normalized. small_288 resizes the short side to 288 pixels; skew_320 resizes
+            to 320 x 320; long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center
+            224 x 224, and normalizes with mean and std 0.5; custom does what the --custom options say.
+        custom: The preset that --preset custom selects.
+        batch_size: Number of images in a batch over the devices of this process. Batches of long images hold fewer, so
+            that memory stays the same. By default 1 on a CPU, which computes as many batches at a time as it has
+            cores, and 128 for each accelerator.
+        dtype: Type of the descriptors in the files. float16 halves their size.
+        shard: I/N, as 0/4, if this is one of N processes that share the work and that JAX does not know as one job:
+            it computes the I-th of N shares. Start all N with the same other options. 0/1 makes one process of a job
+            compute everything.
+        shard_size: Number of images in each pair of .npy and ids files. By default 128 batches, but at least 1024.
+        max_pixels: Images with more pixels are reported and left out.
         strict: Stop at the first image that cannot be read.
-        workers: Threads that decode; by default one for each core.
-        retry: Compute again the parts with images that could not be read before.
-        split: Split of a TFDS data set; by default train.
-        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
+        workers: Number of threads that decode images. By default one for each core.
+        retry: Compute those shards again that have images that could not be read.
+        split: Split of a TFDS data set. By default train.
+        data_dir: Folder of TFDS data sets. By default TFDS's own.
     """
     from sscd_jax import weights as known_weights
-    from sscd_jax.data.sources import open_source
-    from sscd_jax.distributed import join_processes
+    from sscd_jax.distributed import join_processes_if_any
     from sscd_jax.embedding.collection import write_descriptors
 
     chosen, share = choose(preset, custom), _share(shard) if shard else None
-    if (split or data_dir) and not images.startswith("tfds:"):
-        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
-    if distributed:
-        join_processes()
-    source = open_source(images, split=split or "train", data_dir=data_dir)
+    if share is None:
+        join_processes_if_any()
+    source = open_images(images, split=split, data_dir=data_dir)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(
         model,
@@ -87,18 +86,23 @@ def embed(
     print(json.dumps(summary, indent=2))
 
 
-def descriptors_export(folder: tyro.conf.Positional[Path], out: Path, references: Path | None = None) -> None:
-    """Write descriptors as one file for other tools, by the ending of its name.
+def descriptors_export(
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
+    out: Path,
+    references: Path | None = None,
+) -> None:
+    """Write descriptors as one file for other tools. The extension of OUT chooses the format.
 
-    .npy: one array that numpy can memory-map, with the ids beside it in OUT.ids.txt. .faiss: an index for inner
-    products, whose labels are the rows. .parquet: columns id and vector, for Arrow and pandas. .hdf5: vectors and
-    image_names, as the code of ISC2021 reads them; with --references a submission to it: query, reference, query_ids,
-    reference_ids.
+    .npy is one array that numpy can memory-map, with the ids in OUT.ids.txt. .faiss is an index for inner products
+    whose labels are row numbers. .parquet has the columns id and vector, for Arrow and pandas. .hdf5 has the data sets
+    vectors and image_names, which the code of ISC2021 reads; with --references it is a submission to ISC2021, with
+    query, reference, query_ids and reference_ids.
 
     Args:
-        folder: A folder that `sscd-jax embed` wrote.
-        out: The file to write.
-        references: A second folder, for a submission whose queries are the first.
+        folder: Folder that `sscd-jax embed` wrote.
+        out: File to write: .npy, .faiss, .parquet or .hdf5.
+        references: Folder with the descriptors of the references, for a submission to ISC2021 whose queries are in
+            FOLDER.
     """
     from sscd_jax.embedding.export import export_descriptors
 
@@ -107,9 +111,9 @@ def descriptors_export(folder: tyro.conf.Positional[Path], out: Path, references
 
 
 def _share(text: str) -> tuple[int, int]:
-    """I/N as numbers."""
+    """Parses I/N."""
     try:
         part, parts = map(int, text.split("/"))
     except ValueError as error:
-        raise ValueError(f"--shard {text}: it is I/N, as 0/4") from error
+        raise ValueError(f"--shard {text}: give I/N, as 0/4") from error
     return part, parts

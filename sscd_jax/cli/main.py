@@ -1,121 +1,174 @@
-"""The command `sscd-jax`: each subcommand is a thin call into the package."""
+"""The command `sscd-jax`: finds the command that is asked for, runs it, and says in one line what went wrong."""
 
+import functools
 import gc
+import importlib
+import inspect
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
 
-import tyro
+from tyro.extras import SubcommandApp
 
-from sscd_jax.cli.benchmark import benchmark_make
-from sscd_jax.cli.calibrate import calibrate
-from sscd_jax.cli.embed import descriptors_export, embed
-from sscd_jax.cli.evaluate import evaluate_compare, evaluate_copydays, evaluate_disc
-from sscd_jax.cli.output import table
-from sscd_jax.cli.pack import pack
-from sscd_jax.cli.report import report
-from sscd_jax.cli.train import WITH_RECIPE
-from sscd_jax.cli.weights import weights_convert, weights_export, weights_fetch
+from sscd_jax.cli.native_output import native_output_to_log
+from sscd_jax.training.disk_space import is_full
 from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
-
-def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
-    """Train on bundled photographs, search, evaluate, and write OUT/report.html: the whole of it in minutes.
-
-    Args:
-        out: Folder for everything it makes; a demo that was interrupted there goes on.
-        seed: Of the image set and of the training.
-        steps: Steps of training; by default what configs/demo.py says.
-    """
-    from sscd_jax.demo import run
-
-    print(table(run(out, seed=seed, steps=steps)))
-    print(f"\nLook at {out / 'report.html'}")
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "pack": pack,
-    "embed": embed,
-    "descriptors export": descriptors_export,
-    "evaluate disc": evaluate_disc,
-    "evaluate copydays": evaluate_copydays,
-    "evaluate compare": evaluate_compare,
-    "calibrate": calibrate,
-    "report": report,
-    "benchmark make": benchmark_make,
-    "weights fetch": weights_fetch,
-    "weights convert": weights_convert,
-    "weights export": weights_export,
+# Name: its function, and its line in the list of commands. A command is imported when it is called, so that help is
+# shown at once.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo:demo", "Train a small network on bundled photographs and report how well it finds copies."),
+    "train": ("train:train", "Train a network from a recipe, or resume a run."),
+    "preview": ("train:preview", "Draw a contact sheet of training images and their augmented views."),
+    "pack": ("pack:pack", "Copy images into a few large files, for fast reading from object stores."),
+    "embed": ("embed:embed", "Compute the descriptors of images."),
+    "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
+    "evaluate disc": ("evaluate:evaluate_disc", "Evaluate copy detection as on DISC2021."),
+    "evaluate copydays": ("evaluate:evaluate_copydays", "Evaluate copy detection on Copydays with distractors."),
+    "evaluate compare": ("evaluate:evaluate_compare", "Test whether two evaluations differ by more than chance."),
+    "calibrate": ("calibrate:calibrate", "Fit whitening, score normalization and a threshold to your own images."),
+    "report": ("report:report", "Make a web page of evaluations, with images."),
+    "benchmark make": ("benchmark:benchmark_make", "Make references and edited queries from any images."),
+    "weights fetch": ("weights:weights_fetch", "Download published weights."),
+    "weights convert": ("weights:weights_convert", "Convert weights of any supported format to safetensors."),
+    "weights export": ("weights:weights_export", "Write weights for another runtime, such as ONNX Runtime."),
 }
-USAGE = """usage: sscd-jax COMMAND [options]
+GROUPS = {
+    "descriptors": "Write descriptors in the formats of other tools: descriptors export.",
+    "evaluate": "Measure how well copies are found: evaluate disc, copydays, compare.",
+    "benchmark": "Make a benchmark from your own images: benchmark make.",
+    "weights": "Download, convert or export weights: weights fetch, convert, export.",
+}
+RESUMABLE = ("train", "demo", "pack", "embed", "benchmark make", "weights fetch")
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, Preempted)  # errors that end in one line
+ABOUT = """SSCD, the descriptor for image copy detection, in JAX.
 
-SSCD, the descriptor for image copy detection, in JAX.
-
-  demo            train on bundled photographs, search, evaluate: the whole of it in minutes
-  train           train a network from a recipe, or continue a run
-  preview         show what training sees, as a contact sheet
-  pack            put images into a few large files, for object stores
-  embed           write the descriptors of images
-  descriptors export
-                  write descriptors for numpy, faiss, Arrow, ISC2021
-  evaluate disc   measure copy detection as on DISC2021
-  evaluate copydays
-                  the same as on Copydays with distractors
-  evaluate compare
-                  say whether two evaluations differ by more than chance
-  calibrate       fit a transform, score normalization and a threshold on your images
-  report          make one page of evaluations, with images
-  benchmark make  make references and edited queries of any images, to measure on
-  weights fetch   download published weights
-  weights convert read weights of any format
-  weights export  write weights for another runtime
-
-sscd-jax COMMAND --help lists the options of a command with their defaults."""
+Start with `sscd-jax demo`. `sscd-jax COMMAND --help` lists the options of a command.
+`sscd-jax --version` prints the version. For completion in bash (or zsh, fish, tcsh), run once:
+    sscd-jax --tyro-write-completion bash ~/.local/share/bash-completion/completions/sscd-jax"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a subcommand; an error of the user's making is one line on stderr and status 1."""
-    from sscd_jax import distributed  # here, as it imports JAX, and processes of `benchmark make` import this file
+    """Runs a command.
 
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    distributed.start()
-    gc.set_threshold(50_000, 10, 5)  # what JAX and TensorFlow trace stays, and each collection would go through it
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
-    name = next((n for n in [*COMMANDS, *WITH_RECIPE] if arguments[: len(n.split())] == n.split()), None)
-    if name is None:
-        if arguments and arguments[0] not in ("-h", "--help"):
-            near = [n for n in COMMANDS if n.startswith(arguments[0])]
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            print(f"sscd-jax: no command {arguments[0]}{hint}\n\n{USAGE}", file=sys.stderr)
-            sys.exit(2)
-        print(USAGE)
+    Args:
+        arguments: The command line without the program's name; by default that of this process.
+
+    Raises:
+        SystemExit: With status 1 after an error of the user's making, which is one line on stderr; 2 for a wrong
+            command line; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if arguments == ["--version"]:
+        print(f"sscd-jax {version('sscd_jax')}")
         return
-    rest = arguments[len(name.split()) :]
+    name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
-        if name in WITH_RECIPE:
-            WITH_RECIPE[name](rest)
-        else:
-            tyro.cli(COMMANDS[name], args=rest, prog=f"sscd-jax {name}")
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        run = _parse(name, arguments)
+    except ValueError as error:  # a value of the right type that is out of range, or a wrong recipe
         print(f"sscd-jax {name}: {error}", file=sys.stderr)
-        distributed.end(1)
+        sys.exit(1)
+    assert name is not None, "only a command gets here"
+    _run(name, run)
+
+
+def _parse(name: str | None, arguments: Sequence[str]) -> functools.partial[None]:
+    """Reads the command line. Returns the command with its options, ready to run."""
+    completion = arguments[0].startswith("--tyro-")
+    apps = {"": SubcommandApp()}  # by the name of the group
+    for command, (target, summary) in COMMANDS.items():
+        group, _, last = command.rpartition(" ")
+        if group not in apps:
+            apps[group] = apps[""].command(SubcommandApp(), name=group, help=GROUPS[group])
+        called = command == name
+        function = _command(target, arguments[1:] if called else ()) if called or completion else _not_called
+        apps[group].command(name=last, help=None if called else summary)(function)
+    return apps[""].cli(prog="sscd-jax", description=ABOUT, args=arguments)
+
+
+def _not_called() -> None:
+    """Takes the place of a command that is not called."""
+
+
+def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partial[None] | None]:
+    """Imports a command. Returns a function with its options which binds them, for it to be run later.
+
+    Args:
+        target: MODULE:FUNCTION, below sscd_jax.cli.
+        rest: The command line after the command. The values of the recipe that it begins with become defaults.
+    """
+    module, function = target.split(":")
+    command: Callable[..., None] = getattr(importlib.import_module(f"sscd_jax.cli.{module}"), function)
+
+    def bind(**options: Any) -> functools.partial[None]:
+        if "recipe" in options and options["recipe"] != rest[0]:
+            raise ValueError(f"the recipe comes first: sscd-jax {function} {options['recipe']} ...")
+        return functools.partial(command, **options)
+
+    signature = inspect.signature(command)
+    if "recipe" in signature.parameters and rest and not rest[0].startswith("-"):
+        from sscd_jax import recipes
+
+        config = recipes.load(rest[0])
+        parameters = [p.replace(default=config) if p.name == "config" else p for p in signature.parameters.values()]
+        signature = signature.replace(parameters=parameters)
+    # What tyro reads. The line breaks within the description of an option are removed, as tyro would keep them.
+    # functools.wraps is of no use: tyro looks through it.
+    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")
+    bind.__annotations__ = command.__annotations__
+    bind.__signature__ = signature  # type: ignore[attr-defined]
+    return bind
+
+
+def _run(name: str, command: functools.partial[None]) -> None:
+    """Runs a command, and ends this process after an error."""
+    from sscd_jax import distributed  # imports JAX, so not for help, and not in the processes of `benchmark make`
+
+    try:
+        with native_output_to_log(expected=EXPECTED):
+            _start()
+            command()
     except Preempted as error:
         print(f"sscd-jax {name}: ended by SIGTERM, {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except KeyboardInterrupt as error:
-        resumed = ("train", "demo", "pack", "embed", "benchmark make", "weights fetch")
-        more = str(error) or ("rerun the same command to resume" if name in resumed else "")
+        more = str(error) or ("rerun the same command to resume" if name in RESUMABLE else "")
         print(f"\nsscd-jax {name}: interrupted{', ' if more else ''}{more}", file=sys.stderr)
         if isinstance(error, Interrupted):  # all processes have saved, and end together
             sys.exit(130)
         distributed.end(130)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, EXPECTED) or is_full(error):
+            print(f"sscd-jax {name}: {_line(error, command.keywords)}", file=sys.stderr)
+            distributed.end(1)
         if not distributed.has_other_processes():
             raise
         traceback.print_exc()
         distributed.end(1)
+
+
+def _start() -> None:
+    """Sets what must be set before JAX computes and TensorFlow is imported."""
+    from sscd_jax import distributed
+    from sscd_jax.data.storage import limit_readahead
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    distributed.start()
+    limit_readahead()
+    gc.set_threshold(50_000, 10, 5)  # what JAX and TensorFlow trace stays, and each collection would go through it
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
+
+
+def _line(error: Exception, options: Mapping[str, Any]) -> str:
+    """Returns the line about an error. For a full disk it names the file, or OUT where a library does not name it."""
+    if not is_full(error):
+        return str(error)
+    if file := getattr(error, "filename", None):
+        return f"{file}: no space left on the disk"
+    where, text = options.get("out") or options.get("workdir"), getattr(error, "strerror", None) or str(error)
+    return text if where is None or str(where) in text else f"{where}: {text}"

@@ -1,4 +1,4 @@
-"""What the commands that measure print and leave on disk."""
+"""Prints tables, and writes the files of evaluations, for the commands that measure."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,34 @@ from sscd_jax.evaluation.results import Evaluation, check_free, label, write
 AT = ("precision", "threshold", "similarity", "recall")
 
 
-def checked(out: Path, *, may_make: Path | None = None, ending: str = ".json") -> Path:
-    """The path of a file that can be written, or will be once the folder `may_make` is there."""
+def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json") -> Path:
+    """Returns the path of an output file after checking it.
+
+    Args:
+        out: the path.
+        may_make: a folder that will be made before the file is written.
+        extension: the extension that the file must have.
+
+    Raises:
+        ValueError: the file cannot be written there, or has another extension.
+    """
     if out.is_dir() or not (out.parent.is_dir() or out.parent == may_make):
         raise ValueError(f"--out {out}: it must be a file in a folder that exists")
-    if out.suffix != ending:
-        raise ValueError(f"--out {out}: its name must end in {ending}")
-    if ending == ".json":
+    if out.suffix != extension:
+        raise ValueError(f"--out {out}: its name must end in {extension}")
+    if extension == ".json":
         check_free(out)
     return out
 
 
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
-    """Prints the tables, and writes the rows, predictions and charts."""
+    """Prints the tables of an evaluation, and writes its rows, predictions and charts.
+
+    Args:
+        out: the JSON file for the rows.
+        evaluation: what to print and write.
+        precision: the height of the dotted line in the chart of precision and recall.
+    """
     rows = evaluation.rows
     hidden = (
         "intervals",
@@ -67,7 +82,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
 
 
 def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Of the groups with one thing in common: all, numbers, strengths, and kinds, those seen worst first."""
+    """Returns lines for all copies, for each number of edits, each strength, and each kind of edit, worst first."""
     names = {name: None for name in ("kind", "number", "strength")}
     single = [g for g in row["by_edit"] if sum(g[name] is not None for name in names) < 2]
     single.sort(key=lambda group: (group["kind"] is not None, group["kind"] is not None and group["uAP"]))
@@ -90,7 +105,7 @@ def _number(value: Any, interval: Sequence[float] | None) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as text in columns."""
+    """Formats rows, which all have the same keys, as text in aligned columns."""
     cells = [list(rows[0])] + [
         [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]

@@ -2,37 +2,35 @@
 
 import json
 
-import tyro
+from sscd_jax.cli.options import Images, open_images
 
 
 def pack(
-    source: tyro.conf.Positional[str],
+    images: Images,
     out: str,
     shard_mib: float = 1024,
     split: str | None = None,
     data_dir: str | None = None,
     retry: bool = False,
 ) -> None:
-    """Put images into a few large files: an object store is slow with many small ones.
+    """Copy images into a few large files, since object stores read many small files slowly.
 
-    Wherever images are read, OUT then stands for SOURCE: same order, same ids, same bytes, and training sees the same
-    batches. An image that cannot be read is reported and keeps its place, empty. After an interruption the same
-    command goes on. The large files are tar files, which tar and webdataset read.
+    Every command reads OUT like IMAGES: it has the same ids and bytes in the same order, and training sees the same
+    batches. An image that cannot be read is reported, and its place stays empty. The large files are tar files, which
+    tar and webdataset read. Run the same command again to resume an interrupted one.
 
     Args:
-        source: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, folders and
-            lists of these, another pack, tfds:NAME, or sample; on disk or in a store, as gs://BUCKET/NAME.
-        out: New folder for it, on disk or in a store: 00000.tar and so on, index.npz, errors.jsonl if images could
-            not be read.
-        shard_mib: Size of a file, in MiB; the last is smaller, and one with a single image may be larger.
-        split: Split of a TFDS data set; by default train.
-        data_dir: Where TFDS data sets are kept; by default where TFDS puts them.
-        retry: Read again the images that could not be read before, and write their files anew.
+        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
+            list of these, another pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+            Paths can be on disk or in an object store, such as gs://BUCKET/NAME.
+        out: New folder for the pack, on disk or in an object store: 00000.tar and so on, index.npz, and errors.jsonl
+            for unreadable images.
+        shard_mib: Size of a tar file in MiB. The last file is smaller, and a file with a single image may be larger.
+        split: Split of a TFDS data set; by default, train.
+        data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
+        retry: Try again to read the images that could not be read before, and write their tar files again.
     """
     from sscd_jax.data import pack_writer
-    from sscd_jax.data.sources import open_source
 
-    if (split or data_dir) and not source.startswith("tfds:"):
-        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {source}")
-    opened = open_source(source, split=split or "train", data_dir=data_dir)
-    print(json.dumps(pack_writer.pack(opened, out, shard_bytes=int(shard_mib * 2**20), retry=retry), indent=2))
+    source = open_images(images, split=split, data_dir=data_dir)
+    print(json.dumps(pack_writer.pack(source, out, shard_bytes=int(shard_mib * 2**20), retry=retry), indent=2))

@@ -1,4 +1,4 @@
-"""The command that makes a page of evaluations."""
+"""The command that makes a page from evaluations."""
 
 import sys
 from collections.abc import Sequence
@@ -14,46 +14,51 @@ def report(
     evaluations: tyro.conf.Positional[tuple[Path, ...]],
     queries: tuple[str, ...] = (),
     references: tuple[str, ...] = (),
+    name: tuple[str, ...] = (),
     out: Path | None = None,
     title: str = "How well copies are found",
 ) -> None:
-    """Make one self-contained page of evaluations: tables, curves, edits, and answers in images.
+    """Make one self-contained page from evaluations, with tables, curves, metrics by edit, and answers in images.
 
     Args:
-        evaluations: JSON files that `sscd-jax evaluate` wrote, of the same queries, the folders of the same name beside
-            them; of one or of several networks.
-        queries: Where the images of the queries are, as IMAGES of `sscd-jax embed`; by default where they were when
-            they were embedded.
-        references: The same of the references.
-        out: HTML file to write; by default that of the first evaluation with the ending .html.
-        title: Of the page.
+        evaluations: JSON files that `sscd-jax evaluate` wrote for the same queries, of one network or of several. The
+            folder of the same name must be beside each.
+        queries: The images of the queries, given as for `sscd-jax embed`. The default is where they were when they
+            were embedded.
+        references: The images of the references, given in the same way.
+        name: A name for the network of each evaluation, in their order. The default is the name of the file, if there
+            are several evaluations.
+        out: The HTML file to write. The default is the path of the first evaluation with the extension .html.
+        title: The title of the page.
     """
     from sscd_jax.evaluation.report.page import results_of, write_report
     from sscd_jax.evaluation.results import read
 
     if not evaluations:
-        raise ValueError("name a JSON file that `sscd-jax evaluate` wrote")
+        raise ValueError("give a JSON file that `sscd-jax evaluate` wrote")
+    if name and (len(name) != len(evaluations) or len(set(name)) < len(name)):
+        raise ValueError(f"--name {' '.join(name)}: give {len(evaluations)} different names, one for each evaluation")
     read_ones = [read(path) for path in evaluations]
     first = read_ones[0]
     for path, one in zip(evaluations, read_ones, strict=True):
         if set(one.ground_truth) != set(first.ground_truth):
             raise ValueError(f"{path} and {evaluations[0]} have different ground truths: make a page of each")
-    names = _prefixes(evaluations)
-    results = [r for one, name in zip(read_ones, names, strict=True) for r in results_of(one, prefix=name)]
+    prefixes = [f"{one}: " for one in name] or _prefixes(evaluations)
+    results = [r for one, prefix in zip(read_ones, prefixes, strict=True) for r in results_of(one, prefix=prefix)]
     rows = [row for one in read_ones for row in one.rows]
-    # Of the best of all queries some have no candidate, so their answers cannot be shown.
+    # Among the best pairs over all queries, some queries have no candidate, so these answers are not shown.
     rank = [(row.get("candidates") != "global", row.get("uAP", row.get("overall_uAP"))) for row in rows]
     shown = rank.index(max(rank))
     earlier = [pair for one in read_ones for pair in one.sources]
     loaders = {
-        part: _loaders(given, [source for name, source in earlier if name == part])
+        part: _loaders(given, [source for kind, source in earlier if kind == part])
         for part, given in (("queries", queries), ("references", references))
     }
     for part, ids in (("queries", first.query_ids), ("references", first.reference_ids)):
-        if not any(name in loaders[part] for name in ids):
-            print(f"no images of the {part}: say by --{part} where they are", file=sys.stderr)
+        if not any(one in loaders[part] for one in ids):
+            print(f"no images of the {part} are found: give them by --{part}", file=sys.stderr)
     copies = len({query for query, _ in first.ground_truth})
-    out = checked(out or evaluations[0].with_suffix(".html"), ending=".html")
+    out = checked(out or evaluations[0].with_suffix(".html"), extension=".html")
     write_report(
         out,
         title=title,
@@ -74,7 +79,7 @@ def report(
 
 
 def _prefixes(paths: Sequence[Path]) -> list[str]:
-    """What tells the evaluations apart: their names, or those of their folders; nothing where there is one."""
+    """Returns prefixes that tell the evaluations apart: the names of the files, with those of the folders if needed."""
     if len(paths) == 1:
         return [""]
     names = [path.with_suffix("").name for path in paths]
@@ -84,13 +89,13 @@ def _prefixes(paths: Sequence[Path]) -> list[str]:
 
 
 def _loaders(given: Sequence[str], earlier: Sequence[str]) -> dict[str, "partial[bytes]"]:
-    """Readers of images by id, and by the last part of the id, as the ground truth of DISC2021 has it."""
+    """Returns readers of images by id, and by the last part of the id, which the ground truth of DISC2021 has."""
     from sscd_jax.data.sources import open_source
 
     loaders: dict[str, partial[bytes]] = {}
-    for name in given or dict.fromkeys(earlier):
+    for place in given or dict.fromkeys(earlier):
         try:
-            source = open_source(name)
+            source = open_source(place)
         except ValueError:
             if given:
                 raise

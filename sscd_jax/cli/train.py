@@ -1,86 +1,75 @@
-"""The commands that begin with a recipe: training, and a preview of what it sees."""
+"""The commands that take a recipe: training, and a preview of what the network sees."""
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from sscd_jax import config as configs
 from sscd_jax.config import Config
 
-
-def train(arguments: Sequence[str]) -> None:
-    """Reads the recipe first: its values are the defaults of the options."""
-    path, default = _recipe("train CONFIG.py --workdir DIR", arguments)
-
-    def command(
-        workdir: Path,
-        coordinator: str | None = None,
-        processes: int | None = None,
-        process: int | None = None,
-        config: Annotated[Config, tyro.conf.arg(name="")] = default,
-    ) -> None:
-        """Train a network, or continue the run in WORKDIR.
-
-        Usage: sscd-jax train CONFIG.py --workdir DIR [options]. CONFIG.py is a recipe, as configs/disc_blur.py; its
-        values are the defaults of the options below.
-
-        Args:
-            workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events. Several processes
-                share it.
-            coordinator: HOST:PORT of the first of several processes. TPU pods, SLURM and Open MPI need none of these
-                three: JAX finds the others.
-            processes: How many there are.
-            process: Which this is, from 0.
-        """
-        if not config.data.source:
-            raise ValueError("no training images given: --data.source DIR, or tfds:NAME, or sample")
-        from sscd_jax import distributed
-        from sscd_jax.training.train import train as run
-
-        distributed.join_processes_if_any(coordinator, processes, process)
-        metrics = run(config, workdir)
-        if distributed.is_first_process():
-            print(json.dumps(metrics, indent=2))
-
-    tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax train {path or 'CONFIG.py'}")
+Recipe = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
+Settings = Annotated[Config, tyro.conf.arg(name="")]  # its fields are options of the command, without a prefix
 
 
-def preview(arguments: Sequence[str]) -> None:
-    """Reads the recipe first, as `train`."""
-    path, default = _recipe("preview CONFIG.py --out sheet.png", arguments)
+def train(
+    recipe: Recipe,
+    workdir: Path,
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    config: Settings = Config(),  # noqa: B008  (frozen; `cli.main` puts the recipe's values in its place)
+) -> None:
+    """Train a network from a recipe, or resume the run in WORKDIR.
 
-    def command(
-        out: Path, rows: int = 8, pairs: int = 2, config: Annotated[Config, tyro.conf.arg(name="")] = default
-    ) -> None:
-        """Show what training sees: a contact sheet of images and their views, with what was applied below each.
+    Write the recipe first: sscd-jax train RECIPE --workdir DIR --data.source IMAGES. The values of the recipe are the
+    defaults of the options: sscd-jax train RECIPE --help shows them. Run the same command again to resume a run that
+    was interrupted.
 
-        Usage: sscd-jax preview CONFIG.py --out sheet.png [options]. The options of the recipe are those of training;
-        without --data.source the images are the sample's.
+    Args:
+        recipe: Name of a recipe that comes with the package, such as disc_blur, or path of a Python file with
+            get_config(), such as mine/recipe.py. A wrong name lists the right ones.
+        workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events. All processes of a run
+            share it.
+        coordinator: Address HOST:PORT of the first process, if several processes train together. Not needed on TPU
+            pods, in SLURM and under Open MPI, where JAX finds the other processes.
+        processes: Number of processes that train together. Give it together with --coordinator.
+        process: Number of this process, from 0. Give it together with --coordinator.
+    """
+    if not config.data.source:
+        raise ValueError("no training images are given: --data.source DIR, or tfds:NAME, or sample")
+    from sscd_jax import distributed
+    from sscd_jax.training.train import train as run
 
-        Args:
-            out: Image to write, .png or .jpg; what was applied goes beside it, to a file that ends in .captions.json.
-            rows: Images, evenly over the source.
-            pairs: Pairs of views of each; they are those of the first epochs of training with the same seed, but that
-                mixing is among the rows.
-        """
-        from sscd_jax.data.preview import write_preview
-
-        captions = write_preview(config, out, rows=rows, pairs=pairs)
-        out.with_suffix(".captions.json").write_text(json.dumps(captions, indent=2, ensure_ascii=False))
-        print(f"Look at {out}")
-
-    tyro.cli(command, args=arguments[1:] if path else arguments, prog=f"sscd-jax preview {path or 'CONFIG.py'}")
-
-
-def _recipe(usage: str, arguments: Sequence[str]) -> tuple[Path | None, Config]:
-    """The recipe that the arguments begin with; none where only help is asked for."""
-    path = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
-    if path is None and not {"-h", "--help"} & set(arguments):
-        raise ValueError(f"the recipe comes first: sscd-jax {usage}, as configs/disc_blur.py")
-    return path, configs.load(path) if path else Config()
+    distributed.join_processes_if_any(coordinator, processes, process)
+    metrics = run(config, workdir)
+    if distributed.is_first_process():
+        print(json.dumps(metrics, indent=2))
 
 
-WITH_RECIPE: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "preview": preview}
+def preview(
+    recipe: Recipe,
+    out: Path,
+    rows: int = 8,
+    pairs: int = 2,
+    config: Settings = Config(),  # noqa: B008
+) -> None:
+    """Draw a contact sheet of training images and their augmented views.
+
+    Write the recipe first: sscd-jax preview RECIPE --out sheet.png. The caption of each view says what was applied to
+    it. The options of the recipe are those of training. Without --data.source, the images are the bundled photographs.
+
+    Args:
+        recipe: Name of a recipe, such as disc_blur, or path of a Python file with get_config().
+        out: Image to write, .png or .jpg. The captions are also written to a file beside it, which ends in
+            .captions.json.
+        rows: Number of images, which are spread evenly over the source.
+        pairs: Number of pairs of views of each image. They are the views of the first epochs of a training with the
+            same seed, except that images are mixed with those on the sheet.
+    """
+    from sscd_jax.data.preview import write_preview
+    from sscd_jax.files import write_text
+
+    captions = write_preview(config, out, rows=rows, pairs=pairs)
+    write_text(out.with_suffix(".captions.json"), json.dumps(captions, indent=2, ensure_ascii=False))
+    print(f"Look at {out}")

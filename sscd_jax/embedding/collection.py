@@ -1,10 +1,10 @@
-"""A collection of images to a folder of descriptors, by one process or several, in one run or several."""
+"""Embeds a collection of images into a folder of descriptors, by one process or several, in one run or several."""
 
 import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_variables
 
 BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
+SAVE_SECONDS = 15.0  # at most so much work is lost when a process is killed
 
 
 def write_descriptors(
@@ -44,34 +45,42 @@ def write_descriptors(
     workers: int | None = None,
     retry: bool = False,
 ) -> dict[str, Any]:
-    """Embeds a source and writes its descriptors to the folder `out`; see `Descriptors` and `shards`.
+    """Embeds the images of a source and writes their descriptors to the folder `out`; see `Descriptors` and `shards`.
 
-    Run again, it goes on where it was: only shards that are not whole are computed, and then those of images that
-    the source has gained. What is written does not depend on how often it was interrupted or on how many processes
-    shared the work.
+    A second call resumes: it computes only what is missing, which includes images that the source has gained. What is
+    written does not depend on how often the work was interrupted or on how many processes shared it.
 
     Args:
-        model, variables: the network.
-        source: the images; ids are unique.
-        preset: how they are resized and normalized.
-        out: the folder.
-        batch_size: images a batch over the devices of this process; by default 1 for a CPU, 128 for each
-            accelerator.
+        model: the network.
+        variables: its parameters and batch statistics.
+        source: the images, whose ids must be unique.
+        preset: how the images are resized and normalized.
+        out: the folder of descriptors. Its name is in the progress bar.
+        batch_size: the number of images in a batch over the devices of this process; by default 1 on a CPU and 128 for
+            each accelerator.
         dtype: of the vectors in the files.
-        shard: (i, n), this process takes every n-th shard from the i-th on; by default JAX's process index and count.
-        shard_size: images a shard; by default 128 batches, or 1024.
-        max_pixels: larger images are not read.
-        strict: an image that cannot be read is an error.
-        workers: threads for decoding; by default one for each core.
-        retry: shards with images that could not be read are computed again.
+        shard: (i, n) if this process computes every n-th shard from the i-th on. By default i and n are JAX's process
+            index and process count.
+        shard_size: the number of images in a shard; by default 128 batches, but at least 1024.
+        max_pixels: images with more pixels are not read.
+        strict: whether an image that cannot be read is an error.
+        workers: the number of threads that decode images; by default one for each core.
+        retry: whether shards with images that could not be read are computed again.
 
     Returns:
-        Summary: embedded and unreadable, the numbers of this run, images_per_second, out, and of all runs
-        total_embedded and total_unreadable, or None while other processes are at work.
+        A summary: `embedded`, `unreadable` and `images_per_second` of this call; `out`; and of all calls together
+        `total_embedded` and `total_unreadable`, which are None while other processes are at work.
 
     Raises:
-        ValueError: the batch does not divide over the devices, two images have one id, `out` holds something else,
-            none can be read, or, if `strict`, one cannot.
+        ValueError: the batch does not divide over the devices, two images have the same id, `out` holds something
+            else, no image can be read, or, if `strict`, one image cannot be read.
+        OSError: a file cannot be written, as when the disk is full; names the file.
+
+    Example:
+        >>> model, variables = weights.load("sscd_disc_mixup")
+        >>> write_descriptors(model, variables, open_source("photos"), PRESETS["small_288"], Path("descriptors"))
+        >>> Descriptors.read("descriptors").vectors.shape
+        (251, 512)
     """
     batch_size = default_batch_size() if batch_size is None else batch_size
     check_divisible(batch_size, "--batch-size", jax.local_device_count())
@@ -89,7 +98,7 @@ def write_descriptors(
     ]
     if max_pixels < 1:
         raise ValueError(f"--max-pixels is {max_pixels}; it must be positive")
-    before = (error for number in sorted(shards.whole()) for error in shards.errors(number))
+    before = (error for number in sorted(shards.complete()) for error in shards.errors(number))
     if strict and not retry and (first := next(itertools.chain(unnamable, before), None)):
         raise ValueError("{path}: {reason}".format(**first))
     shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
@@ -99,21 +108,23 @@ def write_descriptors(
 
     start = time.perf_counter()
     numbers = shards.numbers()[part::parts]
-    whole = shards.whole()
-    failed = [number for number in numbers if number in whole and shards.errors(number)]
+    complete = shards.complete()
     if retry:
-        for number in failed:
-            shards.undo(number)
-        whole -= {*failed}
-    elif failed:
-        lost = sum(len(shards.errors(number)) for number in failed)
-        print(f"{out}: {lost} could not be read before, see errors.jsonl; --retry tries again", file=sys.stderr)
-    todo = [number for number in numbers if number not in whole]
+        for number in complete.intersection(numbers):
+            if shards.errors(number):
+                shards.undo(number)
+                complete.remove(number)
+    todo = [number for number in numbers if number not in complete]
     total, left = (sum(len(shards.planned(number)) for number in some) for some in (numbers, todo))
+    left -= sum(len(shards.saved(number)) for number in shards.partial().intersection(todo))
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
     embedded, unreadable = 0, 0
     with tqdm(
-        total=total + len(unnamable), initial=total - left, desc="embed", unit="image", dynamic_ncols=True
+        total=total + len(unnamable),
+        initial=total - left,
+        desc=f"embed {out.absolute().name}",
+        unit="image",
+        dynamic_ncols=True,
     ) as bar:
         work = compute_shards(model, variables, source, preset, shards, todo, mesh=create_local_mesh(), **options)
         for count, errors in itertools.chain([(len(unnamable), unnamable)], work):
@@ -123,16 +134,17 @@ def write_descriptors(
                 if number < ERRORS_SHOWN:
                     bar.write("cannot read {path}: {reason}".format(**error), file=sys.stderr)
                 elif number == ERRORS_SHOWN:
-                    bar.write(f"more that cannot be read are in {out}", file=sys.stderr)
+                    bar.write(f"further images that cannot be read are listed in {out} only", file=sys.stderr)
             embedded, unreadable = embedded + count - len(errors), unreadable + len(errors)
             bar.set_postfix(errors=unreadable, refresh=False)
             bar.update(count)
     manifest = shards.finish(output_dims(model), unnamable)
     if manifest is None:
-        note = (
-            "parts are left to other processes, of which the last writes the manifest; if all have ended, start again"
-        )
-        print(f"{out}: {note}", file=sys.stderr)
+        note = "other processes have shards left, and the last to end writes the manifest"
+        print(f"{out}: {note}; if all have ended, rerun the command", file=sys.stderr)
+    elif lost := manifest["errors"]:
+        images = "1 image" if lost == 1 else f"{lost} images"
+        print(f"{images} could not be read; see {out / 'errors.jsonl'}; --retry tries again", file=sys.stderr)
     return {
         "embedded": embedded,
         "unreadable": unreadable,
@@ -144,31 +156,50 @@ def write_descriptors(
 
 
 def default_batch_size() -> int:
-    """Images a batch over the devices of this process: one of a CPU, whose caches hold no more."""
+    """Returns the default number of images in a batch over the devices of this process.
+
+    It is 1 for each CPU device, whose caches hold no more, and 128 for each accelerator.
+    """
     return (1 if jax.default_backend() == "cpu" else 128) * jax.local_device_count()
 
 
 def made_by(variables: Any, preset: Preset, source: str) -> Provenance:
-    """What a manifest says of descriptors."""
+    """Returns the provenance of descriptors that a network makes now.
+
+    Args:
+        variables: of the network; their hash identifies the weights.
+        preset: how the images are resized and normalized.
+        source: where the images come from, as the user gave it.
+    """
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
     details = {"preset": preset.parameters(), "versions": versions, "source": source}
     return Provenance(hash_variables(variables), preset.name, details)
 
 
 def output_dims(model: SSCD) -> int:
-    """Length of a descriptor, of networks without a projection too."""
-    return model.dims or 8 * model.backbone.width * model.backbone.block.expansion  # without projection
+    """Returns the length of a descriptor, also for networks without a projection, whose `dims` is 0."""
+    return model.dims or 8 * model.backbone.width * model.backbone.block.expansion
 
 
 @dataclass
 class _Shard:
-    """A shard at work: the row of each image of the source, what it became, and what could not be read, by row."""
+    """A shard that is being computed.
+
+    Attributes:
+        number: of the shard.
+        rows: from the index of an image in the source to its row; only of images that are to be computed.
+        vectors: float32 [n, D], the descriptors by row; NaN where there is none yet.
+        errors: path and reason by row of images without a descriptor.
+        missing: the number of images about which nothing is known yet.
+        unsaved: rows that were computed and are in no file yet.
+    """
 
     number: int
     rows: dict[int, int]
     vectors: np.ndarray
     errors: dict[int, dict[str, str]]
-    missing: int  # images of which nothing is known yet
+    missing: int
+    unsaved: list[int] = field(default_factory=list)
 
 
 def compute_shards(
@@ -185,16 +216,25 @@ def compute_shards(
     workers: int | None = None,
     errors: Sequence[dict[str, str]] = (),
 ) -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """Embeds shards of the plan and writes each as soon as it is whole.
+    """Embeds shards of the plan and writes each as soon as it is complete.
+
+    Every SAVE_SECONDS, and when it is interrupted, it saves the rows of the shard at work. A later call takes these as
+    they are. As only complete batches are saved, the remaining images form the same batches as without an
+    interruption, and their descriptors are the same to the last bit.
 
     Args:
         model, variables, source, preset, mesh, batch_size, max_pixels, workers: as for `embed`.
-        shards: their folder.
-        numbers: which of them.
-        errors: more that have no descriptor, to go with each of these shards.
+        shards: the folder.
+        numbers: which shards to compute.
+        errors: path and reason of further images without a descriptor, which are recorded with each of these shards.
 
     Yields:
-        How many more images are done, and those among them that cannot be read.
+        The number of images that were finished since the last time, and path and reason of those among them that
+        cannot be read. Rows that an earlier call saved are not counted.
+
+    Raises:
+        ValueError: as `embed`.
+        OSError: a file cannot be written; names the file.
     """
     index_of = {one: i for i, one in enumerate(source.ids)}
     at_work: dict[int, _Shard] = {}
@@ -202,14 +242,18 @@ def compute_shards(
     def begin() -> Iterator[list[int]]:
         for number in numbers:
             ids = shards.planned(number)
-            rows = {index_of[one]: row for row, one in enumerate(ids) if one in index_of}
+            saved = shards.saved(number)
+            rows = {index_of[one]: row for row, one in enumerate(ids) if one in index_of and row not in saved}
             gone = {
                 row: {"path": one, "reason": f"it is no longer in {source.name}"}
                 for row, one in enumerate(ids)
-                if one not in index_of
+                if one not in index_of and row not in saved
             }
-            assert len(rows) + len(gone) == len(ids), "ids are unique"
-            shard = _Shard(number, rows, np.full((len(ids), output_dims(model)), np.nan, np.float32), gone, len(rows))
+            assert len(rows) + len(gone) + len(saved) == len(ids), "ids are unique"
+            vectors = np.full((len(ids), output_dims(model)), np.nan, np.float32)
+            for row, vector in saved.items():
+                vectors[row] = vector
+            shard = _Shard(number, rows, vectors, gone, len(rows))
             at_work.update(dict.fromkeys(rows, shard))
             lost.extend(gone.values())
             if not rows:
@@ -218,34 +262,53 @@ def compute_shards(
 
     lost: list[dict[str, str]] = []
     empty: list[_Shard] = []
+    current: _Shard | None = None  # the only shard with vectors that are in no file: groups come one after the other
+    last_save = time.monotonic()
     options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
-    for item in embed(model, variables, source, preset, mesh=mesh, groups=begin(), **options):
-        if lost:
-            yield len(lost), lost
-            lost = []
-        found: list[dict[str, str]] = []
-        if isinstance(item, Unreadable):
-            index = [item.index]
-            one = at_work[item.index]
-            found = [{"path": source.paths[item.index], "reason": item.reason}]
-            one.errors[one.rows[item.index]] = found[0]
-        else:
-            index = item[0].tolist()
-            one = at_work[index[0]]  # a batch is of one shard
-            one.vectors[[one.rows[i] for i in index]] = item[1]
-        for i in index:
-            del at_work[i]
-        one.missing -= len(index)
-        yield len(index), found
-        if not one.missing:  # after it, so that a strict caller can stop before the error is on disk
-            _write(shards, one, errors)
+    try:
+        for item in embed(model, variables, source, preset, mesh=mesh, groups=begin(), **options):
+            if lost:
+                yield len(lost), lost
+                lost = []
+            found: list[dict[str, str]] = []
+            if isinstance(item, Unreadable):
+                index = [item.index]
+                one = at_work[item.index]
+                found = [{"path": source.paths[item.index], "reason": item.reason}]
+                one.errors[one.rows[item.index]] = found[0]
+            else:
+                index = item[0].tolist()
+                current = one = at_work[index[0]]  # all images of a batch are of one shard
+                rows = [one.rows[i] for i in index]
+                one.vectors[rows] = item[1]
+                one.unsaved += rows
+            for i in index:
+                del at_work[i]
+            one.missing -= len(index)
+            yield len(index), found
+            if not one.missing:  # after the yield, so that a strict caller can stop before the error is on disk
+                _write(shards, one, errors)
+            elif current and time.monotonic() - last_save >= SAVE_SECONDS:
+                _save(shards, current)
+                last_save = time.monotonic()
+    except (KeyboardInterrupt, GeneratorExit):
+        if current:
+            _save(shards, current)
+        raise
     if lost:
         yield len(lost), lost
     for shard in empty:
         _write(shards, shard, errors)
 
 
+def _save(shards: Shards, one: _Shard) -> None:
+    if one.unsaved:
+        shards.save(one.number, one.unsaved, one.vectors[one.unsaved])
+        one.unsaved.clear()
+
+
 def _write(shards: Shards, one: _Shard, errors: Sequence[dict[str, str]]) -> None:
     ids = [i for row, i in enumerate(shards.planned(one.number)) if row not in one.errors]
     vectors = np.delete(one.vectors, sorted(one.errors), axis=0)
     shards.write(one.number, ids, vectors, [*errors, *(one.errors[row] for row in sorted(one.errors))])
+    one.unsaved.clear()

@@ -1,4 +1,4 @@
-"""Images to descriptors."""
+"""Computes the descriptors of images."""
 
 import os
 from collections import deque
@@ -19,6 +19,14 @@ from sscd_jax.models import SSCD, normalize, transpose
 from sscd_jax.models.folding import fold, folded
 from sscd_jax.presets import Preset, Triple
 from sscd_jax.sharding import replicated, to_devices
+
+
+@partial(jax.jit, static_argnames="model")
+def _fold(variables: Any, *, model: SSCD) -> Any:
+    return fold(model, variables)[1]
+
+
+_transpose = jax.jit(transpose)
 
 
 @partial(jax.jit, static_argnames=("model", "mean", "std"))
@@ -42,36 +50,42 @@ def embed(
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | Unreadable]:
-    """The descriptors of images, as batches of them are ready: out of order where they keep their aspect.
+    """Computes the descriptors of images, batch by batch.
 
-    One program is compiled for each of `preset.canvases()` that is needed. A batch is decoded while the one before it
-    is computed.
+    Images that keep their aspect come out of order. One program is compiled for each of `preset.canvases()` that is
+    needed. A batch is decoded while the one before it is computed.
 
     Args:
-        model, variables: the network.
+        model: the network.
+        variables: its parameters and batch statistics.
         source: the images.
-        preset: how they are resized and normalized.
-        batch_size: images a batch over all devices of the mesh, a multiple of their number.
-        mesh: the devices.
-        groups: indexes of the source, by default one group of all. Descriptors of a group come before those of the
-            next, and what a descriptor is to the last bit depends on its group alone.
-        max_pixels: larger images are unreadable.
-        workers: threads for decoding; by default one for each core.
+        preset: how the images are resized and normalized.
+        batch_size: the number of images in a batch over all devices of the mesh, a multiple of the number of devices.
+        mesh: the devices, all of this process.
+        groups: indexes of images, by default one group with all of them. The descriptors of a group come before those
+            of the next. To the last bit, a descriptor depends only on the images that its group contains.
+        max_pixels: images with more pixels count as unreadable.
+        workers: the number of threads that decode images; by default one for each core.
 
     Yields:
-        (int64 [n] indexes, float32 [n, dims] their descriptors), or an image that cannot be read, which may come
+        n indexes, int64 [n], and their descriptors, float32 [n, dims]; or an image that cannot be read, which may come
         before images of an earlier group.
 
     Raises:
         ValueError: the mesh has devices of other processes, or a descriptor is not finite.
+
+    Example:
+        >>> for item in embed(model, variables, source, preset, batch_size=8, mesh=create_local_mesh()):
+        ...     if not isinstance(item, Unreadable):
+        ...         indexes, vectors = item
     """
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError("images are embedded on the devices of one process: take create_local_mesh()")
     inputs = jax.device_put(variables, replicated(mesh))
-    by_orientation = {False: jax.jit(lambda variables: fold(model, variables)[1])(inputs)}
+    by_orientation = {False: _fold(inputs, model=model)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)
 
-    def describe(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def compute(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         arrays = {"images": batch.images} | ({"sizes": batch.sizes} if preset.ragged else {})
         on_devices = to_devices(arrays, mesh)
         vectors = run(by_orientation[batch.transposed], on_devices["images"], on_devices.get("sizes"))
@@ -82,7 +96,7 @@ def embed(
             raise ValueError(f"the network gives {path} a descriptor that is not finite: are its weights finite?")
         return batch.index, found
 
-    # An accelerator should never wait. A CPU is faster at as many programs as it has cores than at one on all cores.
+    # An accelerator should never wait. A CPU computes one batch on each core faster than one batch on all cores.
     in_flight = max(os.cpu_count() or 1, 2) if jax.default_backend() == "cpu" else 2
     pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
     with ThreadPoolExecutor(in_flight) as pool:
@@ -99,8 +113,8 @@ def embed(
                 yield item
                 continue
             if item.transposed not in by_orientation:
-                by_orientation[True] = jax.jit(transpose)(by_orientation[False])
-            pending.append(pool.submit(describe, item))
+                by_orientation[True] = _transpose(by_orientation[False])
+            pending.append(pool.submit(compute, item))
             if len(pending) > in_flight:
                 yield pending.popleft().result()
         while pending:

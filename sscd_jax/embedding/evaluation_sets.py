@@ -1,4 +1,4 @@
-"""Descriptors of DISC2021 and Copydays as they lie on disks: see `datasets`."""
+"""Embeds the images of DISC2021 and Copydays; `sscd_jax.datasets` finds them on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,24 @@ from sscd_jax.presets import Preset
 def embed_split(
     split: Split, model: SSCD, variables: Any, preset: Preset, out: Path, **options: Any
 ) -> dict[str, Path | None]:
-    """Writes descriptors of queries, references and training (None where there is no such folder), to folders of `out`.
-
-    What is there already is not computed again.
+    """Embeds the queries, references and training images of a split of DISC2021. Complete folders stay as they are.
 
     Args:
-        split: of `disc2021.find`.
-        model, variables, preset, options: as `write_descriptors`.
-        out: a folder; descriptors of the split's part go to OUT/SPLIT-PART.
+        split: the split, as `disc2021.find` returns it.
+        model, variables, preset, options: as for `write_descriptors`.
+        out: the folder to which the folders of descriptors are added. Queries of the split dev go to OUT/dev-queries.
+            References and training images, which all splits but val share, go to OUT/references and OUT/training.
+
+    Returns:
+        The folders of descriptors of `queries`, `references` and `training`; None for images that are not there.
+
+    Raises:
+        ValueError: as `write_descriptors`.
     """
     written: dict[str, Path | None] = dict.fromkeys(split.folders)
     for part, folders in split.folders.items():
         if not folders:
             continue
-        # References and training are those of every split; queries are not.
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
         write_descriptors(model, variables, disc2021.open_images(folders), preset, folder, **options)
         written[part] = folder
@@ -46,18 +50,22 @@ def embed_copydays(
     training: str | None = None,
     **options: Any,
 ) -> dict[str, Path | None]:
-    """Writes descriptors of Copydays, distractors and training (None where there are none), to folders of `out`.
-
-    What is there already is not computed again.
+    """Embeds Copydays, distractors and training images. Complete folders stay as they are.
 
     Args:
         root: a folder with Copydays; see `copydays.find`.
-        model, variables, preset, options: as `write_descriptors`.
-        out: a folder; descriptors go to OUT/copydays, OUT/distractors and OUT/training.
-        distractors, training: images, as for `open_source`, or a folder of descriptors, which stays where it is.
+        model, variables, preset, options: as for `write_descriptors`.
+        out: the folder to which the folders copydays, distractors and training are added.
+        distractors: images that are no copies, as for `open_source`, or a folder of descriptors, which is used as it
+            is; None for no distractors.
+        training: the same for the images on which codecs are fitted.
+
+    Returns:
+        The folders of descriptors of `copydays`, `distractors` and `training`; None for what was not given.
 
     Raises:
-        ValueError: there is no Copydays, there are no such images, or a folder of `out` has others.
+        ValueError: there is no Copydays in `root`, the given images do not exist, or a folder in `out` holds
+            descriptors of other images.
     """
     sources = {"copydays": copydays.open_images(root, copydays.find(root))}
     written: dict[str, Path | None] = {"copydays": None, "distractors": None, "training": None}

@@ -1,4 +1,4 @@
-"""Descriptors in the files of other tools: numpy, faiss, Arrow and pandas, the HDF5 of ISC2021."""
+"""Exports descriptors for other tools: numpy, faiss, Arrow and pandas, and the HDF5 files of ISC2021."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,28 +7,37 @@ from typing import Any
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance, read_manifest, read_shards
+from sscd_jax.files import atomic_file
 
 
 def export_descriptors(folder: Path, out: Path, *, references: Path | None = None) -> None:
-    """Writes a folder of descriptors as one file, in the format that its name ends in.
+    """Writes a folder of descriptors as one file, whose format follows from its extension.
 
-    .npy      one array, memory-mappable, of the folder's dtype, and the ids beside it, one a line, in OUT.ids.txt
-    .faiss    an index for inner products; its labels are the rows of the folder, in the order of the ids
-    .parquet  columns id (string) and vector (list of fixed size, of the folder's dtype)
-    .hdf5     datasets vectors (float32) and image_names, as isc2021's write_hdf5_descriptors; with `references` query,
-              reference, query_ids and reference_ids, as its convert_track2_format.py: a submission to ISC2021
+    - `.npy`: one memory-mappable array [N, D] of the folder's dtype. The ids are beside it in OUT.ids.txt, one a line.
+    - `.faiss`: an index for inner products. Its labels are the rows, in the order of the ids.
+    - `.parquet`: the columns `id` (string) and `vector` (list of fixed size, of the folder's dtype).
+    - `.hdf5` or `.h5`: the datasets `vectors` (float32 [N, D]) and `image_names`, as isc2021's
+      `write_hdf5_descriptors` writes them. With `references` the datasets `query`, `reference` (float32), `query_ids`
+      and `reference_ids`, as its `convert_track2_format.py` writes them: a submission to ISC2021.
 
-    .npy and .parquet take the memory of one shard, .hdf5 that of one and all ids, the others that of all. Written
-    under another name first.
+    Writing `.npy` and `.parquet` takes the memory of one shard, `.hdf5` that of one shard and all ids, and the others
+    that of all descriptors. The file appears under its name when it is complete.
 
     Args:
-        folder: of descriptors; the queries where `references` are given.
-        out: the file; one that is there is replaced.
+        folder: of the descriptors; the queries if `references` are given.
+        out: the file; one that exists is replaced.
         references: a second folder, for a submission.
 
     Raises:
-        ValueError: the name ends in something else, a folder is not a complete set, or the two are not of one kind.
-        ImportError: the format needs an extra.
+        ValueError: the extension is unknown, a folder is not a complete set of descriptors, or the two folders differ
+            in weights or preset.
+        ImportError: the format needs an extra; names it.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> export_descriptors(Path("descriptors"), Path("all.npy"))
+        >>> np.load("all.npy", mmap_mode="r").shape
+        (251, 512)
     """
     writers: dict[str, Callable[[Path, Path], None]] = {
         ".npy": _npy,
@@ -38,37 +47,45 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
         ".h5": _hdf5,
     }
     if out.suffix not in writers or out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"--out {out}: a file in a folder that exists, whose name ends in {', '.join(writers)}")
+        raise ValueError(f"--out {out}: a file in a folder that exists, with the extension {', '.join(writers)}")
     if references and writers[out.suffix] is not _hdf5:
         raise ValueError(f"--out {out}: queries and references go into one file only in .hdf5")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    if references:
-        _submission(folder, references, unfinished)
-    else:
-        writers[out.suffix](folder, unfinished)
-    unfinished.replace(out)
-    if out.suffix == ".npy":
-        unfinished.with_name(f"{unfinished.name}.ids.txt").replace(out.with_name(f"{out.name}.ids.txt"))
+    with atomic_file(out) as temporary:
+        if references:
+            _submission(folder, references, temporary)
+        else:
+            writers[out.suffix](folder, temporary)
+        if out.suffix == ".npy":
+            with atomic_file(out.with_name(f"{out.name}.ids.txt")) as temporary_ids:
+                _ids(folder, temporary_ids)
 
 
 def _npy(folder: Path, out: Path) -> None:
+    """Writes the vectors as one array, shard by shard."""
     made = read_manifest(folder)
     shape = made["count"], made["dims"]
     vectors = np.lib.format.open_memmap(out, mode="w+", dtype=np.dtype(made["dtype"]), shape=shape)
-    with out.with_name(f"{out.name}.ids.txt").open("w", encoding="utf-8") as file:
-        for start, ids, shard in _placed(folder):
-            vectors[start : start + len(ids)] = shard
-            file.writelines(f"{one}\n" for one in ids)
+    for start, ids, shard in _placed(folder):
+        vectors[start : start + len(ids)] = shard
     vectors.flush()
 
 
+def _ids(folder: Path, out: Path) -> None:
+    """Writes the ids, one a line, in the order of the rows."""
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for ids, _ in read_shards(folder):
+            file.writelines(f"{one}\n" for one in ids)
+
+
 def _faiss(folder: Path, out: Path) -> None:
+    """Writes a flat index for inner products."""
     from sscd_jax.search.faiss_backend import write_index
 
     write_index(out, Descriptors.read(folder).vectors)
 
 
 def _parquet(folder: Path, out: Path) -> None:
+    """Writes the columns id and vector, with one row group for each shard."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -84,6 +101,7 @@ def _parquet(folder: Path, out: Path) -> None:
 
 
 def _hdf5(folder: Path, out: Path) -> None:
+    """Writes vectors and image_names, shard by shard."""
     made = read_manifest(folder)
     names: list[str] = []
     with _h5py().File(out, "w") as file:
@@ -95,6 +113,7 @@ def _hdf5(folder: Path, out: Path) -> None:
 
 
 def _submission(queries: Path, references: Path, out: Path) -> None:
+    """Writes queries and references with their ids in one file."""
     sets = {"query": Descriptors.read(queries), "reference": Descriptors.read(references)}
     check_same_provenance(**sets)
     with _h5py().File(out, "w") as file:
@@ -104,10 +123,12 @@ def _submission(queries: Path, references: Path, out: Path) -> None:
 
 
 def _as_bytes(ids: Any) -> np.ndarray:
-    return np.array([one.encode() for one in ids])  # of one length, as isc2021 writes them
+    """Returns ids as byte strings padded to one length, as isc2021 writes them."""
+    return np.array([one.encode() for one in ids])
 
 
 def _h5py() -> Any:
+    """Imports h5py."""
     try:
         import h5py
     except ImportError as error:
@@ -116,7 +137,7 @@ def _h5py() -> Any:
 
 
 def _placed(folder: Path) -> Iterator[tuple[int, list[str], np.ndarray]]:
-    """The shards with the row at which each begins."""
+    """Yields, for each shard, the row at which it begins, its n ids, and its vectors [n, D]."""
     start = 0
     for ids, shard in read_shards(folder):
         yield start, ids, shard

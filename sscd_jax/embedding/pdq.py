@@ -1,4 +1,4 @@
-"""PDQ, the perceptual hash that a learned descriptor has to beat, as vectors.
+"""PDQ, a perceptual hash, as vectors: the baseline that a learned descriptor has to beat.
 
 Facebook, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019), by the package `pdqhash`.
 That is optional: for most versions of Python it is published as source code alone.

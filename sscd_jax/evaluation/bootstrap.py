@@ -1,13 +1,14 @@
-"""How sure a metric is: the same metric over queries drawn again with replacement (Efron's bootstrap)."""
+"""Confidence intervals of metrics, by Efron's bootstrap: the metric over queries that are drawn with replacement."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.special import digamma
+from scipy.stats import beta
 from tqdm import tqdm
 
 from sscd_jax.evaluation.metrics import Predictions, is_answered
@@ -18,14 +19,17 @@ QUANTILES = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Sample:
-    """A set of queries drawn with replacement, and the ranking of its predictions, of equal scores wrong ones first.
+    """A set of queries drawn with replacement, and the ranking of its predictions.
+
+    Among equal scores, incorrect predictions rank first. The arrays of length N describe the correct predictions, best
+    score first; a prediction is in the ranking as often as its query was drawn.
 
     Attributes:
-        times: int64 [Q], how often each query is drawn.
-        copies: int64 [N], how often each right prediction is there, best score first; the next two are of the same.
-        before: int64 [N], predictions ahead of the first of its copies.
-        found: int64 [N], right predictions up to the last of its copies.
-        query: int64 [N], whose it is.
+        times: int64 [Q], how often each query was drawn.
+        copies: int64 [N], how often each correct prediction is in the ranking.
+        before: int64 [N], the number of predictions ahead of the first of these.
+        found: int64 [N], the number of correct predictions up to the last of these.
+        query: int64 [N], the row of its query.
     """
 
     times: np.ndarray
@@ -35,83 +39,89 @@ class Sample:
     query: np.ndarray
 
     def shares(self, answered: np.ndarray) -> dict[str, np.ndarray]:
-        """What each query has of METRICS, float64 [Q]: their sum over that of its drawn pairs is the metric.
+        """Splits METRICS into the contributions of the queries.
 
-        Of uAP, the precisions in the ranking at its right predictions; of accuracy_at_1, whether it is answered (bool
-        [Q]); of recall_at_p90, its right predictions above the threshold.
+        A query contributes to uAP the precisions at its correct predictions, to accuracy_at_1 whether it is answered,
+        and to recall_at_p90 the number of its correct predictions above the threshold.
+
+        Args:
+            answered: bool [Q], whether the best prediction of the query is correct.
+
+        Returns:
+            float64 [Q] for each metric. Their sum over the number of ground-truth pairs drawn is the metric.
         """
         count = len(self.times)
         reached = self.reached(0.9)
         above = self.copies * (np.arange(len(self.copies)) <= (reached if reached is not None else -1))
         return {
-            "uAP": np.bincount(self.query, self.copies - self.wrong_inverse_ranks(), count),
+            "uAP": np.bincount(self.query, self.copies - self.incorrect_inverse_ranks(), count),
             "accuracy_at_1": self.times * answered,
             "recall_at_p90": np.bincount(self.query, above, count),
         }
 
     def reached(self, precision: float) -> int | None:
-        """The last right prediction down to which the precision is at least that; None if there is none."""
+        """Returns the index of the last correct prediction with at least this precision, or None if there is none."""
         precisions = self.found / np.maximum(self.before + self.copies, 1)
         there = np.flatnonzero((self.copies > 0) & (precisions >= precision))
         return int(there[-1]) if len(there) else None
 
-    def wrong_inverse_ranks(self, shift: int = 0) -> np.ndarray:
-        """Wrong predictions ahead / (rank - shift), summed over the copies of each right prediction: float64 [N].
+    def incorrect_inverse_ranks(self, shift: int = 0) -> np.ndarray:
+        """Returns, for each correct prediction, (incorrect predictions ahead) / (rank - shift): float64 [N].
 
-        Copies of one prediction lie side by side, ranks before + 1 to before + copies.
+        Summed over its copies, which have the ranks before + 1 to before + copies.
         """
-        wrong = self.before - (self.found - self.copies)
-        first = np.maximum(self.before - shift, 0)  # 0 where nothing is ahead, and wrong is 0
-        harmonic = _harmonic(int((first + self.copies).max(initial=1)).bit_length())
-        return wrong * (harmonic[first + self.copies] - harmonic[first])
-
-
-@lru_cache(maxsize=2)
-def _harmonic(bits: int) -> np.ndarray:
-    """1 + 1/2 + ... + 1/n for every n below 2^bits."""
-    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 2**bits))])
+        incorrect = self.before - (self.found - self.copies)
+        first = np.maximum(self.before - shift, 0)  # 0 where nothing is ahead, and incorrect is 0
+        # The sum of 1/n for n from first + 1 to first + copies is a difference of harmonic numbers.
+        return incorrect * (digamma(first + self.copies + 1) - digamma(first + 1))
 
 
 def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[Sample]:
-    """Sets of as many queries as there are. The same seed draws the same queries by their rows.
+    """Draws sets of as many queries as there are, with replacement.
 
-    Exact: a query that is drawn twice is there twice, with all its predictions and its pairs of the ground truth.
+    A query that is drawn twice is in the set twice, with all its predictions and its pairs of the ground truth. The
+    same seed draws the same rows of queries.
+
+    Args:
+        predictions: of all queries, also of those that copy nothing.
+        count: the number of sets.
+        seed: random seed of the draws.
     """
     order = np.lexsort((predictions.is_match, -predictions.score))
-    query, right = predictions.query[order], np.flatnonzero(predictions.is_match[order])
+    query, correct = predictions.query[order], np.flatnonzero(predictions.is_match[order])
     for times in _draws(len(predictions.positives), count, seed):
-        yield _sample(query, right, times)
+        yield _sample(query, correct, times)
 
 
 def sample_of(predictions: Predictions, times: np.ndarray) -> Sample:
-    """The set in which each query is as often as `times` say, int64 [Q]."""
+    """Returns the set in which each query is as often as `times` says, int64 [Q]."""
     order = np.lexsort((predictions.is_match, -predictions.score))
     return _sample(predictions.query[order], np.flatnonzero(predictions.is_match[order]), times)
 
 
-def _sample(query: np.ndarray, right: np.ndarray, times: np.ndarray) -> Sample:
-    """Of the queries of all predictions, best first, and where right ones are."""
-    seen = np.cumsum(times[query])  # predictions down to each, with repetitions
-    copies = times[query[right]]
-    return Sample(times, copies, seen[right] - copies, np.cumsum(copies), query[right])
+def _sample(query: np.ndarray, correct: np.ndarray, times: np.ndarray) -> Sample:
+    """Resamples one ranking, given each prediction's query and the ranks of the correct ones."""
+    seen = np.cumsum(times[query])  # the number of predictions down to each one, with repetitions
+    copies = times[query[correct]]
+    return Sample(times, copies, seen[correct] - copies, np.cumsum(copies), query[correct])
 
 
 def resampled(
     predictions: Predictions, *, samples: int = 1000, seed: int = 0, precisions: Sequence[float] = ()
 ) -> dict[str, np.ndarray]:
-    """Metrics of sets of as many queries, drawn from the queries with replacement: float64 [samples] each.
+    """Measures sets of as many queries, drawn from the queries with replacement.
 
-    Two runs over the same queries are drawn alike by the same seed, so that their differences are paired.
+    The same seed draws the same queries for two evaluations of them, so that their differences are paired.
 
     Args:
         predictions: of all queries, also of those that copy nothing.
-        samples: how many sets.
-        seed: of the draws.
-        precisions: for which the threshold and the recall are wanted as well.
+        samples: the number of sets.
+        seed: random seed of the draws.
+        precisions: the precisions for which the threshold and the recall are measured as well.
 
     Returns:
-        Values by the names of METRICS, and of "threshold@P" and "recall@P" for each precision; NaN for a set in which
-        no query copies anything, and for a threshold where no prediction reaches the precision.
+        float64 [samples] for each of METRICS, and for "threshold@P" and "recall@P" of each precision P. A value is NaN
+        for a set in which no query copies anything, and a threshold also where no prediction reaches the precision.
     """
     answered = is_answered(predictions)
     scores = -np.sort(-predictions.score[predictions.is_match])
@@ -131,24 +141,27 @@ def resampled(
 
 
 def interval(values: np.ndarray, *, of: int = 0) -> tuple[float, float]:
-    """Between which values the middle 95 % of them lie, less those that are NaN; (NaN, NaN) if all are.
+    """Returns the quantiles 0.025 and 0.975 of resampled values, which is their 95 % confidence interval.
 
     Args:
-        values: of samples.
-        of: how many trials the values are shares of, 0 if they are none. A share of all or of none, which is the same
-            however often it is drawn, gets the interval of its posterior (Jeffreys' prior): none of a few is not none.
+        values: float [samples]; those that are NaN are left out.
+        of: the number of trials if the values are shares, else 0. A share of 0 or 1 does not vary when it is
+            resampled; its interval is that of the posterior under Jeffreys' prior, because 0 of a few may not be 0.
+
+    Returns:
+        (low, high), or (NaN, NaN) if all values are NaN.
     """
     if np.isnan(values).all():
         return np.nan, np.nan
     low, high = np.nanquantile(values, QUANTILES)
     if of and low == high and low in (0.0, 1.0):
-        beyond = float(np.quantile(np.random.default_rng(0).beta(0.5, of + 0.5, 100_000), 0.95))
+        beyond = float(beta.ppf(0.95, 0.5, of + 0.5))
         return (0.0, beyond) if low == 0 else (1 - beyond, 1.0)
     return float(low), float(high)
 
 
 def by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
-    """With queries in the order of their ids, so that two evaluations draw the same ones."""
+    """Reorders the queries by their ids, so that two evaluations draw the same ones."""
     order = np.argsort(np.asarray(ids))
     row = np.empty_like(order)
     row[order] = np.arange(len(order))
@@ -158,9 +171,13 @@ def by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
 def as_row(
     values: dict[str, np.ndarray], ids: Sequence[str], truth: Sequence[tuple[str, str]], *, of: int
 ) -> dict[str, Any]:
-    """What a row of results keeps of a bootstrap: the intervals, and the values, with what they are of.
+    """Returns what a row of results keeps of a bootstrap: the intervals, and the values with a hash of the queries.
 
-    `of`: how many queries the values are shares of.
+    Args:
+        values: by metric, float64 [samples].
+        ids: of the queries.
+        truth: pairs (query id, reference id).
+        of: the number of queries that the values are shares of.
     """
     samples = len(next(iter(values.values())))
     text = json.dumps([sorted(ids), sorted(set(map(tuple, truth))), samples])
@@ -172,12 +189,12 @@ def as_row(
 
 
 def _for_json(values: np.ndarray) -> list[float | None]:
-    """JSON knows no NaN."""
+    """Replaces NaN by None, as JSON has no NaN."""
     return [None if np.isnan(value) else float(value) for value in values.round(6)]
 
 
 def _draws(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each query is drawn, int64 [queries], for each set."""
+    """Yields for each set how often each query is drawn, int64 [queries]."""
     rng = np.random.default_rng(seed)
     for _ in tqdm(range(samples), desc="bootstrap", unit="sample", dynamic_ncols=True, leave=False):
         yield np.bincount(rng.integers(0, queries, queries), minlength=queries)

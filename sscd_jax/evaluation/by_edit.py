@@ -1,4 +1,4 @@
-"""Metrics by what was done to the queries: which edits does a descriptor not see through?"""
+"""Metrics by kind of edit, number of edits and strength: which edits make a descriptor miss copies?"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,24 @@ from sscd_jax.evaluation.metrics import Predictions, is_answered
 def by_edit(
     predictions: Predictions, query_ids: Sequence[str], edits: Mapping[str, Edited], *, bootstrap: int = 1000
 ) -> list[dict[str, Any]]:
-    """Each metric over the copies with a kind of edit, a number of edits, a strength, and a kind and one of these.
+    """Measures groups of copies: by kind of edit, by number of edits, by strength, and by kind and one of the others.
 
-    Groups are measured in the ranking of all queries, at its precisions and its threshold: the metric of all is the
-    mean over the groups of a division, weighted by their pairs, whatever their sizes.
+    Each group is measured in the ranking of all queries, at its precisions and its threshold. So the metric of all
+    copies is the mean of the metrics of groups that partition them, weighted by their numbers of pairs.
 
     Args:
         predictions: of all queries.
-        query_ids: of the rows.
-        edits: of the queries; those that copy nothing are not looked at.
-        bootstrap: sets of all queries to draw for the intervals, each with its own ranking; 0 for none.
+        query_ids: the ids of the rows.
+        edits: how each query was edited; queries that copy nothing are ignored.
+        bootstrap: the number of sets of queries drawn for the confidence intervals, each with its own ranking; 0 for
+            none.
 
     Returns:
-        Rows with kind, number, strength (None for any), copies, the metrics, and intervals.
+        Rows with kind, number and strength (None for any), copies (how many are in the group), the metrics, and their
+        intervals.
 
     Raises:
-        ValueError: a query that copies something is not among `edits`.
+        ValueError: `edits` lacks a query that copies something.
     """
     copies = np.flatnonzero(predictions.positives)
     if absent := [query_ids[i] for i in copies.tolist() if query_ids[i] not in edits]:

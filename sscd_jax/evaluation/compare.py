@@ -1,4 +1,4 @@
-"""Two evaluations of the same queries: how far apart they are, and whether that is more than chance."""
+"""Compares two evaluations of the same queries: the differences of their metrics, and whether they are chance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,15 +12,15 @@ _SETTINGS = ("codec", "score_norm", "candidates")
 
 
 def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each metric of each codec and score normalization that both have.
+    """Compares each metric of each codec and score normalization that both evaluations have.
 
     Args:
         before, after: rows of `disc.evaluate` or `copydays.evaluate`, with a bootstrap.
 
     Returns:
-        Rows with codec, score_norm and candidates where there are such, metric, before, after, difference, low and high
-        (of the difference, 95 %, paired: both are of the same draws of queries) and verdict: better, worse or within
-        noise.
+        Rows with codec, score_norm and candidates as far as the given rows have them; metric, before, after and
+        difference; low and high, the 95 % confidence interval of the difference over the same draws of queries; and
+        verdict: better, worse or within noise.
 
     Raises:
         ValueError: a row has no bootstrap, the queries differ, or no codec and score normalization is in both.

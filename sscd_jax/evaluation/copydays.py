@@ -1,4 +1,4 @@
-"""Evaluation as on Copydays with distractors (official copydays_eval.py): descriptors in, numbers out."""
+"""Evaluates descriptors as on Copydays with distractors, as the official copydays_eval.py does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,7 @@ from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.search.faiss_backend import project
 from sscd_jax.search.knn import is_unit, knn, similarities
 
-_PREFIX = 4  # of a name says which original it is made of: 2014 of 201402
-
+_PREFIX = 4  # so many characters of a name say which original it is made from: 2014 of 201402
 
 METRICS = ("strong_mAP", "overall_uAP")
 
@@ -27,20 +26,20 @@ def evaluate(
     k: int = 100,
     bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
-    """A row of metrics for each codec. All images are queries, originals and distractors are searched, by L2.
+    """Measures each codec. All images are queries; originals and distractors are searched, by L2 distance.
 
     Args:
-        copydays: ids are `block/file`, as strong/200001.jpg or strong/200001; see `COPYDAYS_BLOCKS`.
-        distractors: what is searched besides the originals; None for nothing.
-        training: what codecs are fitted on; None where they need no fitting.
+        copydays: descriptors whose ids are `block/file`, as strong/200001.jpg or strong/200001; see `COPYDAYS_BLOCKS`.
+        distractors: what is searched besides the originals, or None.
+        training: what codecs are fitted on; None if they need no fitting.
         codecs: faiss factory strings that end in Flat.
-        k: neighbors of a query that count.
-        bootstrap: how many sets of queries to draw, to say how sure the metrics are.
+        k: the number of neighbors per query that count.
+        bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
 
     Returns:
-        Rows with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP, that of each block, k and
-        unit (see `Found`); where `bootstrap` is not 0 also intervals and bootstrap, as `disc.evaluate`, and
-        block_intervals.
+        A row for each codec, with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP (by
+        block), k and unit (see `Found`); if `bootstrap` is not 0 also intervals and bootstrap, as in `disc.evaluate`,
+        and block_intervals.
 
     Raises:
         ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
@@ -60,7 +59,7 @@ def predict(
     codecs: Sequence[str] = ("Flat",),
     k: int = 100,
 ) -> list[Found]:
-    """What `evaluate` measures, for each codec; `reference_ids` says what the references are."""
+    """Searches by each codec; `reference_ids` gives the ids of the references, `measure` the metrics."""
     if k < 1:
         raise ValueError(f"k is {k}; a query needs at least one neighbor")
     others = {name: one for name, one in (("distractors", distractors), ("training", training)) if one is not None}
@@ -81,7 +80,7 @@ def predict(
         queries, background = encoded[0], encoded[1:]
         references = np.concatenate([queries[is_original], *background])
         scores, indexes = knn(queries, references, k, "l2")
-        # Beyond the originals are distractors, which match nothing.
+        # After the originals come the distractors, which match nothing.
         names = np.concatenate([originals, np.full(sum(map(len, background)), "")])
         is_match = names[indexes] == made_of[:, None]
         query = np.repeat(np.arange(len(queries)), indexes.shape[1])
@@ -93,13 +92,13 @@ def predict(
 
 
 def reference_ids(copydays: Descriptors, distractors: Descriptors | None) -> list[str]:
-    """What is searched, in the order of `predict`'s references."""
+    """Returns the ids of what is searched, in the order of the references of `predict`."""
     originals = [one for one in copydays.ids if one.rpartition("/")[0] == COPYDAYS_BLOCKS[0]]
     return [*originals, *([] if distractors is None else distractors.ids)]
 
 
 def ground_truth(copydays: Descriptors) -> list[tuple[str, str]]:
-    """Pairs (query id, id of its original), in the order of `Found.pair_scores`."""
+    """Returns pairs (query id, id of its original), in the order of `Found.pair_scores`."""
     block, made_of = _blocks(copydays.ids)
     originals = np.flatnonzero(block == COPYDAYS_BLOCKS[0])
     pairs = np.argwhere(made_of[:, None] == made_of[originals])
@@ -107,7 +106,7 @@ def ground_truth(copydays: Descriptors) -> list[tuple[str, str]]:
 
 
 def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str, Any]:
-    """A row of `evaluate`."""
+    """Returns a row of `evaluate` from a search by `predict`."""
     predictions = found.predictions
     block, _ = _blocks(ids)
     k = len(predictions.query) // len(ids)
@@ -139,9 +138,10 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
 def _resampled(
     predictions: Predictions, by_query: np.ndarray, block: np.ndarray, samples: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """METRICS, and the mAP of each block, of sets of queries drawn with replacement: float64 [samples] each.
+    """Measures sets of queries drawn with replacement.
 
-    NaN for a block of which none is in a set.
+    Returns:
+        float64 [samples] for each of METRICS, and likewise the mAP of each block; NaN if a set has no image of a block.
     """
     values = {name: np.full(samples, np.nan) for name in METRICS}
     names, number = np.unique(block, return_inverse=True)
@@ -150,8 +150,8 @@ def _resampled(
         drawn = np.bincount(number, sample.times)
         there = drawn > 0
         blocks[row, there] = np.bincount(number, sample.times * by_query)[there] / drawn[there]
-        # By trapezoids: precision after each right prediction, and before it.
-        lost = sample.wrong_inverse_ranks() + sample.wrong_inverse_ranks(shift=1)
+        # By trapezoids: the mean of the precisions after and before each correct prediction.
+        lost = sample.incorrect_inverse_ranks() + sample.incorrect_inverse_ranks(shift=1)
         values["overall_uAP"][row] = (sample.copies - lost / 2).sum() / (sample.times @ predictions.positives)
     by_block = dict(zip(names.tolist(), blocks.T, strict=True))
     values["strong_mAP"] = by_block["strong"]
@@ -159,7 +159,7 @@ def _resampled(
 
 
 def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The block of each image, and by what its original is known."""
+    """Returns the block of each image, and the prefix of its name that identifies its original."""
     block, _, name = np.char.rpartition(np.asarray(ids), "/").T
     if unknown := sorted({*block.tolist()} - {*COPYDAYS_BLOCKS}):
         raise ValueError(f"{unknown[0] or ids[0]} is no block of Copydays: they are {', '.join(COPYDAYS_BLOCKS)}")
@@ -170,9 +170,11 @@ def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _average_precision(is_match: np.ndarray, positives: int) -> float:
-    """The area under precision over recall by trapezoids: bool [N] in the order of a ranking -> share.
+    """Returns the area under the precision-recall curve by trapezoids (official score_ap_from_ranks_1).
 
-    Official datasets/copydays.py score_ap_from_ranks_1.
+    Args:
+        is_match: bool [N], best score first.
+        positives: the number of ground-truth pairs, found or not.
     """
     ranks = np.flatnonzero(is_match)
     found = np.arange(len(ranks))

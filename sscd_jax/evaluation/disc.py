@@ -1,4 +1,4 @@
-"""Evaluation as on DISC2021 (official disc_eval.py): descriptors and ground truth in, numbers out."""
+"""Evaluates descriptors as on DISC2021, as the official disc_eval.py does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -24,10 +24,10 @@ Candidates = Literal["per_query", "global"]
 
 
 def default_codecs(training: Descriptors | None) -> list[str]:
-    """Plain search, and whitening to the full length where there is enough to fit it on (official get_codecs).
+    """Returns Flat, and whitening to the full dimension if there are enough training vectors (official get_codecs).
 
-    Enough is as many vectors as dimensions, which vary along every dimension: a direction of less than a millionth of
-    the largest variance is rounding in float32, and whitening would blow it up.
+    There are enough if they vary along every dimension: where the variance is less than a millionth of the largest, it
+    is rounding in float32, which whitening would amplify.
     """
     if training is None:
         return ["Flat"]
@@ -50,23 +50,23 @@ def evaluate(
     candidates: Candidates = "per_query",
     bootstrap: int = 0,
 ) -> list[dict[str, Any]]:
-    """A row of metrics for each score normalization and each codec.
+    """Measures each score normalization and codec.
 
     Args:
-        queries: may include images that copy nothing.
-        references: what is searched.
-        training: what codecs are fitted on and scores normalized by; None where neither is asked for.
+        queries: descriptors of the queries, also of those that copy nothing.
+        references: descriptors of what is searched.
+        training: what codecs are fitted on and scores are normalized by; None if neither needs it.
         ground_truth: pairs (query id, reference id).
         codecs: faiss factory strings; by default `default_codecs`.
-        score_norms: as "1.0[0,2]", or None for none.
-        k: candidates a query.
-        candidates: the k best of each query, or the k x queries best of all.
-        bootstrap: how many sets of queries to draw, to say how sure the metrics are.
+        score_norms: each as "1.0[0,2]", or None for no normalization.
+        k: the number of candidates per query.
+        candidates: "per_query" for the k best of each query, "global" for the k x queries best of all.
+        bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
 
     Returns:
-        Rows with codec, score_norm, uAP, accuracy_at_1, recall_at_p90, candidates, k, unit (see `Found`); where
-        `bootstrap` is not 0 also intervals (95 %, by metric) and bootstrap (the values by metric, and what they are of:
-        `compare` needs them).
+        A row for each score normalization and codec, with codec, score_norm, uAP, accuracy_at_1, recall_at_p90,
+        candidates, k and unit (see `Found`); if `bootstrap` is not 0 also intervals (95 %, by metric) and bootstrap
+        (the resampled values by metric and a hash of the queries, which `compare` needs).
 
     Raises:
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
@@ -95,9 +95,15 @@ def measure(
     bootstrap: int = 0,
     precisions: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """A row of `evaluate`; of `precisions` also at_precision, dicts with precision, threshold, recall, similarity.
+    """Returns a row of `evaluate` from a search by `predict`.
 
-    The similarity is the threshold as an inner product, less the normalization, unless the vectors are not of norm 1.
+    Args:
+        found: the search.
+        query_ids: the ids of the rows of queries.
+        ground_truth: pairs (query id, reference id).
+        bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
+        precisions: adds at_precision to the row: for each precision a dict with precision, threshold, recall and
+            similarity, which is the threshold as an inner product if the vectors have norm 1, else the threshold.
     """
     curve = precision_recall(found.predictions)
     row: dict[str, Any] = {
@@ -139,10 +145,10 @@ def predict(
     k: int = 10,
     rules: Sequence[Candidates] = ("per_query",),
 ) -> list[Found]:
-    """What `evaluate` measures: for each rule, score normalization and codec, in this order.
+    """Searches by each rule, score normalization and codec, in this order; `measure` gives the metrics of a search.
 
-    Each codec is fitted once, and each normalization searched once. Without score normalization scores are minus
-    squared L2 distances, with it inner products, as officially.
+    Each codec is fitted once, and each normalization is searched once. Scores are minus squared L2 distances without
+    score normalization, and inner products with it, as in the official code.
     """
     if k < 1:
         raise ValueError(f"k is {k}; a query needs at least one candidate")
@@ -179,7 +185,7 @@ def predict_calibrated(
     k: int = 10,
     rules: Sequence[Candidates] = ("per_query",),
 ) -> list[Found]:
-    """The same by a calibration's transform and normalization, whose codec is then called calibrated."""
+    """Searches by a calibration's transform and normalization, as `predict`; the codec is then called calibrated."""
     truth = _pairs(queries.ids, references.ids, ground_truth)
     asked, searched = calibration.apply(queries, references)
     settings = {"codec": "calibrated", "score_norm": calibration.norm and str(calibration.norm), "k": k}
@@ -194,7 +200,7 @@ def _search(
     rules: Sequence[Candidates],
     settings: Mapping[str, Any],
 ) -> list[Found]:
-    """The candidates by each rule, from one search."""
+    """Returns the candidates by each rule, from one search."""
     k = settings["k"]
     unit = metric == "l2" and is_unit(asked) and is_unit(searched)
     positives = np.bincount(truth // len(searched), minlength=len(asked))
@@ -215,7 +221,7 @@ def _search(
 
 
 def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """The ground truth as query row x references + reference row, int64 [P]."""
+    """Returns the ground truth as query row x number of references + reference row, int64 [P], each pair once."""
     query_row = {name: row for row, name in enumerate(query_ids)}
     reference_row = {name: row for row, name in enumerate(reference_ids)}
     absent = [q for q, _ in pairs if q not in query_row] + [r for _, r in pairs if r not in reference_row]

@@ -1,20 +1,20 @@
-"""Fits a calibration, and says what to expect of it on images that it was not fitted on."""
+"""Fits a calibration, and estimates its error rates on images that it was not fitted on."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import beta
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation import disc
-from sscd_jax.evaluation.bootstrap import interval, samples_of
+from sscd_jax.evaluation.bootstrap import QUANTILES, interval, samples_of
 from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at_precision
 from sscd_jax.search.calibration import Calibration, Method, Transform, fit_transform
 from sscd_jax.search.knn import knn
 from sscd_jax.search.score_norm import ScoreNorm
 
-HELD_BACK = 20_000  # training images at most, of which false matches are counted
-DRAWS = 100_000  # of a Beta distribution, for its quantiles
+HELD_BACK = 20_000  # at most so many training images are held back to count false matches
 
 
 def calibrate_by_rate(
@@ -27,21 +27,21 @@ def calibrate_by_rate(
     background: int = 50_000,
     seed: int = 0,
 ) -> Calibration:
-    """A calibration whose threshold a query that copies nothing passes at a wanted rate.
+    """Fits a calibration whose threshold a query that copies nothing passes at a given rate.
 
-    Of the training images, which should not copy one another, a third is held back and searched for, in the
-    references or, where there are none, in the second third; the transform and the background are of the others. The
-    threshold lies just above the k-th of their n best scores, so that the rate, over images like these, has the
-    distribution Beta(k, n + 1 - k), whatever that of the scores is.
+    A third of the training images, which should not copy one another, is held back and searched for: in the references
+    or, without references, in the second third. The transform and the background come from the rest. The threshold is
+    just above the k-th best of the n scores, so that the rate on images like these is distributed as
+    Beta(k, n + 1 - k), whatever the distribution of the scores.
 
     Args:
-        training: images like the queries and the references.
-        references: what will be searched; the more, the more chances for a false match.
-        rate: share of queries that may have a false match.
+        training: descriptors of images like the queries and the references.
+        references: what will be searched; a larger set gives more false matches.
+        rate: the share of queries that may have a false match.
         method: whiten, center, or none.
         score_norm: as "1.0[0,2]", or None.
-        background: training descriptors kept for the normalization, drawn by seed.
-        seed: of the division, and of what is kept.
+        background: the number of training descriptors that are kept for the normalization.
+        seed: random seed of the division of the training images, and of the choice of the background.
 
     Raises:
         ValueError: there are too few training descriptors for the rate or the transform, or they are all the same.
@@ -68,13 +68,13 @@ def calibrate_by_rate(
     scores, indexes = knn(asked, searched, 1, "inner_product")
     best = np.sort(scores[:, 0])[::-1]
     threshold = float(np.nextafter(best[k - 1], np.float32(np.inf), dtype=np.float32))
-    drawn = np.random.default_rng(seed).beta(k, count + 1 - k, DRAWS)
     near = np.argsort(-scores[:, 0])[:k]
-    expected = {"false_positive_rate": k / (count + 1), "false_positive_rate_interval": interval(drawn)}
+    low, high = beta.ppf(QUANTILES, k, count + 1 - k).tolist()
+    expected = {"false_positive_rate": k / (count + 1), "false_positive_rate_interval": (low, high)}
     facts = {
         "expected": expected,
         "measured_on": f"{count} held-back training images, searched for in {len(others.ids)} others",
-        # Worth a look: images that do copy one another make the threshold too high.
+        # For the user to check: training images that copy one another make the threshold too high.
         "highest": [
             [training.ids[held_back[i]], others.ids[indexes[i, 0]], float(scores[i, 0])] for i in near[:20].tolist()
         ],
@@ -96,22 +96,22 @@ def calibrate_by_precision(
     k: int = 10,
     samples: int = 1000,
 ) -> Calibration:
-    """A calibration whose threshold gives a wanted precision on queries whose originals are known.
+    """Fits a calibration whose threshold gives a given precision on queries whose originals are known.
 
-    What to expect is measured on queries that the threshold was not chosen on: for each of many sets of queries drawn
-    with replacement, the threshold of the set at the queries that are not in it.
+    The expected precision and recall are measured out of sample: many sets of queries are drawn with replacement, and
+    the threshold that each set gives is applied to the queries that are not in it.
 
     Args:
         training, method, score_norm, background, seed: as for `calibrate_by_rate`.
-        queries: those that copy nothing count too.
+        queries: descriptors of the queries, also of those that copy nothing.
         references: what is searched.
         ground_truth: pairs (query id, reference id).
-        precision: share of the answers that should be right.
-        k: candidates a query.
-        samples: how many sets.
+        precision: the share of the answers that should be correct.
+        k: the number of candidates per query.
+        samples: the number of sets.
 
     Raises:
-        ValueError: no threshold has the precision; or what is the matter with the descriptors.
+        ValueError: no threshold has the precision, the descriptors differ in provenance, or there are too few.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"a precision of {precision}: it must be over 0, and 1 at most")
@@ -132,9 +132,10 @@ def calibrate_by_precision(
 
 
 def _out_of_sample(predictions: Predictions, precision: float, samples: int, seed: int) -> dict[str, Any]:
-    """Precision, recall and false-positive rate of thresholds at queries that they were not chosen on, with intervals.
+    """Measures precision, recall and false-positive rate at queries that the threshold was not chosen on.
 
-    Of each set the shares are drawn from their posterior (Beta, Jeffreys' prior), as none of a few is not none of all.
+    The intervals are those of a mixture over the sets of queries: one draw for each set from the posterior of its share
+    (a Beta distribution, by Jeffreys' prior), because 0 of a few is not certainly 0.
     """
     scores = -np.sort(-predictions.score[predictions.is_match])
     copies_nothing = predictions.positives == 0
@@ -150,10 +151,10 @@ def _out_of_sample(predictions: Predictions, precision: float, samples: int, see
         threshold = scores[reached[-1]]
         left_out = sample.times == 0
         answers = left_out[predictions.query] & (predictions.score >= threshold)
-        right = int(np.count_nonzero(predictions.is_match & answers))
+        correct = int(np.count_nonzero(predictions.is_match & answers))
         alarms = int(np.count_nonzero(best[left_out & copies_nothing] >= threshold))
-        counts["precision"].append((right, int(np.count_nonzero(answers))))
-        counts["recall"].append((right, int(predictions.positives[left_out].sum())))
+        counts["precision"].append((correct, int(np.count_nonzero(answers))))
+        counts["recall"].append((correct, int(predictions.positives[left_out].sum())))
         counts["false_positive_rate"].append((alarms, int(np.count_nonzero(left_out & copies_nothing))))
     expected: dict[str, Any] = {}
     rng = np.random.default_rng(seed)
@@ -164,12 +165,12 @@ def _out_of_sample(predictions: Predictions, precision: float, samples: int, see
             continue
         share = float(hits.sum() / all_of.sum())
         low, high = interval(rng.beta(hits + 0.5, all_of - hits + 0.5))
-        expected |= {name: share, f"{name}_interval": (min(low, share), max(high, share))}  # also of none, and of all
+        expected |= {name: share, f"{name}_interval": (min(low, share), max(high, share))}  # contains 0 and 1 too
     return expected
 
 
 def _fit(training: Descriptors, method: Method, score_norm: str | None, background: int, seed: int) -> Calibration:
-    """Without a threshold yet."""
+    """Fits the transform and the normalization, without a threshold."""
     transform, fallback = fit_transform(training.vectors, method)
     norm = None if score_norm is None else ScoreNorm.parse(score_norm)
     kept = _background(training.vectors, transform, norm, background, seed)

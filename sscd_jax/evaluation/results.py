@@ -1,14 +1,12 @@
-"""What an evaluation leaves on disk: NAME.json, its rows, and beside it the folder NAME.
+"""Writes an evaluation to disk, and reads it: NAME.json has its rows, the folder NAME beside it the rest.
 
-The folder holds thresholds.csv, where queries were edited by_edit.csv, and predictions.npz, from which charts and
-reports are made; charts lie there as well (`evaluation_charts`).
+The folder holds thresholds.csv, by_edit.csv if it is known how queries were edited, predictions.npz, from which charts
+and reports are made, and the charts (see `report.evaluation_charts`).
 """
 
 import csv
 import io
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ import numpy as np
 from sscd_jax.datasets.annotations import SEPARATOR, Edited
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.evaluation.thresholds import per_threshold
+from sscd_jax.files import atomic_folder, write_text
 
 PREDICTIONS = "predictions.npz"
 SETTINGS = ("codec", "score_norm", "candidates", "k", "unit")
@@ -30,12 +29,12 @@ class Evaluation:
     """Rows of metrics and the searches that they measure.
 
     Attributes:
-        rows: of `disc.evaluate` or `copydays.evaluate`, maybe with by_edit.
-        found: for each row.
-        query_ids: in the order of the rows of predictions; `reference_ids` likewise.
+        rows: of `disc.evaluate` or `copydays.evaluate`, also with by_edit if it is known how queries were edited.
+        found: the search of each row.
+        query_ids, reference_ids: the ids of the rows that predictions name.
         ground_truth: pairs (query id, reference id), in the order of `Found.pair_scores`.
-        edits: of the queries, where known.
-        facts: name -> text, what a reader should know of how it was made.
+        edits: how queries were edited, by query id, where known.
+        facts: name -> text, what a reader should know of how the evaluation was made.
         sources: pairs ("queries" or "references", where its images were, as `open_source` takes it).
     """
 
@@ -50,7 +49,7 @@ class Evaluation:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """What tells a row from the others of its evaluation, in words."""
+    """Returns a short name of a row that no other row of its evaluation has."""
     parts = [row["codec"]]
     if row.get("score_norm"):
         parts.append(f"score norm {row['score_norm']}")
@@ -60,56 +59,54 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def check_free(out: Path) -> None:
-    """Raises ValueError where the folder of NAME.json holds something else than an earlier evaluation."""
+    """Raises ValueError if the folder of NAME.json holds something else than an earlier evaluation."""
     folder = out.with_suffix("")
     if folder.exists() and not (folder / PREDICTIONS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{out}: its charts would go to {folder}, which holds something else: take another name")
 
 
 def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None = None) -> Path:
-    """Writes all under temporary names, in the place of an earlier evaluation, the rows last; returns the folder.
+    """Writes an evaluation, replacing an earlier one: first the folder, then the rows.
 
     Args:
-        out: NAME.json.
+        out: the path of NAME.json.
         evaluation: what to write.
-        draw: puts charts into the folder that it is given.
+        draw: writes charts to the folder that it is given.
+
+    Returns:
+        The folder NAME.
 
     Raises:
-        ValueError: see `check_free`.
+        ValueError: the folder holds something else than an earlier evaluation.
     """
     check_free(out)
-    whole = out.with_suffix("")
-    folder = whole.with_name(f"{whole.name}.unfinished")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     settings = [{name: row[name] for name in SETTINGS if name in row and name != "unit"} for row in evaluation.rows]
     steps = [
         one | step
         for one, found in zip(settings, evaluation.found, strict=True)
         for step in per_threshold(found.predictions)
     ]
-    _write_csv(folder / "thresholds.csv", steps)
     groups = [
         one | _flat(group)
         for one, row in zip(settings, evaluation.rows, strict=True)
         for group in row.get("by_edit", ())
     ]
-    if groups:
-        _write_csv(folder / "by_edit.csv", groups)
-    _write_predictions(folder / PREDICTIONS, evaluation)
-    if draw:
-        draw(folder)
-    shutil.rmtree(whole, ignore_errors=True)
-    folder.rename(whole)
-    _renamed(out, json.dumps(evaluation.rows, indent=2).encode())
-    return whole
+    with atomic_folder(out.with_suffix("")) as folder:
+        (folder / "thresholds.csv").write_bytes(_csv(steps))
+        if groups:
+            (folder / "by_edit.csv").write_bytes(_csv(groups))
+        _write_predictions(folder / PREDICTIONS, evaluation)
+        if draw:
+            draw(folder)
+    write_text(out, json.dumps(evaluation.rows, indent=2))
+    return out.with_suffix("")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of an evaluation.
+    """Reads the rows of an evaluation.
 
     Raises:
-        ValueError: there is no such file, or it is another; names it.
+        ValueError: there is no such file, or it holds something else; names it.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +118,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> Evaluation:
-    """What `write` wrote.
+    """Reads an evaluation that `write` wrote.
 
     Raises:
         ValueError: a file is missing or damaged; names it.
@@ -156,7 +153,7 @@ def read(path: Path) -> Evaluation:
 
 
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """References that no prediction names and nothing copies are left out."""
+    """Stores only references that a prediction or a ground-truth pair uses."""
     row = {name: i for i, name in enumerate(evaluation.reference_ids)}
     query_row = {name: i for i, name in enumerate(evaluation.query_ids)}
     truth = np.array([(query_row[q], row[r]) for q, r in evaluation.ground_truth], np.int32).reshape(-1, 2)
@@ -179,30 +176,21 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
             f"score_{number}": predictions.score,
             f"pair_score_{number}": found.pair_scores,
         }
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(unfinished, path)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _flat(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of by_edit with its intervals as columns; "any" where it is of any kind, number or strength."""
+    """Returns a row of by_edit with its intervals as columns, and with "any" in place of None."""
     row = {name: "any" if value is None else value for name, value in group.items() if name != "intervals"}
     for name, (low, high) in group.get("intervals", {}).items():
         row |= {f"{name}_low": low, f"{name}_high": high}
     return row
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     lines = [list(rows[0])] + [
         [f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows
     ]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    _renamed(path, text.getvalue().encode())
-
-
-def _renamed(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    return text.getvalue().encode()

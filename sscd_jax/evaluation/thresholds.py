@@ -1,4 +1,4 @@
-"""What answers are worth at each threshold of the score."""
+"""Precision, recall and false alarms at each threshold of the score."""
 
 from typing import Any
 
@@ -8,23 +8,27 @@ from sscd_jax.evaluation.metrics import Predictions
 
 
 def per_threshold(predictions: Predictions, *, steps: int = 100) -> list[dict[str, Any]]:
-    """A row of `at_thresholds` for each of `steps`, evenly from the best score down to the worst that is right."""
-    right = predictions.score[predictions.is_match]
-    lowest = right.min() if len(right) else predictions.score.min()
+    """Returns rows of `at_thresholds`, for evenly spaced thresholds from the best score to the worst correct one."""
+    correct = predictions.score[predictions.is_match]
+    lowest = correct.min() if len(correct) else predictions.score.min()
     return at_thresholds(predictions, np.linspace(predictions.score.max(), lowest, steps))
 
 
 def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict[str, Any]]:
-    """A row for each threshold.
+    """Measures predictions at thresholds of the score.
+
+    Args:
+        predictions: of all queries.
+        thresholds: float [T].
 
     Returns:
-        Rows with threshold; answers (predictions of that score or better), right (those in the ground truth),
-        precision, recall; and false_alarms, the share of the queries that copy nothing and have an answer (None if
-        all copy something).
+        T rows with threshold; answers, the number of predictions with at least that score; correct, the number of
+        these in the ground truth; precision and recall; and false_alarms, the share of the queries that copy nothing
+        and have an answer, or None if all queries copy something.
     """
-    right = predictions.score[predictions.is_match]
+    correct = predictions.score[predictions.is_match]
     answers = _at_least(predictions.score, thresholds)
-    found = _at_least(right, thresholds)
+    found = _at_least(correct, thresholds)
     copies_nothing = predictions.positives == 0
     best = np.full(len(copies_nothing), -np.inf)
     np.maximum.at(best, predictions.query, predictions.score)
@@ -34,7 +38,7 @@ def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict
         {
             "threshold": float(threshold),
             "answers": int(answers[i]),
-            "right": int(found[i]),
+            "correct": int(found[i]),
             "precision": float(found[i] / answers[i]) if answers[i] else 1.0,
             "recall": float(found[i] / positives),
             "false_alarms": float(alarms[i] / others) if others else None,
@@ -44,5 +48,5 @@ def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict
 
 
 def _at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many scores reach each threshold."""
+    """Counts the scores that reach each threshold."""
     return len(scores) - np.searchsorted(np.sort(scores), thresholds)

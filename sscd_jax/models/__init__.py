@@ -1,4 +1,4 @@
-"""The network."""
+"""The SSCD network as a Flax Linen module."""
 
 from sscd_jax.models.sscd import SSCD, build_model, describe, normalize, transpose
 

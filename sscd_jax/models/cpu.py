@@ -1,25 +1,36 @@
-"""A padded convolution whose three products (output, two gradients) are fast on every platform.
+"""What is written differently for XLA:CPU, in one place; on other platforms XLA's own operations are used.
 
-XLA:CPU has fast kernels for most convolutions, but runs 3x3 on a 2x2 map, and the gradient of a strided convolution
-with respect to its input, at a twentieth of the machine's speed: there a convolution is written as one matrix product
-for each tap. A 3x3 on a map of at most 2x2 is one product: four pixels times four, where nine taps times four pixels
-meet mostly padding. Gradients are written out: autodiff's form of them, inside a loop as when a batch is computed in
-pieces, is one that XLA:CPU has no fast kernel for.
-`scripts/benchmarks/layers.py` measures it.
+What XLA:CPU lacked in the version `MEASURED_ON`, by what `scripts/benchmarks/layers.py` measures:
+
+* 3x3 convolutions on maps of at most 2x2, and the gradient of a strided convolution with respect to its input, ran at a
+  twentieth of the machine's speed. They are written as one matrix product per tap of the kernel; a 3x3 on a map of at
+  most 2x2 is one product, four pixels times four, as most of its nine taps meet padding alone.
+* Gradients of convolutions in a loop (as when a batch is computed in pieces) had no fast kernel in the form that
+  autodiff gives them. They are written by hand.
+* The 7x7 convolution of stride 2 on 3 channels gathered slowly. At inference it is a 4x4 convolution of 12 channels.
+* The gradient of max-pooling was a scalar loop, means of products wrote the products to memory, and sums were computed
+  again wherever they were used.
+
+If nothing of this is faster any more: `conv2d` is `_native`, `channel_means` a mean, `max_pool_3x3_stride_2` is
+flax.linen.max_pool, and `compute_once` and `stem_conv2d` go. tests/models/test_cpu.py says when to measure again.
 """
 
-from functools import partial
+from collections.abc import Sequence
+from functools import partial, reduce
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_ORDER = ("NHWC", "HWIO", "NHWC")  # any other is slow on the CPU, where XLA does not reorder it: inside loops
+MEASURED_ON = "0.10.2"  # version of jaxlib
+
+_ORDER = ("NHWC", "HWIO", "NHWC")  # XLA:CPU does not reorder axes inside of loops, and any other order is slow there
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
-    """Convolution padded by k // 2 on every side: [B, H, W, C] * [k, k, C / groups, O] -> [B, H', W', O]."""
+    """Convolves with padding of k // 2 on every side: [B, H, W, C] * [k, k, C / groups, O] -> [B, H', W', O]."""
     if groups == 1 and kernel.shape[0] > 1 and _is_small(x):
         return lax.platform_dependent(
             x,
@@ -55,7 +66,7 @@ def _d_input(x: Array, kernel: Array, d_out: Array, stride: int) -> Array:
 
 def _d_kernel(x: Array, kernel: Array, d_out: Array, stride: int) -> Array:
     k = kernel.shape[0]
-    if k == 1:  # as a convolution it would transpose all maps
+    if k == 1:  # a convolution would transpose all maps
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]).T @ d_out.reshape(-1, d_out.shape[-1])).reshape(kernel.shape)
     if _is_dense(x, kernel, stride):
@@ -70,15 +81,15 @@ conv2d.defvjp(_forward, _backward)
 
 
 def stem_conv2d(x: Array, kernel: Array) -> Array:
-    """conv2d of a 7x7 kernel and stride 2, for inference: [B, H, W, 3] * [7, 7, 3, O] -> [B, H', W', O]."""
+    """Computes conv2d with a 7x7 kernel and stride 2, at inference: [B, H, W, 3] * [7, 7, 3, O] -> [B, H', W', O]."""
     native = partial(_native, stride=2, groups=1)
-    if not all(isinstance(side, int) for side in x.shape):  # left open by `jax.export`
+    if not all(isinstance(side, int) for side in x.shape):  # symbolic sizes of `jax.export`
         return native(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=_by_cells, default=native)
 
 
 def _by_cells(x: Array, kernel: Array) -> Array:
-    """Cells of 2x2 pixels as one pixel of four times the channels: a 4x4 convolution, which has less to gather."""
+    """Takes cells of 2x2 pixels as one pixel with four times the channels: a 4x4 convolution, with less to gather."""
     batch, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     x = jnp.pad(x, ((0, 0), (4, 2 * rows - height + 2), (4, 2 * columns - width + 2), (0, 0)))
@@ -90,12 +101,12 @@ def _by_cells(x: Array, kernel: Array) -> Array:
 
 
 def _is_small(x: Array) -> bool:
-    """Whether a map is at most 2 high or wide; a size left open by `jax.export` is taken for larger."""
+    """Whether maps are at most 2 high or wide; a symbolic size of `jax.export` counts as larger."""
     return any(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
 
 
 def _is_dense(x: Array, kernel: Array, stride: int) -> bool:
-    """Whether each pixel of the output takes from all of the input: 3x3 on a map of at most 2x2."""
+    """Whether each output pixel depends on every input pixel: 3x3 on a map of at most 2x2."""
     return kernel.shape[0] == 3 and stride == 1 and all(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
 
 
@@ -104,7 +115,7 @@ def _on_small(x: Array, kernel: Array, *, stride: int) -> Array:
 
 
 def _dense(x: Array, kernel: Array) -> Array:
-    """One product with the matrix of all pixels of the input times all of the output."""
+    """Computes one matrix product, of all input pixels by all output pixels."""
     batch, height, width, channels = x.shape
     reach = [kernel[1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in range(height) for j in range(width)]
     matrix = jnp.stack(reach, -2).reshape(height * width * channels, -1)
@@ -131,3 +142,66 @@ def _by_taps(x: Array, kernel: Array, *, stride: int) -> Array:
     rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
     taps = [x[:, i : i + rows : stride, j : j + columns : stride] @ kernel[i, j] for i in range(k) for j in range(k)]
     return sum(taps[1:], taps[0])
+
+
+@partial(jax.jit, inline=True)  # traced once for each shape, not for each layer
+def channel_means(*factors: Array) -> Array:
+    """Returns the means over all axes but the last of a product: [B, H, W, C] each -> float32 [C]."""
+
+    def product(factors: Sequence[Array]) -> Array:
+        return reduce(jnp.multiply, [x.astype(jnp.float32) for x in factors])
+
+    def by_rows(*factors: Array) -> Array:
+        # XLA:CPU writes a product to memory before it sums it. A sum of a few slices it computes in one pass, without
+        # that; the rest of the sum is a matrix product, which reads what it multiplies once.
+        batch, height, width, channels = factors[0].shape
+        slices = next(n for n in range(8, 0, -1) if height % n == 0)
+        split = [x.reshape(batch, slices, height // slices, width * channels) for x in factors]
+        rows = reduce(jnp.add, [product([x[:, i] for x in split]) for i in range(slices)])
+        rows = rows.reshape(-1, width * channels)
+        return (jnp.ones(len(rows)) @ rows).reshape(width, channels).sum(0) / (batch * height * width)
+
+    return lax.platform_dependent(*factors, cpu=by_rows, default=lambda *factors: product(factors).mean((0, 1, 2)))
+
+
+def max_pool_3x3_stride_2(x: Array) -> Array:
+    """Pools as torch's MaxPool2d(3, stride=2, padding=1): [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
+
+    def windows(x: Array) -> Array:
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    if not all(isinstance(side, int) for side in x.shape):  # symbolic sizes of `jax.export`
+        return windows(x)
+    # On the CPU the gradient of a window reduction would be a scalar loop.
+    return lax.platform_dependent(x, cpu=lambda x: _max_of_three(_max_of_three(x, 1), 2), default=windows)
+
+
+def _max_of_three(x: Array, axis: int) -> Array:
+    """Returns the maxima of windows of 3 with stride 2 and padding 1 along one axis."""
+    low = jnp.array(-jnp.inf, x.dtype)
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (0, x.shape[axis] % 2, 0)
+    pairs = lax.pad(x, low, padding)
+    pairs = pairs.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    padding[axis] = (1, -1, 0)
+    return jnp.maximum(jnp.maximum(lax.pad(odd, low, padding), even), odd)
+
+
+def runtime_one(x: Array) -> Array:
+    """Returns 1.0 in a form that XLA cannot simplify, for `compute_once`; x is any array that is not sharded."""
+    bits = lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.int32)
+    return ((bits | 1) != 0).astype(jnp.float32)
+
+
+@jax.custom_vjp
+def compute_once(x: Array, one: Array) -> Array:
+    """Returns x, and keeps XLA:CPU from computing it again at each use.
+
+    XLA:CPU fuses a sum, and all sums that are part of it, into every operation that uses it; a division it computes
+    once. So x is divided by `one`, which is `runtime_one`.
+    """
+    return lax.platform_dependent(x, one, cpu=lambda x, one: x / one.astype(x.dtype), default=lambda x, _: x)
+
+
+compute_once.defvjp(lambda x, one: (compute_once(x, one), None), lambda _, d_out: (d_out, None))

@@ -1,6 +1,6 @@
-"""Batch normalization folded into the convolutions for inference, and what undoes it.
+"""Folds batch normalization into the convolutions for inference, and undoes it.
 
-At inference y = scale (conv(x) - mean) / sqrt(var + eps) + bias is one convolution with another kernel and a bias.
+At inference y = scale (conv(x) - mean) / sqrt(var + eps) + bias is a single convolution with another kernel and a bias.
 """
 
 from typing import Any
@@ -16,9 +16,9 @@ from sscd_jax.models.sscd import SSCD
 
 
 def fold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
-    """The network without batch normalization, for inference: equal to `model` up to rounding.
+    """Returns the network without batch normalization, for inference; it equals `model` up to rounding.
 
-    Computed in float32 by jax.numpy, so that it can be part of a jitted program.
+    It is computed in float32 by jax.numpy, so that it can be part of a jitted program.
     """
     flat = traverse_util.flatten_dict(variables)
     params: dict[tuple[str, ...], Any] = {path[1:]: leaf for path, leaf in flat.items() if path[0] == "params"}
@@ -34,14 +34,14 @@ def fold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
 
 
 def folded(model: SSCD) -> SSCD:
-    """The network that `fold` gives, without its variables."""
+    """Returns the network that `fold` returns, without its variables."""
     return model.clone(backbone=model.backbone.clone(folded=True))
 
 
 def unfold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
-    """The inverse of `fold`, with batch normalization that does nothing but add the bias.
+    """Undoes `fold`, with batch normalizations that only add the bias.
 
-    Equal at inference. To train from it, use `restore_statistics` first.
+    The network is the same at inference. To train it, call `restore_statistics` first.
     """
     flat = dict(traverse_util.flatten_dict(variables["params"]))
     for path in [path for path in flat if path[-1] == "bias" and (*path[:-1], "kernel") not in flat]:
@@ -60,7 +60,7 @@ def unfold(model: SSCD, variables: Any) -> tuple[SSCD, Any]:
 
 
 def unfolded_leaves(bias: np.ndarray) -> dict[str, np.ndarray]:
-    """The four arrays of a batch normalization that adds `bias`, float32 [C]."""
+    """Returns the four arrays of a batch normalization that only adds `bias`, float32 [C]."""
     ones = np.ones(bias.shape, np.float32)
     return {
         "scale": ones,
@@ -71,18 +71,18 @@ def unfolded_leaves(bias: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def lacks_statistics(variables: Any) -> bool:
-    """Whether all batch normalizations are those of `unfold`: the statistics of training were folded away."""
+    """Whether all batch normalizations are those of `unfold`, so that the statistics of training are lost."""
     stats = traverse_util.flatten_dict(jax.device_get(variables["batch_stats"]))
     blank = unfolded_leaves(np.zeros(1))
     return all(bool((leaf == blank[path[-1]]).all()) for path, leaf in stats.items())
 
 
 def restore_statistics(model: SSCD, variables: Any, images: Array) -> Any:
-    """Variables of the same function at inference, with the batch statistics of `images`.
+    """Measures the batch statistics of `images`, and returns variables that have them and compute the same function.
 
-    A folded file has lost the means and variances by which training normalizes, and the scales that undo it: trained as
-    it is, every activation would be normalized to variance 1. They are measured here, and scale and bias are set
-    so that the output at inference stays the same.
+    A folded file has lost the means and variances by which training normalizes, and the scales that undo it. If it were
+    trained as it is, every activation would be normalized to variance 1. So they are measured here, and scale and bias
+    are set such that the output at inference stays the same.
 
     Args:
         model: the network.

@@ -1,7 +1,7 @@
 """ResNet-18/50 and ResNeXt-101, equal to torchvision's and classy_vision's down to the padding.
 
 Deep Residual Learning (arXiv 1512.03385) in its v1.5 form: the stride of a bottleneck is in its 3x3 convolution.
-All padding is explicit and symmetric as in torch; XLA's 'SAME' pads a stride-2 convolution on one side only.
+All padding is explicit and symmetric as in torch, as XLA's 'SAME' pads a stride-2 convolution on one side only.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from sscd_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    compute_once,
-    halve,
-    max_pool_3x3_stride_2,
-    runtime_one,
-    zero_padding,
-)
+from sscd_jax.models.cpu import compute_once, max_pool_3x3_stride_2, runtime_one
+from sscd_jax.models.layers import BatchNorm, Conv, halve, zero_padding
 
 
 class BasicBlock(nn.Module):
@@ -68,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bool) -> Array:
-    """The identity, or a 1x1 convolution where a block changes the shape (called inside a compact method)."""
+    """Returns x, or its 1x1 convolution if the block changes the shape; for use inside a compact method."""
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = Conv(features, 1, block.stride, dtype=block.dtype, name="downsample_conv")(x)
@@ -78,13 +71,12 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bo
 class ResNet(nn.Module):
     """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
 
-    `folded`: without batch normalization, which `models.folding` folds into the convolutions.
+    With `folded` there is no batch normalization: `models.folding` has folded it into the convolutions. With `remat`
+    training recomputes the inside of each block for the gradient instead of keeping it.
 
-    `remat`: in training, the inside of each block is computed again for the gradient instead of kept.
-
-    `sizes`, int32 [B, 2], are the images' heights and widths where they are smaller than H and W: what is beyond them
-    is taken for zero before every convolution that looks beyond a pixel, so that it does not reach into the map of an
-    image. What is in the map beyond an image's own is of no meaning.
+    `sizes`, int32 [B, 2], holds the heights and widths of images that are smaller than H and W. What is beyond them is
+    set to zero before every convolution larger than 1x1, so that it does not reach into an image's own map. The values
+    of the output beyond an image's own map have no meaning.
     """
 
     stage_sizes: Sequence[int]

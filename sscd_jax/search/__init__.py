@@ -1,1 +1,1 @@
-"""Nearest neighbors of descriptors, and what their scores are worth."""
+"""Finds nearest neighbors of descriptors, and normalizes and calibrates their scores."""

@@ -1,10 +1,9 @@
-"""What turns descriptors into answers, fitted on one's own images: a transform, score normalization and a threshold.
+"""A calibration turns descriptors into answers: a transform, score normalization and a threshold, fitted on images.
 
-All of it is in one file, an .npz of plain arrays, which `sscd-jax evaluate --calibration` and searches use.
+It is one file, an .npz of plain arrays, which `sscd-jax calibrate` writes and `sscd-jax evaluate --calibration` uses.
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,18 +13,19 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
+from sscd_jax.files import atomic_file
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Method = Literal["whiten", "center", "none"]
 FORMAT = 1
-# Directions with less than this share of the largest variance are rounding in float32, which whitening would blow up.
+# Directions with less than this share of the largest variance are float32 rounding, which whitening would amplify.
 LEAST_VARIANCE = 1e-6
 _BLOCK = 65536
 
 
 @dataclass(frozen=True)
 class Transform:
-    """vectors -> (vectors - mean) @ matrix, of norm 1.
+    """Maps vectors to (vectors - mean) @ matrix, scaled to norm 1.
 
     Attributes:
         mean: float32 [D].
@@ -36,7 +36,7 @@ class Transform:
     matrix: np.ndarray | None
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [N, D] -> float32 [N, K] of norm 1; what is at the mean itself stays 0."""
+        """Transforms float32 [N, D] to float32 [N, K] of norm 1. A vector equal to the mean becomes 0."""
         width = len(self.mean) if self.matrix is None else self.matrix.shape[1]
         out = np.empty((len(vectors), width), np.float32)
         for start in range(0, len(vectors), _BLOCK):
@@ -47,14 +47,21 @@ class Transform:
 
 
 def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
-    """A transform fitted on float32 [N, D], and what was done instead where the vectors do not allow it, or "".
+    """Fits a transform on training vectors.
 
-    Whitening makes all directions of the training vectors vary alike (as faiss's PCAW without reduction, up to a
-    rotation, which changes no similarity). It takes more vectors than dimensions, which vary along all of them; else
-    the vectors are centered.
+    Whitening makes the training vectors vary equally along all directions, as faiss's PCAW without reduction, up to a
+    rotation, which changes no similarity. It needs more vectors than dimensions, and vectors that vary along all of
+    them; otherwise the vectors are only centered.
+
+    Args:
+        vectors: float32 [N, D].
+        method: whiten; center, which only subtracts the mean; or none.
+
+    Returns:
+        The transform, and why the vectors were centered instead of whitened, or "".
 
     Raises:
-        ValueError: there are fewer than two vectors, they are not finite, or all the same.
+        ValueError: there are fewer than two vectors, they are not finite, or they are all equal.
     """
     count, dims = vectors.shape
     if method == "none":
@@ -78,21 +85,21 @@ def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
     sound = int((variance > LEAST_VARIANCE * variance[-1]).sum())
     if count <= dims or sound < dims:
         why = f"{count} training descriptors vary along {min(sound, count - 1)} of {dims} dimensions"
-        return centered, f"centered, not whitened: {why}, and whitening needs all; give more and other images"
+        return centered, f"centered, not whitened: {why}, and whitening needs all; give more and more varied images"
     return Transform(centered.mean, (directions / np.sqrt(variance)).astype(np.float32)), ""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A transform, score normalization and threshold.
+    """A transform, score normalization and a threshold for descriptors of one provenance.
 
     Attributes:
-        transform: fitted on the training descriptors.
+        transform: the transform, fitted on the training descriptors.
         norm: score normalization; None for none.
-        background: float32 [B, K], transformed training descriptors that it looks at.
-        threshold: scores of copies are at least this.
-        provenance: of the descriptors that it is for.
-        facts: how it was fitted, and what to expect of it.
+        background: float32 [B, K], the transformed training descriptors that `norm` uses.
+        threshold: pairs with at least this score are called copies.
+        provenance: of the descriptors that the calibration is for.
+        facts: how it was fitted, and which precision and recall to expect.
     """
 
     transform: Transform
@@ -103,10 +110,17 @@ class Calibration:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, queries: Descriptors, references: Descriptors) -> tuple[np.ndarray, np.ndarray]:
-        """Queries and references, float32 [N, K + 1] each ([N, K] without a norm), whose inner products are the scores.
+        """Returns queries and references whose inner products are the calibrated scores.
+
+        Args:
+            queries: Q descriptors.
+            references: R descriptors.
+
+        Returns:
+            float32 [Q, K + 1] and float32 [R, K + 1]; without `norm` [Q, K] and [R, K].
 
         Raises:
-            ValueError: they are of other weights or another preset than the calibration.
+            ValueError: the descriptors have other dimensions, weights or another preset than the calibration.
         """
         mine = Descriptors([], np.empty((0, len(self.transform.mean)), np.float32), self.provenance)
         if {one.vectors.shape[1] for one in (queries, references)} != {len(self.transform.mean)}:
@@ -118,7 +132,11 @@ class Calibration:
         return normalize_scores(asked, searched, self.background, self.norm) if self.norm else (asked, searched)
 
     def write(self, path: Path) -> None:
-        """Writes the file under a temporary name, then renames it."""
+        """Writes the calibration to a file; one that exists is replaced when the new one is complete.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         meta = {
             "format": FORMAT,
             "threshold": self.threshold,
@@ -128,8 +146,7 @@ class Calibration:
             "facts": dict(self.facts),
         }
         matrix = np.empty((0, 0), np.float32) if self.transform.matrix is None else self.transform.matrix
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        with unfinished.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 allow_pickle=False,
@@ -138,14 +155,13 @@ class Calibration:
                 matrix=matrix,
                 background=self.background,
             )
-        os.replace(unfinished, path)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads what `write` wrote.
+        """Reads a calibration that `write` has written.
 
         Raises:
-            ValueError: there is no such file, or it is damaged or another; names it.
+            ValueError: the file does not exist, is damaged, or is not a calibration; names it.
         """
         try:
             with np.load(path, allow_pickle=False) as data:
@@ -155,7 +171,7 @@ class Calibration:
             width = matrix.shape[1] if matrix.size else len(mean)
             shapes = mean.ndim == 1 and (not matrix.size or matrix.shape[0] == len(mean))
             if meta["format"] != FORMAT or not shapes or (norm and background.shape[1:] != (width,)):
-                raise ValueError("it is of another form")
+                raise ValueError("it has another form")
             if any(one.dtype != np.float32 or not np.isfinite(one).all() for one in (mean, matrix, background)):
                 raise ValueError("its numbers are not finite")
             if not np.isfinite(float(meta["threshold"])):

@@ -1,13 +1,24 @@
-"""Codecs and indexes of faiss; the only file that imports it, when a search begins."""
+"""Search, codecs and indexes by faiss. No other module imports faiss, and this one only when a function is called."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
+from sscd_jax.files import atomic_file
+
 
 def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """As `search.knn.knn` by faiss, of a block of queries and contiguous references, k at most R."""
+    """Returns the k best references of each query, as `sscd_jax.search.knn.knn`.
+
+    Args:
+        queries: float32 [Q, D], one block.
+        references: float32 [R, D], C-contiguous.
+        k: the number of references for each query, at most R.
+        metric: inner_product, or l2 for minus the squared distance.
+
+    Returns:
+        Scores float32 [Q, k] and indexes int64 [Q, k], best first.
+    """
     import faiss
 
     l2 = metric == "l2"
@@ -18,12 +29,15 @@ def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tup
 
 
 def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:
-    """Vectors as a faiss codec encodes them: the training vectors, where given, then the others.
+    """Fits a faiss codec and returns vectors as it encodes them, as the official code's `project`.
 
     Args:
-        codec: faiss factory string that ends in Flat, as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
-        training: float32 [T, D], on which the codec is fitted.
-        others: float32 [N, D] each.
+        codec: a faiss factory string that ends in Flat, as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
+        training: float32 [T, D], on which the codec is fitted; None only for "Flat".
+        others: further arrays of vectors, each float32 [N, D].
+
+    Returns:
+        The encoded training vectors, if they were given, then the encoded others, each float32 [N, K].
 
     Raises:
         ValueError: the codec is not such a string, cannot be fitted on these vectors, or gives non-finite numbers.
@@ -62,17 +76,25 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
 
 
 def write_index(path: str | os.PathLike[str], vectors: np.ndarray, factory: str = "Flat") -> None:
-    """Writes a faiss index of the vectors, by inner product; its labels are the rows. Renamed into place when whole."""
+    """Writes a faiss index for inner products, whose labels are the rows of the vectors.
+
+    Args:
+        path: the file; one that exists is replaced when the new one is complete.
+        vectors: float32 [N, D].
+        factory: a faiss factory string; "Flat" for exact search.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     import faiss
 
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     index.train(contiguous(vectors))
     index.add(contiguous(vectors))
-    unfinished = Path(path).with_name(f"{Path(path).name}.unfinished")
-    faiss.write_index(index, str(unfinished))
-    unfinished.replace(path)
+    with atomic_file(path) as temporary:
+        faiss.write_index(index, str(temporary))
 
 
 def contiguous(vectors: np.ndarray) -> np.ndarray:
-    """Float32, in the layout that faiss takes."""
+    """Returns vectors as a C-contiguous float32 array, as faiss takes them."""
     return np.ascontiguousarray(vectors, np.float32)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by JAX, for TPUs and GPUs: a matrix product and top-k, tile by tile, over all devices."""
+"""Exact nearest neighbors by JAX, for TPUs and GPUs: matrix products and top-k, tile by tile, on all devices."""
 
 from functools import partial
 from typing import Literal
@@ -12,26 +12,27 @@ from tqdm import tqdm
 
 from sscd_jax.sharding import by_rows, create_local_mesh, replicated
 
-QUERIES, TILE = 1024, 8192  # at once: a tile of similarities is 32 MB
-GROUP = 32  # neighbors in a tile, of which first only the best is looked at
+QUERIES, TILE = 1024, 8192  # rows of a tile of similarities, which takes 32 MB, and its columns
+GROUP = 32  # adjacent columns whose maximum decides whether `_top` looks at them
 
 
 def knn(
     queries: np.ndarray, references: np.ndarray, k: int, metric: str, *, mesh: Mesh | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best references of each query, as `search.knn`; of equal scores, the first reference comes first.
+    """Returns the k best references of each query, as `sscd_jax.search.knn.knn`.
 
-    Each device holds its share of the references; queries come in blocks.
+    Each device holds a share of the references, and queries are searched in blocks. Of references with equal scores,
+    the first comes first.
 
     Args:
         queries: float32 [Q, D].
         references: float32 [R, D].
-        k: how many, at most R.
+        k: the number of references for each query, at most R.
         metric: inner_product, or l2 for minus the squared distance.
         mesh: the devices; by default those of this process.
 
     Returns:
-        (scores float32 [Q, k], indexes int64 [Q, k]), best first.
+        Scores float32 [Q, k] and indexes int64 [Q, k], best first.
     """
     mesh = create_local_mesh() if mesh is None else mesh
     count, dims = references.shape
@@ -55,7 +56,7 @@ def knn(
             rows[: len(some)] = some
             found = _best(jax.device_put(rows, replicated(mesh)), shares, offsets, k=k, double=metric == "l2")
             waiting.append((start, found))
-        # Results are fetched one block late, so that the devices need not wait for that.
+        # Results are fetched one block late, so that the devices do not wait for it.
         while waiting and (start is None or len(waiting) > 1):
             first, found = waiting.pop(0)
             last = min(first + block, len(queries))
@@ -68,7 +69,7 @@ def knn(
 
 @partial(jax.jit, static_argnames=("count", "metric"))
 def _offsets(shares: Array, count: int, metric: str) -> Array:
-    """What is added to the product with each reference: minus its squared norm for L2, and -inf for padding."""
+    """Returns what is added to the product with each reference: for l2 minus its squared norm, for padding -inf."""
     row = jnp.arange(shares.size // shares.shape[-1]).reshape(shares.shape[:-1])
     offset = -jnp.square(shares).sum(-1) if metric == "l2" else jnp.zeros(row.shape, jnp.float32)
     return jnp.where(row < count, offset, -jnp.inf)
@@ -76,7 +77,7 @@ def _offsets(shares: Array, count: int, metric: str) -> Array:
 
 @partial(jax.jit, static_argnames=("k", "double"))
 def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool) -> tuple[Array, Array]:
-    """The best of each device's share, and then of these: float32 [Q, k], int32 [Q, k]."""
+    """Returns scores float32 [Q, k] and indexes int32 [Q, k] of the best: first of each device's share, then of all."""
     devices, tiles, tile, _ = shares.shape
 
     def of_share(share: Array, offset: Array) -> tuple[Array, Array]:
@@ -99,7 +100,7 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
 
 
 def _top(scores: Array, k: int) -> tuple[Array, Array]:
-    """`lax.top_k` by its parts: the k best are in the k groups of neighbors with the best maxima."""
+    """`lax.top_k`, but faster: the k best are in the k groups of adjacent columns with the best maxima."""
     rows, columns = scores.shape
     groups = columns // GROUP
     if columns % GROUP or k >= groups:
@@ -112,5 +113,5 @@ def _top(scores: Array, k: int) -> tuple[Array, Array]:
 
 
 def default_backend() -> Literal["faiss", "jax"]:
-    """What serves this machine's devices."""
+    """Returns the backend for the devices of this process: faiss for CPUs, jax for accelerators."""
     return "faiss" if jax.default_backend() == "cpu" else "jax"

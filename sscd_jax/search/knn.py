@@ -1,4 +1,4 @@
-"""Exact nearest neighbors, by faiss on CPUs and by JAX on accelerators."""
+"""Exact nearest neighbors, by faiss on CPUs and by JAX on accelerators; both are imported when a search begins."""
 
 from typing import Literal
 
@@ -7,30 +7,39 @@ from tqdm import tqdm
 
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
-BLOCK = 4096  # queries at once, as faiss takes them itself
-SPARE = 4  # times as many neighbors as are wanted of a query on average, where some may have more
+BLOCK = 4096  # queries that are searched at once; faiss itself uses the same number
+SPARE = 4  # so many times the average number of pairs a query are searched first, as some queries have more
 
 
 def knn(
     queries: np.ndarray, references: np.ndarray, k: int, metric: Metric, *, backend: Backend | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best references of each query.
+    """Returns the k best references of each query.
 
     Args:
         queries: float32 [Q, D].
         references: float32 [R, D].
-        k: how many; at most R are given.
-        metric: inner product, or minus the squared L2 distance, so that more is better.
-        backend: faiss, for CPUs, or jax, for accelerators (`jax_backend`); by default what JAX finds decides.
+        k: the number of references for each query. If it is larger than R, all R are returned.
+        metric: inner_product; or l2, for which the score is minus the squared distance, so that higher is better.
+        backend: faiss, for CPUs, or jax, for accelerators. By default jax if JAX finds an accelerator, else faiss.
 
     Returns:
-        (scores float32 [Q, k], indexes int64 [Q, k]), best first.
+        Scores float32 [Q, k] and indexes of references int64 [Q, k], best first.
+
+    Example:
+        >>> references = np.eye(3, dtype=np.float32)
+        >>> scores, indexes = knn(references[:1], references, 1, "inner_product")
+        >>> scores, indexes
+        (array([[1.]], dtype=float32), array([[0]]))
     """
     k = min(k, len(references))
-    from sscd_jax.search import faiss_backend, jax_backend  # each loads its library
+    if backend != "faiss":
+        from sscd_jax.search import jax_backend
 
-    if (backend or jax_backend.default_backend()) == "jax":
-        return jax_backend.knn(queries, references, k, metric)
+        if (backend or jax_backend.default_backend()) == "jax":
+            return jax_backend.knn(queries, references, k, metric)
+    from sscd_jax.search import faiss_backend
+
     references = faiss_backend.contiguous(references)
     scores, indexes = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for start in tqdm(
@@ -45,7 +54,18 @@ def knn(
 def similarities(
     queries: np.ndarray, references: np.ndarray, query: np.ndarray, reference: np.ndarray, metric: Metric
 ) -> np.ndarray:
-    """Scores of given pairs, as those of `knn`: float32 [P] of rows int64 [P] of the two."""
+    """Returns the scores of given pairs, as `knn` computes them.
+
+    Args:
+        queries: float32 [Q, D].
+        references: float32 [R, D].
+        query: int64 [P], the row of each pair's query.
+        reference: int64 [P], the row of each pair's reference.
+        metric: as for `knn`.
+
+    Returns:
+        float32 [P].
+    """
     scores = np.empty(len(query), np.float32)
     for start in range(0, len(query), BLOCK):
         here = slice(start, start + BLOCK)
@@ -58,7 +78,7 @@ def similarities(
 
 
 def is_unit(vectors: np.ndarray) -> bool:
-    """Whether all have norm 1, float32 [N, D]."""
+    """Returns whether all vectors, float32 [N, D], have norm 1 within 0.001."""
     blocks = range(0, len(vectors), BLOCK)
     norms = (np.linalg.norm(vectors[start : start + BLOCK], axis=1) for start in blocks)
     return all(np.allclose(some, 1, atol=1e-3) for some in norms)
@@ -72,19 +92,27 @@ def capped_search(
     *,
     known: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best `count` pairs over all queries together (official isc/descriptor_matching.py search_with_capped_res).
+    """Returns the best pairs of all queries together (official isc/descriptor_matching.py `search_with_capped_res`).
 
-    Exact, in memory of the order of `count`: a query whose last neighbor is worse than `count` pairs are has no more
-    to give; those that may have more are searched again, for four times as many neighbors.
+    The result is exact, and the memory is of the order of `count`: a query whose last neighbor is worse than `count`
+    known pairs has no further pair among the best. The other queries are searched again for four times as many
+    neighbors, until none is left.
 
     Args:
-        queries, references, metric: as for `knn`.
-        count: how many pairs.
-        known: what `knn` gave for these, if it was asked already; with more than count / Q neighbors, few searches
-            follow.
+        queries: float32 [Q, D].
+        references: float32 [R, D].
+        count: the number of pairs.
+        metric: as for `knn`.
+        known: what `knn` returned for these arguments, if it was called before. With more than count / Q neighbors for
+            each query, few further searches are needed.
 
     Returns:
-        (query int64 [n], reference int64 [n], score float32 [n]), best first; n = min(count, Q R).
+        Queries int64 [n], references int64 [n] and scores float32 [n] of the pairs, best first; n = min(count, Q R).
+
+    Example:
+        >>> one = np.eye(2, dtype=np.float32)
+        >>> capped_search(one, one, 2, "inner_product")[2]
+        array([1., 1.], dtype=float32)
     """
     count = min(count, len(queries) * len(references))
     if not count:
@@ -92,7 +120,7 @@ def capped_search(
     if known is None or known[0].size < count:
         known = knn(queries, references, SPARE * -(-count // len(queries)), metric)
     rows = np.arange(len(queries))
-    # Of queries that have no more to give.
+    # Pairs of queries that have no further pair among the best.
     found: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
     while True:
         scores, indexes = known

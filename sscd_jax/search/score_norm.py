@@ -1,4 +1,4 @@
-"""What is done to descriptors before they are compared."""
+"""Score normalization: subtracts from each score how similar the query is to unrelated images."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from sscd_jax.search.knn import knn
 
 @dataclass(frozen=True)
 class ScoreNorm:
-    """Subtract weight x the mean similarity of a query to its background neighbors first..last (from 0)."""
+    """How scores are normalized: minus `weight` times a query's mean similarity to some of its background neighbors.
+
+    Attributes:
+        weight: of the mean similarity.
+        first: the first neighbor that counts; 0 is the nearest.
+        last: the last neighbor that counts.
+    """
 
     weight: float
     first: int
@@ -22,10 +28,14 @@ class ScoreNorm:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From "1.0[0,2]", or "1.0[0]" for one neighbor (official disc_eval.py ScoreNormalization).
+        """Parses "1.0[0,2]", or "1.0[0]" for a single neighbor (official disc_eval.py `ScoreNormalization`).
 
         Raises:
-            ValueError: the text is not of that form.
+            ValueError: the text does not have that form.
+
+        Example:
+            >>> ScoreNorm.parse("1.0[0,2]")
+            ScoreNorm(weight=1.0, first=0, last=2)
         """
         match = re.fullmatch(r"\s*(\d*\.?\d+)\[(\d+)(?:,(\d+))?\]\s*", text)
         last = int(match[3] or match[2]) if match else -1
@@ -37,15 +47,20 @@ class ScoreNorm:
 def normalize_scores(
     queries: np.ndarray, references: np.ndarray, training: np.ndarray, norm: ScoreNorm
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and references whose inner products are the normalized scores: one more dimension each.
+    """Returns queries and references whose inner products are the normalized scores.
 
-    The query's is minus weight x the mean of its similarities, a reference's is 1; neither is normalized again
-    (official disc_eval.py apply_score_norm).
+    Each vector gets one more dimension: of a query, minus `norm.weight` times the mean of its similarities to the
+    background; of a reference, 1. The vectors are not scaled to norm 1 afterwards (official disc_eval.py
+    `apply_score_norm`).
 
     Args:
         queries: float32 [Q, D].
         references: float32 [R, D].
-        training: float32 [T, D], the background.
+        training: float32 [T, D], the background: descriptors of images that are unrelated to the queries.
+        norm: the weight and the neighbors.
+
+    Returns:
+        float32 [Q, D + 1] and float32 [R, D + 1].
 
     Raises:
         ValueError: the background has too few vectors.

@@ -1,4 +1,4 @@
-"""Weights of every format that is known: official files, ONNX, training runs, exports."""
+"""Reads weights of every known format: official files, ONNX graphs, training runs, exports."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,25 @@ __all__ = ["Weights", "find", "hash_variables", "load", "read"]
 
 
 def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
-    """(network, variables) of official files, ONNX graphs, training runs, exports; told apart by content.
+    """Loads a network and its variables from official files, ONNX graphs, training runs or exports.
+
+    The format is told by the content of the file; see `formats.read_file`.
 
     Args:
-        path: a file or folder, see `files.read_file`; or the name of published weights that were fetched.
-        backbone: what the network must be; by default whatever the file has.
+        path: a file or folder, or the name of published weights that were fetched.
+        backbone: the backbone that the network must have; by default any.
+
+    Returns:
+        (Linen module, {"params": ..., "batch_stats": ...}); all leaves are float32.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `files.read_file`; or it is another backbone.
+        FileNotFoundError: there is no such file, folder or fetched weights.
+        ValueError: the file cannot be read, or holds another backbone; names the file.
+        ImportError: the format needs an extra; says which.
+
+    Example:
+        >>> model, variables = load("sscd_disc_mixup.torchvision.pt")
+        >>> descriptors = model.apply(variables, normalize(images))
     """
     weights = read(path)
     found = describe(weights.model)["backbone"]
@@ -29,7 +40,7 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
 
 
 def read(path: str | Path) -> Weights:
-    """As `load`, with what is known of where the weights come from."""
+    """Reads weights as `load` does, with what is known of where they come from."""
     file = find(path)
     try:
         return read_file(file)
@@ -40,10 +51,10 @@ def read(path: str | Path) -> Weights:
 
 
 def find(path: str | Path) -> Path:
-    """The path itself, or the file of the published weights that have this name.
+    """Returns the path itself, or the file of the published weights of this name.
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: there is neither; says how to fetch published weights.
     """
     if Path(path).exists():
         return Path(path)

@@ -1,6 +1,7 @@
-"""Weights to the formats of other runtimes, as bundles: the file, a model card, golden pairs, SHA-256 sums.
+"""Exports weights to other runtimes, as bundles: the file, a model card, golden pairs and SHA-256 sums.
 
-What was written is loaded by its own runtime and compared on photographs before the bundle gets its name.
+A golden pair is an image and its descriptor, by which a deployment can be checked. What was written is loaded by its
+own runtime and compared with our network on such pairs before the bundle appears.
 """
 
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import apply_preset, open_image
+from sscd_jax.files import atomic_folder
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
@@ -58,27 +60,28 @@ def export(
     head: Head = "l2",
     license: str | None = None,
 ) -> dict[str, Any]:
-    """Writes the bundle `out` of the weights `source` (see `weights.read`), and returns its model card.
+    """Writes weights as a bundle and returns its model card.
 
     Args:
-        source: file, folder or name of weights.
-        out: folder; appears when the export has passed its check. An earlier bundle there is replaced.
-        format: one of `files.BUNDLES`.
-        images: images for the check; the first that can be read become the golden pairs.
-        preset: how images are resized and normalized.
-        input: of formats that hold the computation: float32, normalized images; uint8, pixels of 0 to 255.
-        head: of the same: l2, descriptors of norm 1; raw, before L2.
+        source: file, folder or name of weights, see `weights.read`.
+        out: the folder of the bundle; it appears when the export has passed its check, and replaces an earlier bundle.
+        format: the format to write, see `native.BUNDLES`.
+        images: images for the check; the first ones that can be read become the golden pairs.
+        preset: how images for the network are resized and normalized.
+        input: for formats that hold the computation: "float32", normalized images, or "uint8", pixels from 0 to 255.
+        head: for formats that hold the computation: "l2", descriptors of norm 1, or "raw", before L2 normalization.
         license: of the weights; by default what the source says.
 
     Raises:
-        ValueError: the format has no such input or head, or what its runtime computes is not what we compute.
+        ValueError: the format has no such input or head, `out` holds something else, or the format's runtime computes
+            other descriptors than our network.
         FileNotFoundError, ImportError: as `weights.read`; or the runtime's extra is not installed.
     """
     if format not in PROGRAMS and (input, head) != ("float32", "l2"):
         raise ValueError(f"{format} holds weights alone: --input and --head are for {', '.join(PROGRAMS)}")
     out = out.absolute()
     if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
-        raise ValueError(f"{out} is there already and is no bundle, or holds more than one: name another folder")
+        raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
     weights = read(source)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
@@ -103,34 +106,29 @@ def export(
         "sha256_of_variables": hash_variables(weights.variables),
         "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        unfinished = Path(temporary) / "new"
-        (unfinished / "golden").mkdir(parents=True)
-        file = unfinished / BUNDLES[format]
+    with atomic_folder(out) as temporary:
+        (temporary / "golden").mkdir()
+        file = temporary / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
         found = _by_size(golden, lambda pixels: _run(file, format, model, pixels, input, preset))
         check = compare(expected, found)
         runtime = RUNTIMES.get(format, "numpy")
         card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(golden), **check}
         for number, image in enumerate(golden):
-            Image.fromarray(image).save(unfinished / "golden" / f"{number}.png")
-        np.save(unfinished / "golden" / "descriptors.npy", expected, allow_pickle=False)
-        (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n")
-        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-        sums = [f"{hash_file(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
-        (unfinished / SUMS).write_text("".join(sums))
-        if out.exists():
-            out.rename(Path(temporary) / "old")
-        unfinished.rename(out)
+            Image.fromarray(image).save(temporary / "golden" / f"{number}.png")
+        np.save(temporary / "golden" / "descriptors.npy", expected, allow_pickle=False)
+        (temporary / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        sums = [f"{hash_file(path)}  {path.relative_to(temporary).as_posix()}\n" for path in files]
+        (temporary / SUMS).write_text("".join(sums))
     return card
 
 
 def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """The lowest cosine between rows and the largest difference of their norms, as a share.
+    """Returns the lowest cosine between rows of float32 [N, D], and the largest relative difference of their norms.
 
     Raises:
-        ValueError: either says that they are not the same descriptors, float32 [N, D].
+        ValueError: they are too different for the same descriptors.
     """
     if expected.shape != found.shape:
         raise ValueError(f"the export gives {list(found.shape)} descriptors instead of {list(expected.shape)}")
@@ -147,7 +145,7 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def _golden_images(images: Source, preset: Preset) -> list[np.ndarray]:
-    """The first images that can be read, uint8 [H, W, 3], of one size or of several as the preset makes them."""
+    """Returns the first images that can be read, as the preset makes them, uint8 [H, W, 3] of one or several sizes."""
     found: list[np.ndarray] = []
     for index in range(len(images)):
         try:
@@ -197,7 +195,7 @@ def _write(
 
 
 def _by_size(images: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> np.ndarray:
-    """What `run` gives for uint8 [H, W, 3] images, in their order; those of one size go to it together."""
+    """Calls `run` on all images of a size together, uint8 [N, H, W, 3], and returns its rows in the images' order."""
     sizes = [one.shape for one in images]
     results: dict[int, np.ndarray] = {}
     for size in dict.fromkeys(sizes):
@@ -207,7 +205,7 @@ def _by_size(images: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> 
 
 
 def _run(file: Path, format: Format, model: SSCD, pixels: np.ndarray, input: Input, preset: Preset) -> np.ndarray:
-    """The descriptors of uint8 [N, H, W, 3] images as the format's own runtime computes them."""
+    """Computes the descriptors of uint8 [N, H, W, 3] images by the format's own runtime."""
     images = pixels if input == "uint8" else np.asarray(normalize(pixels, preset.mean, preset.std))
     nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     if format == "torchvision":

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, built node by node, and run by onnxruntime."""
+"""Exports the network as an ONNX graph, built node by node, and runs it by onnxruntime."""
 
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,19 @@ from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights.read_onnx import import_onnx
 
-OPSET, IR_VERSION = 17, 8  # that any onnxruntime since 1.12 (2022) runs
+OPSET, IR_VERSION = 17, 8  # every onnxruntime since 1.12 (2022) runs these
 
 
 def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: Preset) -> None:
-    """Writes the network, batch normalization folded, for any batch, height and width.
+    """Writes the network with folded batch normalization, for any batch size, height and width.
 
     Args:
         path: the file.
-        model: the network; its field `normalized` says whether the graph ends in L2.
+        model: the network; its field `normalized` says whether the graph ends in L2 normalization.
         variables: its variables.
-        uint8: the input `images` is uint8 [batch, height, width, 3], normalized in the graph as the preset says; else
-            float32 [batch, 3, height, width], normalized already. The output is `descriptors`, float32 [batch, dims].
-        preset: the mean and standard deviation.
+        uint8: whether the input `images` is uint8 [batch, height, width, 3], to be normalized by the graph; else it is
+            float32 [batch, 3, height, width], normalized already. The output `descriptors` is float32 [batch, dims].
+        preset: its mean and std normalize uint8 images.
     """
     onnx = import_onnx()
     model, variables = fold(model, variables)
@@ -40,7 +40,7 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
         return output
 
     def convolution(x: str, name: str, *, stride: int = 1) -> str:
-        """The convolution `name`, with the bias of its folded batch normalization."""
+        """Adds the convolution `name`, with the bias of its folded batch normalization."""
         block, _, last = name.rpartition("/")
         layer = params["backbone"] if not block else params["backbone"][block]
         kernel, bias = np.asarray(layer[last]["kernel"]), np.asarray(layer[last.replace("conv", "bn")]["bias"])
@@ -105,11 +105,11 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
 
 
 def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    """The one output of a graph of one input by onnxruntime on the CPU; images as its input wants them."""
+    """Runs a graph of one input and one output by onnxruntime on the CPU; images are as its input wants them."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError("to check an ONNX export takes onnxruntime: pip install 'sscd_jax[onnx]'") from error
+        raise ImportError("checking an ONNX export needs onnxruntime: pip install 'sscd_jax[onnx]'") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (descriptors,) = session.run(None, {session.get_inputs()[0].name: images})
     return descriptors

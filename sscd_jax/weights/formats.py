@@ -1,8 +1,4 @@
-"""Any file of weights to `Weights`, told apart by content; and our own two formats.
-
-Ours hold the variables by path ("params/backbone/conv1/kernel"), float32, and metadata in JSON: what network it is and
-where it comes from.
-"""
+"""Reads any file of weights; the format is told by the content, not by the name."""
 
 import dataclasses
 import json
@@ -17,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from sscd_jax.models import build_model
+from sscd_jax.presets import Preset
 from sscd_jax.weights import runs
 from sscd_jax.weights.native import (
     BUNDLES,
@@ -33,7 +30,7 @@ from sscd_jax.weights.native import (
 )
 from sscd_jax.weights.state_dict import COUNTER, from_state_dict
 
-# What the readers of archives and graphs raise on bytes that are not whole.
+# What the readers of archives and graphs raise on damaged files.
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -49,13 +46,13 @@ MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest publis
 
 
 def read_file(path: Path) -> Weights:
-    """Weights of any format that is known, told by content.
+    """Reads weights of any known format: .pt, .ckpt, TorchScript, .safetensors, .npz, ONNX, a run or a bundle.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is no such file or folder.
         ValueError: the format is not known, the file is broken or would execute code, or keys are unknown, missing or
-            misshapen; names the file.
-        ImportError: the format needs an extra.
+            of the wrong shape; names the file.
+        ImportError: the format needs an extra; says which.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -76,12 +73,12 @@ def read_file(path: Path) -> Weights:
             return Weights(model, variables, "ONNX, int8" if quantized else "ONNX, float32", origin)
         if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
             return _read_torch(path, origin)
-    except (ValueError, OSError, *BROKEN) as error:  # OSError: places that are not in the file
+    except (ValueError, OSError, *BROKEN) as error:  # OSError: an offset beyond the end of the file
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error or type(error).__name__}") from error
     raise ValueError(
-        f"{path} is no file of weights that is known: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
+        f"{path} is not a known file of weights: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
         f".safetensors, ONNX, or an .npz of ours; it starts with {head!r}"
     )
 
@@ -109,22 +106,25 @@ def _read_folder(path: Path) -> Weights:
 
 
 def _read_bundle(path: Path) -> Weights:
-    """A bundle's weights, after its sums were checked."""
+    """Reads a bundle after checking its SHA-256 sums."""
     try:
         card = json.loads((path / CARD).read_text())
         format_, network, origin = card["format"], card["network"], dict(card["origin"])
+        preset = Preset(**{name: value for name, value in card["preset"].items() if name != "name"})
         file = path / WEIGHTS.get(format_, BUNDLES[format_])
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole bundle ({type(error).__name__}: {error}): export it anew") from error
+        raise ValueError(
+            f"{path} is not a complete bundle ({type(error).__name__}: {error}): export it again"
+        ) from error
     if missing := sums.keys() - (members := _members(path)):
-        raise ValueError(f"{path} is not a whole bundle, it lacks {', '.join(sorted(missing))}: export it anew")
+        raise ValueError(f"{path} is not a complete bundle, it lacks {', '.join(sorted(missing))}: export it again")
     for name in sorted(members - {SUMS}):
         if hash_file(path / name) != sums.get(name):
             raise ValueError(f"{path / name} is not what was exported: its SHA-256 is not the one in {SUMS}")
     if format_ != "saved_model":
         weights = read_file(file)
-        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin)
+        return Weights(weights.model, weights.variables, f"bundle, {format_}", origin, preset)
     import tensorflow as tf
 
     try:
@@ -135,7 +135,7 @@ def _read_bundle(path: Path) -> Weights:
     names = [n.removesuffix(suffix) for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
     model, variables = _network(arrays, network, is_folded=True)
-    return Weights(model, variables, "bundle, saved_model", origin)
+    return Weights(model, variables, "bundle, saved_model", origin, preset)
 
 
 def _read_zip(path: Path, origin: dict[str, str]) -> Weights:

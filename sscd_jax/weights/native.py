@@ -1,5 +1,8 @@
-"""Our own formats: safetensors and npz with the variables by path ("params/backbone/conv1/kernel"), float32, and
-metadata in JSON that say what network it is and where it comes from; bundles; hashes."""
+"""Our own formats, safetensors and npz; what is in a bundle; hashes.
+
+A file of ours holds the variables by path ("params/backbone/conv1/kernel"), float32, and metadata in JSON that say
+which network they belong to and where they come from.
+"""
 
 import hashlib
 import json
@@ -16,36 +19,40 @@ from flax import traverse_util
 
 from sscd_jax.models import SSCD, build_model, describe
 from sscd_jax.models.folding import folded, unfold
+from sscd_jax.presets import Preset
 from sscd_jax.weights.state_dict import abstract_variables, fit
 
-METADATA = "sscd_jax"  # the name of ours in a file
-
-
-CARD, SUMS = "model_card.json", "SHA256SUMS"  # of a bundle, see export.py
-
-
-BUNDLES = {  # the file of each format
+METADATA = "sscd_jax"  # key of our metadata in a file
+CARD, SUMS = "model_card.json", "SHA256SUMS"  # files of a bundle, see export.py
+BUNDLES = {  # the main file of a bundle, by format
     "npz": "sscd.npz",
     "safetensors": "sscd.safetensors",
     "torchvision": "sscd.torchvision.pt",
     "onnx": "sscd.onnx",
     "stablehlo": "sscd.stablehlo",
-    "saved_model": "sscd/1",  # the folder of versions that TensorFlow Serving wants
+    "saved_model": "sscd/1",  # TensorFlow Serving wants a folder per version
 }
-
-
-# Where a bundle's weights are, if elsewhere.
+# The file with the weights, for bundles whose main file does not hold them.
 WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network with its variables, what kind of file they were in, and what is known of where they come from."""
+    """A network with its variables and what its file says about them.
+
+    Attributes:
+        model: the Linen module.
+        variables: {"params": ..., "batch_stats": ...}, float32.
+        format: what kind of file they were in, for messages.
+        origin: what is known of where they come from, as the license and the SHA-256 of the original file.
+        preset: how images for this network are resized and normalized, or None if the file does not say.
+    """
 
     model: SSCD
     variables: Any
     format: str
     origin: Mapping[str, str] = field(default_factory=dict)
+    preset: Preset | None = None
 
 
 def _members(folder: Path) -> set[str]:
@@ -53,7 +60,7 @@ def _members(folder: Path) -> set[str]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder holds what `export` wrote and nothing else, so that it can be replaced."""
+    """Whether a folder holds a bundle that `export` wrote and nothing else, so that it may be replaced."""
     try:
         listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
         known = json.loads((path / CARD).read_text())["format"] in BUNDLES
@@ -65,7 +72,7 @@ def is_bundle(path: Path) -> bool:
 def _read_npz(path: Path) -> Weights:
     with np.load(path, allow_pickle=False) as file:
         if METADATA not in file:
-            raise ValueError(f"{path} is no .npz of ours: it has no array {METADATA}")
+            raise ValueError(f"{path} is not an .npz of ours: it has no array {METADATA}")
         arrays = {key: file[key] for key in file.files}
     metadata = str(arrays.pop(METADATA))
     return _ours(arrays, metadata, "sscd_jax, npz")
@@ -76,7 +83,7 @@ def _ours(arrays: Mapping[str, np.ndarray], metadata: str, format_: str) -> Weig
         known = json.loads(metadata)
         network, is_folded, origin = known["network"], bool(known["folded"]), dict(known["origin"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its metadata are not ours: {metadata[:200]}") from error
+        raise ValueError(f"its metadata were not written by this package: {metadata[:200]}") from error
     return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin)
 
 
@@ -84,7 +91,7 @@ def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is
     try:
         model = build_model(**network)
     except TypeError as error:
-        raise ValueError(f"its metadata name no network of ours: {network}") from error
+        raise ValueError(f"its metadata describe no network of ours: {network}") from error
     expected = abstract_variables(folded(model) if is_folded else model)
     variables = fit({tuple(key.split("/")): value for key, value in arrays.items()}, expected, {}, [])
     return unfold(folded(model), variables) if is_folded else (model, variables)
@@ -100,7 +107,7 @@ def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[s
 def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
     """Writes variables, folded or not, as an .npz with our metadata in the array `METADATA`."""
     arrays: dict[str, Any] = {METADATA: np.array(_metadata(model, origin)), **_by_name(variables)}
-    with path.open("wb") as file:  # given a name, numpy would add an ending to it
+    with path.open("wb") as file:  # given a name, numpy would append an extension
         np.savez(file, **arrays)
 
 
@@ -113,13 +120,13 @@ def _metadata(model: SSCD, origin: Mapping[str, str]) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Returns the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_variables(variables: Any) -> str:
-    """A hash of names, shapes and values of all variables, which tells one set of weights from another."""
+    """Returns the SHA-256 of the names, shapes and values of all variables, which identifies a set of weights."""
     digest = hashlib.sha256()
     for name, value in sorted(_by_name(variables).items()):
         digest.update(f"{name} {value.shape} {value.dtype}\n".encode())

@@ -1,7 +1,7 @@
-"""SSCD networks out of ONNX graphs: float32, or int8 in QDQ form; batch normalization folded or not.
+"""Reads SSCD networks from ONNX graphs: float32, or int8 in QDQ form; batch normalization folded or not.
 
-The graph is read by its structure, whatever its names: a residual block is an Add, its two inputs are walked back to
-where they meet.
+The graph is read by its structure, whatever its names are: a residual block is an Add whose two inputs are followed
+backwards to where they meet.
 """
 
 from collections import defaultdict
@@ -15,12 +15,12 @@ from sscd_jax.models.folding import BATCH_NORM_EPSILON, unfolded_leaves
 from sscd_jax.weights.state_dict import IMAGENET_CLASSES, Keys, abstract_variables, backbone_of, fit
 
 FORKS = ("Conv", "BatchNormalization", "Add", "MaxPool")
-# Operations that hand on one tensor; its values may change, its place in the network does not.
+# Operations between layers that map one tensor to one of the same shape; following the graph passes over them.
 PASSES = {"Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Identity", "Cast"}
 
 
 def import_onnx() -> Any:
-    """The module onnx; ImportError says which extra brings it."""
+    """Imports onnx; the ImportError says which extra installs it."""
     try:
         import onnx
     except ImportError as error:
@@ -29,13 +29,16 @@ def import_onnx() -> Any:
 
 
 def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
-    """(model, variables, whether any weight is quantized) of an ONNX file.
+    """Reads an ONNX file.
 
-    A quantized weight is scale x (value - zero point); the rounding of activations is left out, as is natural in
-    float32. A folded convolution becomes one without batch normalization: see `models.folding.unfold`.
+    A quantized weight becomes scale x (value - zero point) in float32; that the graph rounds activations is ignored. A
+    convolution with folded batch normalization is followed by one that only adds its bias (`models.folding.unfold`).
+
+    Returns:
+        (model, variables, whether any weight was quantized).
 
     Raises:
-        ValueError: the file is not ONNX, or its graph is no SSCD network; says where it departs from one.
+        ValueError: the file is not ONNX, or its graph is not an SSCD network; says where it differs from one.
         ImportError: onnx is not installed.
     """
     onnx = import_onnx()
@@ -58,7 +61,15 @@ def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
 
 
 class _Block(NamedTuple):
-    """A residual block: its Add, the convolutions (or their normalizations), the shortcut's, its stride, its input."""
+    """A residual block.
+
+    Attributes:
+        add: the node that ends it.
+        main: its convolutions, or the batch normalizations that follow them, in order.
+        shortcut: the same of its shortcut, or None.
+        stride: of the block.
+        fork: the node whose output it takes.
+    """
 
     add: Any
     main: list[Any]
@@ -68,7 +79,7 @@ class _Block(NamedTuple):
 
 
 class _Graph:
-    """A graph with look-up by tensor name."""
+    """A graph, with its nodes and constants by the names of tensors."""
 
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
@@ -132,7 +143,7 @@ class _Graph:
         return model, fit(flat, abstract_variables(model), names, []), self.quantized
 
     def leaves(self, conv: str, bn: str, node: Any) -> dict[Keys, np.ndarray]:
-        """The arrays of a convolution, or of a batch normalization and the convolution before it, by path."""
+        """Returns the arrays of a convolution and its batch normalization by path; `node` is the last of the two."""
         norm = node if node.op_type == "BatchNormalization" else None
         node = self.convolution(node)
         conv_path, bn_path = ("backbone", *conv.split("/")), ("backbone", *bn.split("/"))
@@ -152,9 +163,9 @@ class _Graph:
         return found
 
     def head(self, flat: dict[Keys, np.ndarray], names: dict[Keys, str]) -> tuple[float, int]:
-        """GeM's power and the length of the descriptor; puts the projection into `flat`.
+        """Adds the projection to `flat`, and returns GeM's power and the length of a descriptor.
 
-        As in `from_state_dict`, a classifier of 1000 classes after mean pooling is left out: it is ImageNet's.
+        As in `from_state_dict`, a classifier of 1000 classes after mean pooling is left out: it is that of ImageNet.
         """
         powers = [node for node in self.nodes if node.op_type == "Pow"]
         power = float(self.value(powers[0].input[1]).item()) if powers else 1.0
@@ -181,9 +192,9 @@ class _Graph:
         return power, len(bias)
 
     def back(self, tensor: str) -> tuple[Any, bool]:
-        """The node of `FORKS` that a tensor comes from, and whether negative values are cut off on the way."""
+        """Finds the node of `FORKS` that a tensor comes from, and whether there is a ReLU in between."""
         activated = False
-        for _ in self.nodes:  # no way through a graph without cycles is longer
+        for _ in self.nodes:  # no path in a graph without cycles is longer
             node = self.producer[tensor]
             if node.op_type in FORKS:
                 return node, activated
@@ -194,18 +205,21 @@ class _Graph:
         raise ValueError("it has a cycle")
 
     def cuts_off(self, node: Any) -> bool:
-        """Whether a node maps negative values to 0; quantizers drop a Relu before a zero point that is the least."""
+        """Whether a node maps negative values to 0.
+
+        Quantizers remove a Relu before a QuantizeLinear whose zero point is the smallest integer, as that clips too.
+        """
         if node.op_type == "QuantizeLinear":
             zero = self.value(node.input[2])
             return bool((zero == np.iinfo(zero.dtype).min).all())
         return node.op_type == "Relu" or (node.op_type == "Clip" and float(self.value(node.input[1])) == 0)
 
     def is_block(self, node: Any) -> bool:
-        """Whether an Add joins two branches of activations; others add a bias."""
+        """Whether an Add joins two branches, and does not add a bias."""
         return not any(map(self.is_constant, node.input))
 
     def block(self, add: Any) -> _Block:
-        """A residual block, by the Add that ends it."""
+        """Returns the residual block that an Add ends."""
 
         def branch(tensor: str) -> tuple[list[Any], Any]:
             nodes: list[Any] = []
@@ -226,14 +240,14 @@ class _Graph:
         return _Block(add, main, shortcut[0] if shortcut else None, stride, one)
 
     def require(self, node: Any, **expected: Any) -> None:
-        """Raises ValueError where an attribute is not what the networks have."""
+        """Raises ValueError if an attribute of a node is not the expected one."""
         defaults = {"dilations": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0], "group": 1}
         found = {name: self.attribute(node, name, defaults.get(name)) for name in expected}
         if found != expected or self.attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             raise ValueError(f"{node.op_type} {node.name!r} has {found}, not {expected}")
 
     def convolution(self, node: Any) -> Any:
-        """The convolution that a batch normalization follows, or that the node is."""
+        """Returns the node if it is a convolution, or the convolution that a batch normalization follows."""
         if node.op_type == "Conv":
             return node
         found = self.producer[node.input[0]]
@@ -248,7 +262,7 @@ class _Graph:
         return node.op_type in ("Constant", "DequantizeLinear", "Identity") and all(map(self.is_constant, node.input))
 
     def value(self, name: str) -> np.ndarray:
-        """A constant, dequantized where it is quantized."""
+        """Returns a constant, dequantized if it is quantized."""
         to_array = self.onnx.numpy_helper.to_array
         if name in self.values:
             return to_array(self.values[name])

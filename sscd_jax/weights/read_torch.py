@@ -1,4 +1,4 @@
-"""Tensors out of PyTorch's files, with nothing in them executed."""
+"""Reads tensors from PyTorch's files without executing anything in them."""
 
 import io
 import pickletools
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# What Lightning and the official train.py put beside the tensors. They are read as `Inert`: no code of theirs runs.
+# Classes that Lightning and the official train.py store beside the tensors; read as `Inert`, so that no code runs.
 LIGHTNING_NAMES = (
     "argparse.Namespace",
     "pathlib.PosixPath",
@@ -20,28 +20,28 @@ LIGHTNING_NAMES = (
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
     "sscd.transforms.settings.AugmentationSetting",
 )
-# TorchScript's builders of lists, which return their argument.
+# Functions by which TorchScript stores lists; they return their argument.
 TORCHSCRIPT_NAMES = tuple(f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
 
 
 class Inert:
-    """Takes the place of a class that a file names, and keeps the values that the file gives it."""
+    """Stands in for a class that a file names, and keeps the values that the file gives it."""
 
     def __init__(self, *values: Any) -> None:
         self.values = values
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], bool]:
-    """The state dict in a .pt file or a Lightning checkpoint, with its hyperparameters.
+    """Reads the state dict in a .pt file or a Lightning checkpoint, and its hyperparameters.
 
     Returns:
-        Arrays by name; hyperparameters (empty where there are none); whether it is a Lightning checkpoint.
+        (arrays by name, hyperparameters or {} if there are none, whether it is a Lightning checkpoint).
 
     Raises:
         ValueError: the file is broken, would execute code, or holds no state dict; names the file.
         ImportError: torch is not installed.
     """
-    with path.open("rb") as file:  # given a path, torch would go by its ending
+    with path.open("rb") as file:  # given a path, torch would go by its extension
         content = _load(path, file, LIGHTNING_NAMES)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds {type(content).__name__}, not a state dict: save model.state_dict()")
@@ -54,10 +54,10 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], 
 
 
 def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The parameters and buffers of a TorchScript archive, by name, and the attribute pooling_param where it has one.
+    """Reads the parameters and buffers of a TorchScript archive, by name, and its pooling_param if it has one.
 
-    torch.jit.load would run what the archive defines as __setstate__. Here the values alone are read: they are stored
-    as in a state dict, as instances of classes that the archive's code defines, which are read as `Inert`.
+    torch.jit.load would run what the archive defines as __setstate__. This reads the values only: they are stored as in
+    a state dict, within instances of classes that the archive's code defines, and those are read as `Inert`.
 
     Raises:
         ValueError: the file is broken or would execute code; names the file.
@@ -94,13 +94,13 @@ def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as a state dict that torch.load(path, weights_only=True) reads."""
+    """Writes arrays as a state dict, which torch.load(path, weights_only=True) reads."""
     torch = import_torch()
     torch.save({key: torch.from_numpy(value.copy()) for key, value in state.items()}, path)
 
 
 def import_torch() -> Any:
-    """The module torch; ImportError says which extra brings it."""
+    """Imports torch; the ImportError says which extra installs it."""
     try:
         import torch
     except ImportError as error:
@@ -113,7 +113,7 @@ def _load(path: Path, file: BinaryIO, names: tuple[str, ...]) -> Any:
     inert = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
     try:
         with torch.serialization.safe_globals(inert), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old files warn of their storages
+            warnings.simplefilter("ignore")  # torch warns of the storage format of old files
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle can raise anything
         if found := re.search(r"GLOBAL (\S+)", str(error)):
@@ -128,7 +128,7 @@ def _load(path: Path, file: BinaryIO, names: tuple[str, ...]) -> Any:
 
 
 def _torchscript_classes(data: bytes) -> list[str]:
-    """The classes of the archive's own code that its values are instances of."""
+    """Returns the names of the classes that the archive's own code defines and its values are instances of."""
     try:
         named = {str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
     except Exception as error:  # genops raises many kinds
@@ -150,6 +150,6 @@ def _arrays(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
 
 
 def _hyperparameters(values: Any) -> dict[str, Any]:
-    """Those of the official train.py: {"args": Namespace}, or the arguments themselves."""
+    """Returns the arguments of the official train.py, stored as {"args": Namespace} or directly."""
     arguments = values.get("args", values) if isinstance(values, Mapping) else values
     return dict(vars(arguments) if isinstance(arguments, Inert) else arguments or {})

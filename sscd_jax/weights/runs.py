@@ -1,4 +1,4 @@
-"""Runs as weights: what a folder of training holds, read without training."""
+"""Reads the folder of a training run, and the weights of its checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,29 @@ FOLDER = "checkpoints"
 
 
 def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
-    """The steps of all complete checkpoints, in order."""
+    """Returns the steps of all complete checkpoints, in order."""
     return sorted(c.step for c in checkpoints.checkpoints)
 
 
 def is_run(path: Path) -> bool:
-    """Whether `load_run` can read the path: the folder of a run, or of one of its checkpoints."""
+    """Whether a path is the folder of a run or of one of its checkpoints, which `load_run` reads."""
     return (path / FOLDER).is_dir() or path.parent.name == FOLDER
 
 
 def has_step(workdir: Path) -> bool:
-    """Whether a run has a complete checkpoint to continue from."""
+    """Whether a run has a complete checkpoint from which it can resume."""
     return bool(saved_on_disk(workdir))
 
 
 def saved_on_disk(workdir: Path) -> list[int]:
-    """The steps of all complete checkpoints of a run that may be going on, in order."""
+    """Returns the steps of all complete checkpoints, in order, of a run that may be in progress."""
     return sorted(int(path.name) for path in (workdir / FOLDER).glob("*") if path.name.isdigit())
 
 
 def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
-    """Config and variables of a run's latest checkpoint, or of one checkpoint (WORKDIR/checkpoints/STEP).
+    """Loads the config and variables of a run's latest checkpoint, or of one checkpoint (WORKDIR/checkpoints/STEP).
 
-    On one device of this process, whatever devices the run had.
+    The variables are on one device of this process, whatever devices the run had.
 
     Raises:
         FileNotFoundError: there is no complete checkpoint.
@@ -46,7 +46,7 @@ def load_run(path: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def load_state(path: Path) -> tuple[Config, dict[str, Any]]:
-    """The same with all of the state: what `train_state.TrainState` has."""
+    """Loads the config and the complete training state, with the fields of `training.state.TrainState`."""
     path = path.absolute()
     folder = path.parent if path.parent.name == FOLDER else path / FOLDER
     step = None

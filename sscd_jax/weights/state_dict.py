@@ -1,6 +1,6 @@
-"""The official code's state dicts (torchvision or classy_vision names) to our variables and back.
+"""Converts state dicts of the official code (torchvision or classy_vision names) to our variables and back.
 
-`module_names` is the table: a row a module, with its three names.
+`module_names` is the table of names, with one row per module.
 """
 
 import re
@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from sscd_jax.models import SSCD, build_model
 
-# A leaf by its name in torch and its number of axes: collection and name here, and the axes in our order.
+# (name in torch, number of axes) -> (our collection, our name, order of axes to transpose to).
 LEAVES = {
     ("weight", 4): ("params", "kernel", (2, 3, 1, 0)),  # OIHW to HWIO
     ("weight", 2): ("params", "kernel", (1, 0)),
@@ -23,14 +23,14 @@ LEAVES = {
     ("running_mean", 1): ("batch_stats", "mean", (0,)),
     ("running_var", 1): ("batch_stats", "var", (0,)),
 }
-COUNTER = "num_batches_tracked"  # of torch's batch normalization; nothing in inference or training reads it
+COUNTER = "num_batches_tracked"  # of torch's batch normalization; neither inference nor training uses it
 IMAGENET_CLASSES = 1000
 
 Keys = tuple[str, ...]  # a path in our variables
 
 
 class Names(NamedTuple):
-    """A module's path in our variables, and its official names with either backbone."""
+    """The name of a module: its path in our variables, and its names in the two official backbones."""
 
     ours: str
     torchvision: str
@@ -38,7 +38,7 @@ class Names(NamedTuple):
 
 
 def module_names(stage_sizes: tuple[int, ...], convolutions: int) -> list[Names]:
-    """Every module that can hold weights, for a ResNet of so many blocks a stage and convolutions a block."""
+    """Lists all modules that can hold weights, given the blocks per stage and the convolutions per block."""
     rows = [
         Names("backbone/conv1", "backbone.conv1", "backbone.initial_block._module.0"),
         Names("backbone/bn1", "backbone.bn1", "backbone.initial_block._module.1"),
@@ -59,15 +59,15 @@ def module_names(stage_sizes: tuple[int, ...], convolutions: int) -> list[Names]
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0) -> tuple[SSCD, Any]:
-    """A state dict as (model, variables); backbone, dims and width are told by the tensors.
+    """Converts a state dict to (model, variables); backbone, dims and width are inferred from the tensors.
 
     Args:
-        state: arrays by the names of the official model.Model, either implementation; or of a plain torchvision
-            ResNet, whose classifier of 1000 classes is left out: the model then has no projection (dims 0).
+        state: arrays by the names of the official model.Model in either implementation, or of a plain torchvision
+            ResNet. A classifier of 1000 classes is left out of the latter, and the model has no projection (dims 0).
         pool_param: GeM's power, which a state dict does not hold.
 
     Raises:
-        ValueError: keys that are unknown, missing or of another shape than the network's; all are listed.
+        ValueError: keys are unknown, missing or of another shape than the network's; lists all of them.
     """
     projection, plain = True, False
     if "conv1.weight" in state:  # the ResNet alone
@@ -102,16 +102,16 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
 def fit(
     flat: Mapping[Keys, np.ndarray], expected: Mapping[Keys, Any], names: Mapping[Keys, str], problems: list[str]
 ) -> Any:
-    """Arrays by path as float32 variables of the expected shapes.
+    """Checks arrays by path against the network, and returns them as a tree of float32 variables.
 
     Args:
         flat: the arrays.
-        expected: what the network has, see `abstract_variables`.
-        names: what the file calls each path, for the message.
-        problems: found already.
+        expected: shapes by path, see `abstract_variables`.
+        names: what the file calls each path, for messages.
+        problems: messages about problems that were found before.
 
     Raises:
-        ValueError: something is missing, too much, of another shape or not finite; lists all of it.
+        ValueError: arrays are missing, unknown, of another shape or not finite; lists all of them.
     """
     odd = [path for path, value in flat.items() if value.dtype.kind not in "fiub"]  # complex, objects, text
     problems = problems + [f"{flat[path].dtype} instead of numbers: {names.get(path, '/'.join(path))}" for path in odd]
@@ -130,15 +130,16 @@ def fit(
 
 
 def abstract_variables(model: SSCD) -> dict[Keys, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a network's variables, by path."""
+    """Returns shapes and dtypes of a network's variables, by path."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
 
 
 def to_state_dict(model: SSCD, variables: Any, *, batches_tracked: int = 0) -> dict[str, np.ndarray]:
-    """The inverse of `from_state_dict`: float32 arrays by the official torchvision names, and torch's counters.
+    """Converts variables to a state dict with the official torchvision names, the inverse of `from_state_dict`.
 
-    By the names of a plain torchvision ResNet where the network has no projection.
+    A network without a projection gets the names of a plain torchvision ResNet. The arrays are float32, beside the
+    int64 counters of torch, which are `batches_tracked`.
     """
     flat = traverse_util.flatten_dict(jax.device_get(variables))
     state: dict[str, np.ndarray] = {}
@@ -153,16 +154,16 @@ def to_state_dict(model: SSCD, variables: Any, *, batches_tracked: int = 0) -> d
 
 
 def backbone_of(third_stage_blocks: int, convolutions: int, stem: int, group_inputs: int) -> tuple[str, int]:
-    """(backbone, width) of a network.
+    """Identifies a network's backbone and width.
 
     Args:
-        third_stage_blocks: blocks of its third stage.
-        convolutions: of a block.
-        stem: channels out of its first convolution.
-        group_inputs: channels into each group of the second convolution of its first block.
+        third_stage_blocks: number of blocks in its third stage.
+        convolutions: number of convolutions in a block.
+        stem: output channels of its first convolution.
+        group_inputs: input channels per group of the second convolution of its first block.
 
     Raises:
-        ValueError: no known backbone is like that.
+        ValueError: no known backbone has these numbers.
     """
     known = {
         (2, 2, 64): "resnet18",
@@ -170,7 +171,7 @@ def backbone_of(third_stage_blocks: int, convolutions: int, stem: int, group_inp
         (23, 3, 4): "resnext101_32x4d",
         (23, 3, 8): "resnext101_32x8d",
     }
-    of_64 = round(64 * group_inputs / stem)  # had its stem 64 channels
+    of_64 = round(64 * group_inputs / stem)  # what group_inputs would be at width 64
     if (name := known.get((third_stage_blocks, convolutions, of_64))) is None:
         raise ValueError(
             f"a ResNet of {third_stage_blocks} blocks of {convolutions} convolutions in its third stage and of "
@@ -184,7 +185,7 @@ def _rows(model: SSCD) -> list[Names]:
 
 
 def _architecture(state: Mapping[str, np.ndarray], classy: bool, projection: bool) -> dict[str, Any]:
-    """Arguments of `build_model`, read off the number of blocks and the shapes."""
+    """Infers the arguments of `build_model` from the number of blocks and the shapes."""
     rows = {row.ours: row.classy_vision if classy else row.torchvision for row in module_names((1,), 3)}
     needed = [f"{rows[path]}.weight" for path in ("backbone/conv1", "backbone/layer1_0/conv2", "embeddings")]
     if absent := [key for key in needed[: 2 + projection] if key not in state]:

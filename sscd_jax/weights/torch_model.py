@@ -1,6 +1,6 @@
-"""The official network in PyTorch: torchvision's ResNet with GeM and L2, by the official names (models/model.py).
+"""The official network in PyTorch, torchvision's ResNet with GeM and L2, with the official names (models/model.py).
 
-Run it in a process of its own, as `export` does: torchvision imported after TensorFlow ends the process (triton).
+It must run in a process of its own, as `export` runs it: importing torchvision after TensorFlow crashes (in triton).
 """
 
 import json
@@ -33,7 +33,7 @@ class GeM(nn.Module):
 
 
 class SSCD(nn.Module):
-    """Normalized images, float32 [N, 3, H, W], to descriptors [N, dims], of norm 1 where `normalized`."""
+    """Maps normalized images, float32 [N, 3, H, W], to descriptors [N, dims], of norm 1 if `normalized`."""
 
     def __init__(self, backbone: nn.Module, normalized: bool) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SSCD(nn.Module):
 
 
 def build_torch(network: Mapping[str, Any], *, normalized: bool = True) -> SSCD:
-    """The network that `models.describe` describes, of width 64, with torchvision's initial values."""
+    """Builds the network that `models.describe` describes, with width 64 and torchvision's initial values."""
     settings = BACKBONES[network["backbone"]].keywords
     backbone = resnet.ResNet(
         resnet.BasicBlock if settings["block"] is BasicBlock else resnet.Bottleneck,
@@ -62,7 +62,7 @@ def build_torch(network: Mapping[str, Any], *, normalized: bool = True) -> SSCD:
 
 
 def run(path: Path, network: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """The descriptors of a state dict's file, float32 [N, dims]; images float32 [N, 3, H, W], normalized."""
+    """Computes descriptors, float32 [N, dims], of normalized images, float32 [N, 3, H, W], by a file's state dict."""
     model = build_torch(network).eval()
     (model if network["dims"] else model.backbone).load_state_dict(torch.load(path, weights_only=True))
     with torch.inference_mode():

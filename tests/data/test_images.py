@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -166,6 +169,36 @@ def test_mutated_files_are_images_or_have_a_reason(name):
     assert read
     assert reasons
     assert "" not in reasons
+
+
+def test_importing_changes_nothing_and_opening_prints_nothing():
+    """Neither the state of Pillow nor the filters of warnings change at import; Pillow's warnings do not show."""
+    code = """
+import io, os, warnings
+import numpy  # which adds filters of its own
+from PIL import Image
+before = dict(os.environ), [*warnings.filters], {**Image.OPEN}, Image.MAX_IMAGE_PIXELS
+import sscd_jax.data.images, sscd_jax.data.inference_pipeline, sscd_jax.data.sources, sscd_jax.datasets.rendering
+assert (dict(os.environ), [*warnings.filters], {**Image.OPEN}, Image.MAX_IMAGE_PIXELS) == before
+from sscd_jax.data.images import open_image
+file = io.BytesIO()
+Image.new("1", (10_000, 10_000)).save(file, "PNG")
+for data in (file.getvalue(), PNG):
+    try:
+        open_image(data)
+    except ValueError as error:
+        print(error)
+assert Image.MAX_IMAGE_PIXELS == before[-1]
+"""
+    png, chunk = encoded(PHOTOGRAPH, "PNG"), b"acTL" + bytes(8)  # an animation of no frames
+    animation = png[:33] + struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(animation)).load()
+    assert warned, "Pillow warns of it"
+    run = subprocess.run([sys.executable, "-c", f"PNG = {animation!r}\n{code}"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "10000 x 10000 are too many pixels" in run.stdout
 
 
 def test_heic_without_its_extra_says_which(monkeypatch):

@@ -94,7 +94,7 @@ def test_limits_are_reasons():
     (one,) = batches([(100, 100)], max_pixels=9999)
     assert one == Unreadable(0, "100 x 100 are too many pixels: over 9999")
     (one,) = batches([(400, 10)])
-    assert one == Unreadable(0, "400 x 10 pixels: presets that keep the aspect end at 1:32")
+    assert one == Unreadable(0, "400 x 10 pixels: presets that keep the aspect take up to 1:32")
 
 
 def test_no_file_handles_are_no_reason():

@@ -20,8 +20,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.cli.main import main
-from sscd_jax.data import pack_writer, storage
+from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.pack_reader import INDEX, MADE_BY, read_index, to_bytes
 from sscd_jax.data.pack_writer import pack
@@ -94,7 +93,7 @@ def test_batches_are_those_of_the_folder(photos, tmp_path, start, hosts, host):
     assert_same(ours, batches(open_source(str(photos)), **options))
 
 
-def test_what_cannot_be_read_keeps_its_place(photos, tmp_path):
+def test_unreadable_images_keep_their_place(photos, tmp_path):
     for name in ("000.jpg", "zzz.jpg"):
         (photos / "of 1" / name).symlink_to("nowhere")
     folder, pack_ = open_source(str(photos)), packed(photos, tmp_path / "pack")
@@ -232,7 +231,7 @@ def test_other_images_are_refused(photos, images, tmp_path):
         list_files(str(out))
 
 
-def test_damage_is_said_and_mended(photos, tmp_path):
+def test_damage_is_reported_and_repaired(photos, tmp_path):
     out = tmp_path / "pack"
     packed(photos, out)
     whole, expected = files(out), contents(open_source(str(photos)))
@@ -340,17 +339,3 @@ def test_any_names_and_sizes(tmp_path_factory, rows, shard_bytes):
         with tarfile.open(path) as archive:
             there += [archive.extractfile(member).read() for member in archive]
     assert there == [data for _, data in rows if data is not None]
-
-
-def test_command(photos, tmp_path, capsys):
-    main(["pack", str(photos), "--out", str(tmp_path / "pack"), "--shard-mib", "0.03125"])
-    summary = json.loads(capsys.readouterr().out)
-    assert (summary["images"], summary["unreadable"]) == (40, 0)
-    assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").glob("*.tar"))
-    with pytest.raises(SystemExit):
-        main(["pack", str(photos), "--out", str(tmp_path / "pack")])
-    assert "pass --shard-mib 0.03125" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["pack", str(photos), "--out", str(tmp_path / "pack"), "--split", "train"])
-    assert "--split and --data-dir are for tfds:NAME" in capsys.readouterr().err
-    assert pack_writer.INDEX in files(tmp_path / "pack")

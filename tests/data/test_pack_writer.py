@@ -1,4 +1,4 @@
-"""Images that could not be read when they were packed, which `--retry` reads again. More is in test_pack_reader.py."""
+"""The command that packs images, and `--retry`, which reads images again that could not be read before."""
 
 import errno
 import json
@@ -11,6 +11,7 @@ import pytest
 
 from sscd_jax.cli.main import main
 from sscd_jax.data import storage
+from sscd_jax.data.pack_reader import INDEX
 from sscd_jax.data.sources import open_source
 
 
@@ -66,7 +67,7 @@ def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, cap
     assert [pack.load(k) for k in range(len(pack))] == [path.read_bytes() for path in sorted(images.iterdir())]
 
 
-def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_path, unreliable, monkeypatch):
+def test_an_interrupted_retry_leaves_no_inconsistent_pack(images, tmp_path, unreliable, monkeypatch):
     """Not the old index over new shards: the pack does not open until the same command has ended."""
     out = tmp_path / "pack"
     unreliable |= {"003.jpg"}
@@ -96,7 +97,7 @@ def test_a_retry_that_is_interrupted_leaves_no_pack_of_two_minds(images, tmp_pat
     assert np.array_equal(sizes, [path.stat().st_size for path in sorted(images.iterdir())])
 
 
-def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
+def test_absent_files_are_tried_again(images, tmp_path, capsys):
     """As on a disk that was not mounted; only then: images that have changed or gone are those of another pack."""
     photos, out = tmp_path / "photos", tmp_path / "pack"
     photos.mkdir()
@@ -115,3 +116,17 @@ def test_what_was_not_there_is_tried_again(images, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command(photos, out, "--retry")
     assert "is a pack of other images" in capsys.readouterr().err
+
+
+def test_command(images, tmp_path, capsys):
+    main(["pack", str(images), "--out", str(tmp_path / "pack"), "--shard-mib", "0.03125"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["images"], summary["unreadable"]) == (40, 0)
+    assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "pack").glob("*.tar"))
+    with pytest.raises(SystemExit):
+        main(["pack", str(images), "--out", str(tmp_path / "pack")])
+    assert "pass --shard-mib 0.03125" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pack", str(images), "--out", str(tmp_path / "pack"), "--split", "train"])
+    assert "--split and --data-dir are for tfds:NAME" in capsys.readouterr().err
+    assert INDEX in files(tmp_path / "pack")

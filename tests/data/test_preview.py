@@ -73,7 +73,7 @@ def test_everything_is_named():
 
 
 @pytest.mark.parametrize(("under", "caption", "middle"), [(True, "over another", 255), (False, "under another", 0)])
-def test_what_is_pasted_where_is_said_rightly(under, caption, middle):
+def test_captions_say_what_is_pasted_where(under, caption, middle):
     image, other = tf.fill([90, 90, 3], tf.constant(255, tf.uint8)), tf.zeros([90, 90, 3], tf.uint8)
     paste = {"applied": True, "under": under, "size": 0.5, "opacity": 1.0, "fx": 0.5, "fy": 0.5}
     pixels = heavy.paste(image, {name: tf.constant(value) for name, value in paste.items()}, other).numpy()

@@ -1,4 +1,4 @@
-"""gs:// as TensorFlow has it, against a server on this machine: what is asked of a bucket, and how often."""
+"""Files on disk and in stores. A server on this machine takes the place of gs:// and counts the requests."""
 
 import os
 import re
@@ -8,6 +8,8 @@ import sys
 
 import pytest
 from helpers.gcs import serve
+
+from sscd_jax.data import storage
 
 # In a process of its own, as TensorFlow reads the environment when it is imported.
 READ = """
@@ -31,6 +33,32 @@ import tensorflow as tf
 read = tf.data.Dataset.range(40).map(there.read, num_parallel_calls=8)
 assert list(read.as_numpy_iterator()) == [here.load(k) for k in range(40)]
 """
+
+
+@pytest.mark.parametrize("scheme", ["{0}/a", "ram://storage-{0.name}"])
+def test_a_file_is_there_completely_or_not_at_all(tmp_path, scheme):
+    folder = scheme.format(tmp_path)
+    path = f"{folder}/file"
+    storage.make_folder(folder)
+    storage.write_bytes(path, b"old")
+
+    def fail() -> None:
+        with storage.atomic_writer(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert storage.read_bytes(path) == b"old"
+    storage.write_bytes(path, b"content")
+    assert storage.list_folder(folder) == ["file"]
+    assert storage.status(path)[0] == 7
+    assert storage.read_part(path, 3, 100) == b"tent"
+    with storage.open_file(path) as file:
+        file.seek(-3, 2)
+        assert file.read() == b"ent"
+    with pytest.raises(OSError, match="absent/file"):
+        storage.write_bytes("/proc/absent/file", b"")
 
 
 @pytest.fixture

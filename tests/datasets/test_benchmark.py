@@ -1,10 +1,8 @@
-"""Image sets of any images: the ground truth is right, the seed decides everything, and nothing ends it."""
+"""Image sets of any images: the ground truth is right, the seed decides everything, and a set is resumed."""
 
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +17,7 @@ from sscd_jax.data.sources import open_source
 from sscd_jax.datasets import benchmark, rendering, screening
 from sscd_jax.datasets.benchmark import Options
 from sscd_jax.datasets.edits import BENCHMARK_KINDS, KINDS
+from sscd_jax.files import temporary_name
 
 SMALL = Options(max_side=80)
 
@@ -28,8 +27,8 @@ def make(images: Path, out: Path, options: Options = SMALL, workers: int = 1) ->
 
 
 @pytest.fixture(scope="module")
-def made(images, tmp_path_factory) -> tuple[Path, dict[str, int]]:
-    out = tmp_path_factory.mktemp("made") / "set"
+def benchmark_set(images, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    out = tmp_path_factory.mktemp("benchmark") / "set"
     return out, make(images, out)
 
 
@@ -50,8 +49,8 @@ def stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.iterdir())
 
 
-def test_the_files_are_those_of_the_tables(made):
-    out, counts = made
+def test_the_files_are_those_of_the_tables(benchmark_set):
+    out, counts = benchmark_set
     assert counts == {
         "training": 12,
         "references": 12,
@@ -67,10 +66,10 @@ def test_the_files_are_those_of_the_tables(made):
     assert truth == [(row["query_id"], row["reference_id"]) for row in queries if row["reference_id"]]
     assert set(Counter(reference for _, reference in truth).values()) == {3}
     assert (out / "ground_truth.csv").read_bytes().startswith(b"query_id,reference_id\nQ0")
-    assert not out.with_name("set.unfinished").exists()
-    others = {path.name for path in out.iterdir()} - {"training", "references", "queries"}
+    assert not out.with_name("set.incomplete").exists()
+    files = {path.name for path in out.iterdir()} - {"training", "references", "queries"}
     tables = {"images.csv", "queries.csv", "ground_truth.csv", "left_out.csv"}
-    assert others == tables | {"made_by.json", "sheet.jpg"}
+    assert files == tables | {"made_by.json", "sheet.jpg"}
     for path in out.glob("*/*.jpg"):
         with Image.open(path) as image:
             assert (image.format, image.mode) == ("JPEG", "RGB")
@@ -78,8 +77,8 @@ def test_the_files_are_those_of_the_tables(made):
     assert Image.open(out / "sheet.jpg").width > 800
 
 
-def test_the_parts_share_no_image(made):
-    out, _ = made
+def test_the_parts_share_no_image(benchmark_set):
+    out, _ = benchmark_set
     plain, queries = rows(out / "images.csv"), rows(out / "queries.csv")
     source = {row["id"]: row["source"] for row in plain}
     assert len({*source.values()}) == len(plain)
@@ -89,15 +88,15 @@ def test_the_parts_share_no_image(made):
     assert all(row["source"] == source[row["reference_id"]] for row in queries if row["reference_id"])
 
 
-def test_copies_and_others_are_edited_alike(made):
-    out, _ = made
+def test_copies_and_non_copies_are_edited_alike(benchmark_set):
+    out, _ = benchmark_set
     queries = rows(out / "queries.csv")
     for copies in (True, False):
-        some = [row for row in queries if bool(row["reference_id"]) == copies]
-        strengths = Counter(row["strength"] for row in some)
+        part = [row for row in queries if bool(row["reference_id"]) == copies]
+        strengths = Counter(row["strength"] for row in part)
         assert set(strengths) == {"weak", "medium", "strong"}
         assert max(strengths.values()) - min(strengths.values()) <= 1
-        assert {row["number"] for row in some} == {"1", "2", "3"}
+        assert {row["number"] for row in part} == {"1", "2", "3"}
     for row in queries:
         names = row["edits"].split(" + ")
         assert len(names) == len({*names}) == int(row["number"])
@@ -134,22 +133,23 @@ def nearest(image: np.ndarray, known: dict[str, np.ndarray]) -> str:
     return best
 
 
-def test_the_seed_decides_everything_and_workers_nothing(images, made, tmp_path):
-    out, _ = made
+def test_the_seed_decides_everything_and_workers_nothing(images, benchmark_set, tmp_path):
+    out, _ = benchmark_set
     make(images, tmp_path / "two", workers=2)
     assert content(tmp_path / "two") == content(out)
     make(images, tmp_path / "other", replace(SMALL, seed=1))
-    one, other = (rows(folder / "queries.csv") for folder in (out, tmp_path / "other"))
-    assert sum(a == b for a, b in zip(one, other, strict=True)) < 5
+    first, second = (rows(folder / "queries.csv") for folder in (out, tmp_path / "other"))
+    assert sum(a == b for a, b in zip(first, second, strict=True)) < 5
 
 
-def test_more_images_move_few_others(images, made, tmp_path):
+def test_more_images_move_few_others(images, benchmark_set, tmp_path):
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     Image.open(next(images.iterdir())).resize((96, 80)).effect_spread(40).save(folder / "more.jpg")
     make(folder, tmp_path / "set")
     before, now = (
-        {row["source"]: row["id"][0] for row in rows(folder / "images.csv")} for folder in (made[0], tmp_path / "set")
+        {row["source"]: row["id"][0] for row in rows(out / "images.csv")}
+        for out in (benchmark_set[0], tmp_path / "set")
     )
     assert sum(now.get(source) == letter for source, letter in before.items()) >= len(before) - 3
 
@@ -158,11 +158,11 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("stage", "calls"), [("look", 7), ("_save", 1), ("_save", 31), ("_sheet", 0)])
-def test_an_interrupted_call_goes_on(stage, calls, images, made, tmp_path, monkeypatch):
-    """Killed while it looks, makes and finishes, in the middle of a line of its log and of an image."""
+@pytest.mark.parametrize(("stage", "calls"), [("screen_image", 7), ("_save", 1), ("_save", 31), ("_sheet", 0)])
+def test_an_interrupted_call_is_resumed(stage, calls, images, benchmark_set, tmp_path, monkeypatch):
+    """It is killed while it screens, renders and completes, in the middle of a line of its log and of an image."""
     left = calls
-    module = {"look": benchmark.choose.__globals__, "_sheet": vars(benchmark)}.get(stage)
+    module = {"screen_image": vars(screening), "_sheet": vars(benchmark)}.get(stage)
 
     def dies(*arguments):
         nonlocal left
@@ -176,25 +176,26 @@ def test_an_interrupted_call_goes_on(stage, calls, images, made, tmp_path, monke
             original = module[stage]
             patch.setitem(module, stage, dies)
         else:
-            original = rendering.Maker._save
-            patch.setattr(rendering.Maker, stage, lambda *arguments: dies(*arguments))
+            original = rendering.Renderer._save
+            patch.setattr(rendering.Renderer, stage, lambda *arguments: dies(*arguments))
         with pytest.raises(_Killed):
             make(images, tmp_path / "set")
-    unfinished = tmp_path / "set.unfinished"
+    incomplete = tmp_path / "set.incomplete"
     assert not (tmp_path / "set").exists()
-    for log in unfinished.glob("*.jsonl"):
+    for log in incomplete.glob("*.jsonl"):
         log.write_text(log.read_text() + '{"R0')
-    there = {path: path.stat().st_mtime_ns for path in unfinished.glob("*/*.jpg")}
-    logged = (unfinished / "made.jsonl").read_text() if calls != 7 else ""
-    looked = []
-    real = screening.look
-    monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
+    (incomplete / "queries" / temporary_name("Q00001.jpg")).write_bytes(b"\xff\xd8")
+    times = {path: path.stat().st_mtime_ns for path in incomplete.glob("*/*.jpg")}
+    logged = (incomplete / "rendered.jsonl").read_text() if calls != 7 else ""
+    screened = []
+    real = screening.screen_image
+    monkeypatch.setattr(screening, "screen_image", lambda *a: screened.append(a) or real(*a))
     make(images, tmp_path / "set")
-    assert len(looked) == (33 if stage == "look" else 0)
-    assert content(tmp_path / "set") == content(made[0])
-    for path, time in there.items():
-        if path.stem in logged:  # whole, so it is not made again
-            assert (tmp_path / "set" / path.relative_to(unfinished)).stat().st_mtime_ns == time
+    assert len(screened) == (33 if stage == "screen_image" else 0)
+    assert content(tmp_path / "set") == content(benchmark_set[0])
+    for path, time in times.items():
+        if path.stem in logged:  # it is complete and not rendered again
+            assert (tmp_path / "set" / path.relative_to(incomplete)).stat().st_mtime_ns == time
 
 
 def test_what_is_left_of_other_options_is_not_mixed_in(images, tmp_path, monkeypatch):
@@ -205,68 +206,16 @@ def test_what_is_left_of_other_options_is_not_mixed_in(images, tmp_path, monkeyp
         patch.setattr(benchmark, "_sheet", dies)
         with pytest.raises(_Killed):
             make(images, tmp_path / "set")
-    with pytest.raises(ValueError, match=r"set.unfinished was left .* with other max side, seed: .*remove it"):
+    with pytest.raises(ValueError, match=r"set.incomplete was left .* with other max side, seed: .*remove it"):
         make(images, tmp_path / "set", replace(SMALL, seed=4, max_side=90))
     fewer = tmp_path / "fewer"
     shutil.copytree(images, fewer)
     next(fewer.iterdir()).unlink()
     with pytest.raises(ValueError, match="with other source, images, list of images"):
         make(fewer, tmp_path / "set")
-    (tmp_path / "set.unfinished" / "made_by.json").unlink()
+    (tmp_path / "set.incomplete" / "made_by.json").unlink()
     with pytest.raises(ValueError, match="in the way"):
         make(images, tmp_path / "set")
-
-
-def test_what_cannot_be_taken_is_left_out_and_said(images, tmp_path, capsys):
-    folder = tmp_path / "images"
-    shutil.copytree(images, folder)
-    one, two = sorted(images.iterdir())[:2]
-    shutil.copy(one, folder / "bytes.jpg")
-    Image.open(one).save(folder / "pixels.png")
-    Image.open(two).save(folder / two.name, comment=b"taken by me", quality=95)
-    brighter = Image.open(two).resize((144, 120)).point(lambda level: level * 0.9 + 12)
-    brighter.save(folder / "nearly.jpg", quality=60)
-    Image.new("RGB", (90, 90), "teal").save(folder / "plain.png")
-    Image.linear_gradient("L").save(folder / "gradient.png")
-    Image.open(one).resize((63, 70)).save(folder / "small.png")
-    Image.open(one).resize((500, 100)).save(folder / "long.png")
-    (folder / "text.jpg").write_bytes(b"text")
-    (folder / "cut.jpg").write_bytes(one.read_bytes()[:700])
-    (folder / "none.jpg").write_bytes(b"")
-    turned = Image.open(one).rotate(90, expand=True)
-    exif = Image.Exif()
-    exif[274] = 6  # shown, it is `one` again
-    turned.save(folder / "turned.png", exif=exif)
-    counts = make(folder, tmp_path / "set")
-    assert (counts["unreadable"], counts["left_out"]) == (3, 4 + 8)
-    assert counts["training"] + counts["references"] + counts["non_copies"] == 36
-    errors = [json.loads(line) for line in (tmp_path / "set" / "errors.jsonl").read_text().splitlines()]
-    assert {error["path"] for error in errors} == {str(folder / name) for name in ("text.jpg", "cut.jpg", "none.jpg")}
-    left_out = {row["source"]: row["reason"] for row in rows(tmp_path / "set" / "left_out.csv")}
-    assert {name: left_out[name] for name in ("plain", "gradient", "small", "long")} == {
-        "plain": "too little to see: nearly one color or one gradient",
-        "gradient": "too little to see: nearly one color or one gradient",
-        "small": "too small: 63 x 70 pixels",
-        "long": "longer than 1:4: 500 x 100 pixels",
-    }
-    assert len(({one.stem, "bytes", "pixels", "turned"}) & {*left_out}) == 3  # the first of them is kept
-    assert sum(reason.startswith("the same image as ") for reason in left_out.values()) == 3
-    assert len({two.stem, "nearly"} & {*left_out}) == 1
-    assert sum(reason.startswith("nearly the same image as ") for reason in left_out.values()) == 1
-    assert not any(b"taken by me" in data for data in content(tmp_path / "set").values())
-    printed = capsys.readouterr().err
-    assert f"cannot read {folder / 'text.jpg'}: " in printed
-    assert "left out 12" in printed
-
-
-def test_given_numbers_are_made_of_no_more_images_than_needed(images, tmp_path, monkeypatch):
-    looked = []
-    real = screening.look
-    monkeypatch.setitem(benchmark.choose.__globals__, "look", lambda *a: looked.append(a) or real(*a))
-    options = replace(SMALL, references=5, training=0, non_copies=2, copies_of_each=2, strengths=("weak",))
-    counts = make(images, tmp_path / "set", options)
-    assert (counts["references"], counts["training"], counts["copies"], counts["non_copies"]) == (5, 0, 10, 2)
-    assert len(looked) == 7
 
 
 def test_images_of_an_archive(images, tmp_path):
@@ -281,12 +230,6 @@ def test_images_of_an_archive(images, tmp_path):
     for row in plain:
         folder = "training" if row["id"][0] == "T" else "references"
         assert nearest(pixels(Image.open(tmp_path / "set" / folder / f"{row['id']}.jpg")), sources) == row["source"]
-
-
-def test_the_processes_import_neither_jax_nor_tensorflow():
-    """What `spawn` imports: the main module of the command, and that of the functions."""
-    code = "import sscd_jax.cli.main, sscd_jax.datasets.rendering, sys; print({'jax', 'tensorflow'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_the_command_and_what_it_refuses(images, tmp_path, capsys):
@@ -305,24 +248,26 @@ def test_the_command_and_what_it_refuses(images, tmp_path, capsys):
         assert stop.value.code == 1
         return capsys.readouterr().err
 
-    assert "is there already: remove it" in fails(out="set")
-    assert "--edits 1 3: give the least and the most, from 1 to the number of kinds, 1" in fails("--kinds", "flip")
+    assert "already exists: remove it" in fails(out="set")
+    assert "--edits 1 3: pass the smallest and the largest number, from 1 to the number of kinds, 1" in fails(
+        "--kinds", "flip"
+    )
     assert "--edits 3 2" in fails("--edits", "3", "2")
     assert "there is no 'fly'; choose from 'crop'" in fails("--kinds", "fly")
-    assert "each once" in fails("--kinds", "flip", "crop", "flip")
+    assert "each only once" in fails("--kinds", "flip", "crop", "flip")
     assert "--non-copies is 1; it must be at least 2, as overlay" in fails("--non-copies", "1")
     assert "--references is 0" in fails("--references", "0")
     assert "--seed is -1" in fails("--seed", "-1")
     assert "--workers is 0" in fails("--workers", "0")
     message = fails("--references", "30", "--training", "20")
-    assert "has 40 images, of which 36 can be taken" in message
+    assert "has 40 images, of which 36 are usable" in message
     assert "too few for --references 30 --training 20, as" in message
-    assert not (tmp_path / "other.unfinished").exists()
-    with pytest.raises(ValueError, match="lies in"):
+    assert not (tmp_path / "other.incomplete").exists()
+    with pytest.raises(ValueError, match="the folder of the images"):
         make(images, images / "set")
 
 
-def test_no_other_images_are_needed_where_no_edit_takes_them(images, tmp_path):
+def test_no_other_images_are_needed_where_no_edit_uses_them(images, tmp_path):
     alone = tuple(kind for kind in KINDS if kind not in ("overlay", "paste onto", "collage"))
     counts = make(images, tmp_path / "set", replace(SMALL, kinds=alone, references=3, non_copies=0, training=0))
     assert (counts["copies"], counts["non_copies"]) == (9, 0)

@@ -1,4 +1,4 @@
-"""The demo's image set: what is in it, and that nothing of the evaluation is in the training."""
+"""The demo's image set: what it has, and that nothing of the evaluation is in the training."""
 
 import csv
 import filecmp
@@ -19,7 +19,7 @@ COPIES = REFERENCES * COPIES_OF_EACH
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+def demo_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     out = tmp_path_factory.mktemp("set") / "set"
     return out, make(out, seed=0)
 
@@ -33,8 +33,8 @@ def _box(row: dict[str, str]) -> tuple[int, int, int, int]:
     return int(row["left"]), int(row["top"]), int(row["right"]), int(row["bottom"])
 
 
-def test_the_files_are_those_of_the_tables(made):
-    out, counts = made
+def test_the_files_are_those_of_the_tables(demo_set):
+    out, counts = demo_set
     assert counts["references"] == REFERENCES
     assert counts["copies"] == COPIES
     assert counts["non_copies"] == NON_COPIES
@@ -47,14 +47,14 @@ def test_the_files_are_those_of_the_tables(made):
     }
     assert [row["id"] for row in _rows(out / "instances.csv")] == stems["training"] + stems["references"]
     assert [row["query_id"] for row in _rows(out / "queries.csv")] == stems["queries"]
-    assert not out.with_name("set.unfinished").exists()
+    assert [path.name for path in out.parent.iterdir()] == ["set"]
 
 
 _FOLDERS = ("training", "references", "queries")
 
 
-def test_no_photograph_is_on_both_sides_and_no_cuts_of_the_evaluation_overlap(made):
-    out, _ = made
+def test_no_photograph_is_on_both_sides_and_no_cuts_of_the_evaluation_overlap(demo_set):
+    out, _ = demo_set
     instances, queries = _rows(out / "instances.csv"), _rows(out / "queries.csv")
     assert {r["photograph"] for r in instances if r["id"][0] == "T"} <= set(TRAINING)
     assert {r["photograph"] for r in instances if r["id"][0] == "R"} <= set(EVALUATION)
@@ -66,8 +66,8 @@ def test_no_photograph_is_on_both_sides_and_no_cuts_of_the_evaluation_overlap(ma
         assert a != b or right <= x0 or x1 <= left or bottom <= y0 or y1 <= top
 
 
-def test_the_ground_truth_pairs_cuts_of_the_same_place(made):
-    out, _ = made
+def test_the_ground_truth_pairs_cuts_of_the_same_place(demo_set):
+    out, _ = demo_set
     references = {r["id"]: (r["photograph"], _box(r)) for r in _rows(out / "instances.csv")}
     queries = _rows(out / "queries.csv")
     truth = [(r["query_id"], r["reference_id"]) for r in _rows(out / "ground_truth.csv")]
@@ -82,9 +82,9 @@ def test_the_ground_truth_pairs_cuts_of_the_same_place(made):
         assert set(names) <= set(DEMO_KINDS)
 
 
-def test_a_reference_is_its_cut_of_the_photograph(made):
+def test_a_reference_is_its_cut_of_the_photograph(demo_set):
     """The pixels, found again in the photograph without this package's code."""
-    out, _ = made
+    out, _ = demo_set
     paths = photograph_paths()
     for row in _rows(out / "instances.csv")[::40]:
         photograph = Image.open(paths[row["photograph"]]).convert("RGB")
@@ -97,8 +97,8 @@ def test_a_reference_is_its_cut_of_the_photograph(made):
         assert np.corrcoef(small.ravel(), np.asarray(cut).astype(float).ravel())[0, 1] > 0.9
 
 
-def test_neither_size_nor_file_tells_a_copy_from_another_image(made):
-    out, _ = made
+def test_neither_size_nor_file_tells_a_copy_from_another_image(demo_set):
+    out, _ = demo_set
     sides = {}
     for folder in _FOLDERS:
         images = [Image.open(path) for path in (out / folder).iterdir()]
@@ -113,8 +113,8 @@ def test_neither_size_nor_file_tells_a_copy_from_another_image(made):
     assert abs(np.mean(copies[:150]) - COPIES / (COPIES + NON_COPIES)) < 0.17
 
 
-def test_every_cut_has_something_to_see(made):
-    out, _ = made
+def test_every_cut_has_something_to_see(demo_set):
+    out, _ = demo_set
     for folder in ("training", "references"):
         for path in (out / folder).iterdir():
             pixels = np.asarray(Image.open(path).convert("L"))
@@ -134,8 +134,8 @@ def test_detail_of_flat_images_gradients_and_photographs():
     assert least_detail(china) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_seed_decides_everything(made, tmp_path):
-    out, _ = made
+def test_the_seed_decides_everything(demo_set, tmp_path):
+    out, _ = demo_set
     make(tmp_path / "same", seed=0)
     make(tmp_path / "other", seed=1)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
@@ -144,7 +144,7 @@ def test_the_seed_decides_everything(made, tmp_path):
     assert not filecmp.cmp(out / "ground_truth.csv", tmp_path / "other" / "ground_truth.csv", shallow=False)
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path):
+def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("keep")
     with pytest.raises(FileExistsError, match="remove it, or name another"):

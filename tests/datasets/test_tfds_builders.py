@@ -191,7 +191,7 @@ def test_as_a_source(disc, tmp_path, file_format, capsys):
         opened("queries")
 
 
-def test_where_nothing_can_be_written_ids_are_read_anew(disc, tmp_path, monkeypatch):
+def test_in_a_read_only_folder_ids_are_read_again(disc, tmp_path, monkeypatch):
     build(Disc2021, disc, tmp_path / "out")
 
     def refuse(*_, **__):

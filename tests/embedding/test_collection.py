@@ -1,14 +1,9 @@
-"""A collection embedded in one go, interrupted, shared, grown: the same files."""
+"""A collection becomes a folder of descriptors, of which errors, limits and additions are part."""
 
 import io
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -20,12 +15,8 @@ from PIL import Image
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.embedding import collection
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
-from sscd_jax.weights.native import write_safetensors
-
-MAIN = "from sscd_jax.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -56,40 +47,6 @@ def test_what_is_written(folder, variables, tmp_path):
     again = write(variables, folder, tmp_path / "out")
     assert (again["embedded"], again["unreadable"], again["total_embedded"]) == (0, 0, 38), "nothing is left to do"
     assert files(tmp_path / "out") == before
-
-
-def test_an_interrupted_run_goes_on(folder, variables, tmp_path, monkeypatch):
-    write(variables, folder, tmp_path / "whole")
-    embed = collection.embed
-
-    def until(last: int):
-        def stopping(*args, **kwargs):
-            for number, item in enumerate(embed(*args, **kwargs)):
-                if number == last:
-                    raise KeyboardInterrupt
-                yield item
-
-        return stopping
-
-    for last in (0, 5, 3, 2):
-        monkeypatch.setattr(collection, "embed", until(last))
-        with pytest.raises(KeyboardInterrupt):
-            write(variables, folder, tmp_path / "out")
-        assert not (tmp_path / "out" / "manifest.json").exists()
-    monkeypatch.setattr(collection, "embed", embed)
-    summary = write(variables, folder, tmp_path / "out")
-    assert 0 < summary["embedded"] < 38, "shards that were whole are not computed again"
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-
-
-def test_shares(folder, variables, tmp_path):
-    write(variables, folder, tmp_path / "whole")
-    summaries = [write(variables, folder, tmp_path / "out", shard=(part, 3)) for part in (2, 0, 1)]
-    assert [s["total_embedded"] for s in summaries] == [None, None, 38], "the last one finishes"
-    assert sum(s["embedded"] for s in summaries) == 38
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-    with pytest.raises(ValueError, match="there is no shard 3/3: they are 0/3 to 2/3"):
-        write(variables, folder, tmp_path / "out", shard=(3, 3))
 
 
 def test_only_new_images_are_embedded(folder, variables, tmp_path):
@@ -196,68 +153,8 @@ def test_what_cannot_work_is_refused(folder, variables, tmp_path):
 def test_float16(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
     write(variables, folder, tmp_path / "half", dtype="float16")
-    whole, half = (Descriptors.read(tmp_path / name) for name in ("out", "half"))
-    np.testing.assert_array_equal(half.vectors, whole.vectors.astype(np.float16).astype(np.float32))
-
-
-def test_hosts_of_a_job(folder, variables, tmp_path):
-    """Two processes that JAX joins as it joins those of a SLURM job."""
-    write(variables, folder, tmp_path / "whole")
-    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    preset = ["--preset", "custom", "--custom.size", "48", "--batch-size", "8", "--shard-size", "12"]
-    arguments = [str(folder), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out"), *preset]
-    main = f"import jax; jax.config.update('jax_num_cpu_devices', 8); {MAIN}"
-    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
-    job["JAX_COORDINATOR_ADDRESS"] = f"localhost:{port}"
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", main, "embed", *arguments, "--distributed"],
-            env=os.environ | job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        for i in range(2)
-    ]
-    said = [json.loads(b"{" + process.communicate()[0].split(b"{", 1)[1]) for process in running]  # gloo prints too
-    assert [process.returncode for process in running] == [0, 0]
-    assert {one["embedded"] for one in said} == {23, 15}, "shards 0 and 2, 1 and 3, less what is broken"
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_moment(images, variables, tmp_path, seed):
-    """Two processes that share the work, killed and started again until it is done."""
-    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
-    rng = np.random.default_rng(seed)
-
-    def command(out: str, share: str) -> list[str]:
-        options = ["--preset", "custom", "--custom.size", "224", "--batch-size", "4", "--shard-size", "4"]
-        arguments = [str(images), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / out)]
-        return [sys.executable, "-c", MAIN, "embed", *arguments, *options, "--shard", share]
-
-    subprocess.run(command("whole", "0/1"), check=True, capture_output=True)
-    killed = 0
-    for attempt in range(40):
-        running = [
-            subprocess.Popen(command("out", f"{i}/2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            for i in (0, 1)
-        ]
-        if attempt < 4:
-            started = time.monotonic()
-            while not any((tmp_path / "out").glob("plan/*.txt")) and time.monotonic() - started < 60:
-                time.sleep(0.02)
-            time.sleep(float(rng.uniform(0, 1)))
-            for process in running:
-                killed += process.poll() is None
-                process.send_signal(signal.SIGKILL)
-        codes = [process.wait() for process in running]
-        if codes == [0, 0]:
-            break
-    assert killed
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    full, half = (Descriptors.read(tmp_path / name) for name in ("out", "half"))
+    np.testing.assert_array_equal(half.vectors, full.vectors.astype(np.float16).astype(np.float32))
 
 
 def test_memory_source(variables, tmp_path):

@@ -1,5 +1,6 @@
 """What a collection must survive or notice: mutated files, damaged descriptors, a full disk; and trying again."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -35,24 +36,27 @@ def test_retry(folder, variables, tmp_path, capsys):
     shutil.copy(folder / "b" / "000.jpg", folder / "b" / "013.jpg")
     summary = write(variables, folder, tmp_path / "out")
     assert (summary["embedded"], summary["total_unreadable"]) == (0, 2)
-    assert "2 could not be read before, see errors.jsonl; --retry tries again" in capsys.readouterr().err
+    assert (
+        f"2 images could not be read; see {tmp_path / 'out' / 'errors.jsonl'}; --retry tries again"
+        in capsys.readouterr().err
+    )
     summary = write(variables, folder, tmp_path / "out", retry=True)
     assert (summary["embedded"], summary["total_embedded"], summary["total_unreadable"]) == (23, 39, 1)
-    write(variables, folder, tmp_path / "whole")
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    write(variables, folder, tmp_path / "undisturbed")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
 
 
 def test_damaged_descriptors_are_noticed(folder, variables, tmp_path):
     write(variables, folder, tmp_path / "out")
     vectors = tmp_path / "out" / "vectors-00001.npy"
-    whole = vectors.read_bytes()
-    for damage in (whole[:-1], b"", None):
+    intact = vectors.read_bytes()
+    for damage in (intact[:-1], b"", None):
         vectors.unlink() if damage is None else vectors.write_bytes(damage)
         with pytest.raises(ValueError, match=r"vectors-00001\.npy is damaged: .*; remove ids-00001\.txt"):
             write(variables, folder, tmp_path / "out")
     (tmp_path / "out" / "ids-00001.txt").unlink()
     write(variables, folder, tmp_path / "out")
-    assert vectors.read_bytes() == whole
+    assert vectors.read_bytes() == intact
     (tmp_path / "out" / "plan" / "notes.txt").write_text("mine")
     write(variables, folder, tmp_path / "out")
     plan = tmp_path / "out" / "plan" / "00001.txt"
@@ -69,12 +73,16 @@ def test_damaged_descriptors_are_noticed(folder, variables, tmp_path):
 
 
 def test_a_full_disk_says_which_file(folder, variables, tmp_path, monkeypatch):
-    monkeypatch.setattr("sscd_jax.embedding.shards.Shards._unfinished", lambda *_: epath.Path("/dev/full"))
-    with pytest.raises(OSError, match="/dev/full cannot be written: No space left on device; the same command goes on"):
+    full = contextlib.nullcontext(epath.Path("/dev/full"))
+    monkeypatch.setattr("sscd_jax.embedding.shards._atomic_file", lambda _: full)
+    with pytest.raises(
+        OSError, match=r"out/plan/made_by\.json cannot be written: No space left on device; rerun the c"
+    ):
         write(variables, folder, tmp_path / "out")
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_mutated_files(folder, variables, tmp_path):
     """Of every format, one by one and in archives, some of which are damaged themselves: all are accounted for."""
     rng = np.random.default_rng(0)
@@ -95,7 +103,7 @@ def test_mutated_files(folder, variables, tmp_path):
             if number >= 4:
                 path.write_bytes(mutated(path.read_bytes(), rng))
     source = open_source(str(folder))
-    assert len(source) >= 40 * len(MUTABLE) + 8 * len(MUTABLE), "archives that are whole give all that is in them"
+    assert len(source) >= 40 * len(MUTABLE) + 8 * len(MUTABLE), "archives that are intact give all that is in them"
     summary = write(variables, folder, tmp_path / "out", shard_size=100)
     read = Descriptors.read(tmp_path / "out")
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]

@@ -74,6 +74,7 @@ def test_a_descriptor_is_that_of_the_image_alone(images, variables, preset):
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [Preset("short", 48), Preset("long", 128)])
 def test_images_of_all_aspects_in_few_programs(images, variables, preset):
     source = cuts(images, 100)

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from sscd_jax.data.sample import photograph_paths
-from sscd_jax.embedding.pdq import pdq_vectors
+from sscd_jax.embedding.pdq import is_installed, pdq_vectors
 
 pdqhash = pytest.importorskip("pdqhash")
 
@@ -36,6 +37,13 @@ def test_a_copy_is_near_and_another_image_is_far(images):
     similarity = pdq_vectors(images) @ pdq_vectors(images).T
     assert similarity[0, 1] > 0.8
     assert max(similarity[0, 2], similarity[0, 3], similarity[2, 3]) < 0.5
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pdqhash", None)
+    assert not is_installed()
+    with pytest.raises(ImportError, match=r"pip install 'sscd_jax\[pdq\]'"):
+        pdq_vectors([tmp_path / "any.jpg"])
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path):

@@ -1,5 +1,6 @@
-"""The folder of shards: planned once, whole or not there, refused where it is another's."""
+"""The folder of shards: planned once, each shard complete or not there, other folders refused."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.shards import Shards
@@ -38,13 +40,14 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     one, other = opened(tmp_path / "d"), opened(tmp_path / "d")
     late = other.numbers()
     assert one.plan(IDS, 4) == 10
-    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had looked before
+    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had listed them before
     assert other.plan(IDS, 4) == 10, "the same plan"
     with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other images"):
         other.plan(["x", *IDS], 4)
     assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 
 
+@pytest.mark.slow
 def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
@@ -61,7 +64,7 @@ def test_many_that_plan_at_once(tmp_path):
     assert [i for number in shards.numbers() for i in shards.planned(number)] == [str(i) for i in range(20_000)]
 
 
-def test_a_shard_that_is_whole_stays_as_it_is(tmp_path):
+def test_a_shard_that_is_complete_stays_as_it_is(tmp_path):
     """Another process that has the same shard comes late, and could not read an image."""
     shards = opened(tmp_path / "d")
     shards.plan(IDS[:3], 4)
@@ -74,13 +77,50 @@ def test_a_shard_that_is_whole_stays_as_it_is(tmp_path):
 def test_what_killed_processes_left_is_removed(tmp_path):
     shards = opened(tmp_path / "d")
     shards.plan(IDS, 10)
-    for name in ("vectors-00000.npy.unfinished-1", "plan/00000.txt.unfinished-2"):
+    for name in (
+        ".vectors-00000.npy.0123456789ab.tmp",
+        f"plan/.00000.txt.{'0' * 32}.tmp",
+        ".saved-00000-x-0.npz.0123456789ab.tmp",
+    ):
         (tmp_path / "d" / name).write_bytes(b"half")
     shards.write(0, IDS, vectors(10), [])
-    at_work = tmp_path / "d" / "vectors-00001.npy.unfinished-3"
+    at_work = tmp_path / "d" / ".vectors-00001.npy.0123456789ab.tmp"
     at_work.write_bytes(b"of a shard that another process has planned since")
     shards.finish(4)
-    assert list(tmp_path.rglob("*.unfinished*")) == [at_work]
+    assert list(tmp_path.rglob("*.tmp")) == [at_work]
+
+
+def test_saved_rows_stay_until_their_shard_is_complete(tmp_path):
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 5)
+    shards.save(0, [2, 0], vectors(5)[[2, 0]])
+    opened(tmp_path / "d").save(0, [3, 2], vectors(5)[[3, 2]])
+    shards.save(1, [4], vectors(1))
+    damaged = tmp_path / "d" / "saved-00000-x-0.npz"
+    for data in (b"", b"text", next((tmp_path / "d").glob("saved-00000-*")).read_bytes()[:-9]):
+        damaged.write_bytes(data)
+        saved = opened(tmp_path / "d").saved(0)
+        assert sorted(saved) == [0, 2, 3]
+        for row, vector in saved.items():
+            np.testing.assert_array_equal(vector, vectors(5)[row], strict=True)
+    assert shards.partial() == {0, 1}
+    shards.write(0, IDS[:5], vectors(5), [])
+    assert (shards.partial(), shards.saved(0)) == ({1}, {})
+    shards.write(1, IDS[5:], vectors(5), [])
+    opened(tmp_path / "d").save(1, [0], vectors(1))  # of a process that was late, and then killed
+    shards.finish(4)
+    assert not list((tmp_path / "d").glob("*saved*"))
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
+    shards = opened(tmp_path / "d")
+    shards.plan(IDS, 10)
+    full = contextlib.nullcontext(epath.Path("/dev/full"))
+    monkeypatch.setattr("sscd_jax.embedding.shards._atomic_file", lambda _: full)
+    for some in (vectors(10), vectors(100_000)):
+        with pytest.raises(OSError, match=r"d/vectors-00000\.npy cannot be written: No space left on device; rerun"):
+            shards.write(0, IDS, some, [])
+    assert not shards.is_complete(0)
 
 
 def test_the_manifest_comes_last(tmp_path):
@@ -88,7 +128,7 @@ def test_the_manifest_comes_last(tmp_path):
     shards.plan(IDS, 4)
     shards.write(2, IDS[8:], vectors(2), [])
     shards.write(0, [IDS[0], IDS[2]], vectors(2), [{"path": "a", "reason": "b"}, {"path": "ä", "reason": "c"}])
-    assert [shards.is_whole(n) for n in range(3)] == [True, False, True]
+    assert [shards.is_complete(n) for n in range(3)] == [True, False, True]
     assert shards.finish(4) is None
     with pytest.raises(ValueError, match="not a complete set"):
         Descriptors.read(tmp_path / "d")
@@ -100,7 +140,7 @@ def test_the_manifest_comes_last(tmp_path):
     np.testing.assert_array_equal(read.vectors, np.concatenate([vectors(2), vectors(4), vectors(2)]))
     lines = (tmp_path / "d" / "errors.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["c", "a", "ä"]
-    assert not list(tmp_path.rglob("*.unfinished*"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_errors_that_are_gone_are_not_in_the_end(tmp_path):

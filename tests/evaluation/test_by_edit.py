@@ -6,7 +6,7 @@ from helpers.predicted import predictions, triples, truths
 from hypothesis import given, settings
 from scipy.stats import beta
 
-from sscd_jax.datasets.annotations import Edited, read_edits
+from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.bootstrap import interval, resampled, sample_of
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import (
@@ -104,21 +104,6 @@ def test_all_of_a_few_are_not_all():
         assert (low, high) == (pytest.approx(beta.ppf(0.05, 3.5, 0.5), abs=0.01), 1.0), "Jeffreys' interval"
 
 
-def test_files_of_edits(tmp_path):
-    path = tmp_path / "queries.csv"
-    path.write_text("query_id,edits,strength\nq1,crop + invert channel,weak\nq2,,\n")
-    assert read_edits(path) == {"q1": Edited(("crop", "invert channel"), "weak"), "q2": Edited(())}
-    path.write_text("query_id,edits\nq1,crop\n")
-    assert read_edits(path) == {"q1": Edited(("crop",))}
-    path.write_text("query_id,reference_id\nq1,r1\n")
-    with pytest.raises(ValueError, match=r"queries.csv has no column edits"):
-        read_edits(path)
-    path.write_text("query_id,edits\nq1\n")
-    assert read_edits(path) == {"q1": Edited(())}
-    path.write_bytes(b"query_id,edits\n\xff\xfe")
-    with pytest.raises(ValueError, match=r"queries.csv: not UTF-8"):
-        read_edits(path)
-    with pytest.raises(ValueError, match="no such file"):
-        read_edits(tmp_path / "absent.csv")
+def test_queries_without_edits_are_named():
     with pytest.raises(ValueError, match="1 queries are not in the file of edits, as d"):
         by_edit(FOUND, [*"abcde"], {name: edits for name, edits in EDITS.items() if name != "d"})

@@ -1,13 +1,11 @@
 """DISC evaluation against what the official code gives on the same descriptors."""
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.evaluation import disc
 
@@ -86,27 +84,3 @@ def test_other_dimensions_are_refused():
 def test_ids_without_descriptors_are_named():
     with pytest.raises(ValueError, match=r"1 ids .* Q99999"):
         disc.evaluate(QUERIES, REFERENCES, None, [*TRUTH, ("Q99999", "R000000")])
-
-
-def test_released_ground_truth_has_no_header(tmp_path):
-    path = tmp_path / "dev_queries_groundtruth.csv"
-    path.write_text("Q00000,R000005\nQ00001,\nQ00002,R000001\n")
-    assert read_ground_truth(path) == [("Q00000", "R000005"), ("Q00002", "R000001")]
-
-
-def test_read_ground_truth(tmp_path):
-    path = tmp_path / "truth.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["query_id", "reference_id"], ["Q1", "R1"], ["Q2", ""], ["Q3", "R,3"]])
-    assert read_ground_truth(path) == [("Q1", "R1"), ("Q3", "R,3")]
-    path.write_text("Q1,R1\n")
-    with pytest.raises(ValueError, match="first line must be query_id,reference_id"):
-        read_ground_truth(path)
-    path.write_text("query_id,reference_id\nQ1\n")
-    with pytest.raises(ValueError, match="line 2"):
-        read_ground_truth(path)
-    path.write_text('query_id,reference_id\n"' + "x" * 140_000)
-    with pytest.raises(ValueError, match=r"truth.csv: .*quotation mark"):
-        read_ground_truth(path)
-    with pytest.raises(ValueError, match="no such file"):
-        read_ground_truth(tmp_path / "absent.csv")

@@ -21,7 +21,7 @@ def test_counts(found, truth):
     for row in rows:
         answers = original.score >= row["threshold"]
         assert row["answers"] == answers.sum()
-        assert row["right"] == (answers & original.is_match).sum()
+        assert row["correct"] == (answers & original.is_match).sum()
         assert row["precision"] == pytest.approx((answers & original.is_match).sum() / answers.sum())
         assert row["recall"] == pytest.approx((answers & original.is_match).sum() / len(truth))
         alarmed = np.isin(others, original.query[answers])

@@ -1,70 +1,13 @@
-"""Layers written by hand, and their gradients, against XLA's and Flax's own; GeM and L2 against numpy."""
-
-import re
+"""Batch normalization and its gradients against Flax's own and torch's rules; GeM and L2 against numpy."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from helpers.arrays import assert_same_with_gradients, normal
 
-from sscd_jax.models.cpu import conv2d, stem_conv2d
-from sscd_jax.models.layers import BatchNorm, gem_pool, l2_normalize, max_pool_3x3_stride_2
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def assert_same_with_gradients(ours, theirs, *arguments, tolerance=1e-5):
-    """Outputs, and gradients with respect to all arguments, within a share of the largest value."""
-    ours_out, ours_vjp = jax.vjp(jax.jit(ours), *arguments)
-    theirs_out, theirs_vjp = jax.vjp(jax.jit(theirs), *arguments)
-    d_out = normal(*theirs_out.shape, seed=9)
-    for one, other in zip(
-        (ours_out, *ours_vjp(d_out.astype(ours_out.dtype))), (theirs_out, *theirs_vjp(d_out)), strict=True
-    ):
-        assert one.shape == other.shape
-        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * float(jnp.abs(other).max()))
-
-
-# Maps of 1 and 2 pixels, and strides, take a path of their own on CPUs.
-@pytest.mark.parametrize("shape", [(2, 2), (1, 2), (1, 7), (9, 8)])
-@pytest.mark.parametrize(("k", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (7, 2, 1), (3, 2, 4)])
-def test_convolution(shape, k, stride, groups):
-    x, kernel = normal(3, *shape, 8), normal(k, k, 8 // groups, 12, seed=1)
-
-    def xla(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            [(k // 2, k // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-            precision=lax.Precision.HIGHEST,
-        )
-
-    assert_same_with_gradients(lambda x, kernel: conv2d(x, kernel, stride, groups), xla, x, kernel)
-
-
-# In a loop XLA:CPU reorders no convolution, and runs one that is not in this order a hundred times slower.
-@pytest.mark.parametrize(("k", "stride"), [(3, 1), (3, 2), (7, 2)])
-def test_gradients_of_a_convolution_in_a_loop_have_the_fast_order_of_axes(k, stride):
-    kernel = normal(k, k, 8, 12)
-
-    def gradients(x):
-        return jax.grad(lambda x, kernel: jnp.square(conv2d(x, kernel, stride)).sum(), (0, 1))(x, kernel)
-
-    program = jax.jit(lambda xs: lax.map(gradients, xs)).lower(normal(2, 3, 9, 8, 8)).compile().as_text()
-    assert set(re.findall(r"dim_labels=(\S+?),", program)) == {"b01f_01io->b01f"}
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (9, 8), (15, 32), (20, 3)])
-def test_stem_convolution(shape):
-    x, kernel = normal(2, *shape, 3), normal(7, 7, 3, 12, seed=1)
-    np.testing.assert_allclose(jax.jit(stem_conv2d)(x, kernel), conv2d(x, kernel, 2), rtol=0, atol=1e-4)
+from sscd_jax.models.layers import BatchNorm, gem_pool, l2_normalize
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1, 5), (3, 4, 6, 8), (2, 7, 7, 3)])
@@ -110,14 +53,6 @@ def test_half_precision_keeps_float32_statistics():
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, updates)))
     mean = np.asarray(x, np.float64).mean((0, 1, 2))
     np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (2, 2), (9, 8)])
-def test_max_pool(shape):
-    def windows(x):
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-    assert_same_with_gradients(max_pool_3x3_stride_2, windows, normal(2, *shape, 3), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 4.5])

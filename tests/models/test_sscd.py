@@ -63,6 +63,21 @@ def test_normalize():
     np.testing.assert_allclose(normalize(IMAGES.astype(np.float32) / 255), normalize(IMAGES), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_images_that_were_not_normalized_are_refused(dtype):
+    model = build_model("resnet18", 16, width=8)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    with pytest.raises(TypeError, match=rf"takes normalized images, .* these are {dtype}: pass sscd_jax\.models\.norm"):
+        jax.eval_shape(model.apply, variables, IMAGES.astype(dtype))
+    with pytest.raises(TypeError, match="normalized images"):
+        model.apply(variables, IMAGES.astype(dtype))
+    if dtype != "uint8":
+        with pytest.raises(TypeError, match=f"images are {dtype}: they must be uint8, from 0 to 255, or float"):
+            normalize(IMAGES.astype(dtype))
+    for floating in ("float32", "bfloat16"):
+        assert jax.eval_shape(model.apply, variables, jnp.asarray(IMAGES, floating)).shape == (2, 16)
+
+
 def test_an_unknown_backbone_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"resnet19.*resnet18, resnet50"):
         build_model("resnet19")

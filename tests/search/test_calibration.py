@@ -101,7 +101,7 @@ def test_scores_are_similarities_less_the_background():
         calibration.apply(other, sets[1])
 
 
-@pytest.mark.parametrize("kind", ["whole", "plain"])
+@pytest.mark.parametrize("kind", ["whitened", "plain"])
 def test_on_disk(kind, tmp_path):
     calibration = example()
     if kind == "plain":
@@ -122,14 +122,14 @@ def test_on_disk(kind, tmp_path):
 def test_damaged_files_are_named(tmp_path):
     path = tmp_path / "c.npz"
     example().write(path)
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     rng = np.random.default_rng(0)
-    for damaged in (b"", b"text", whole[:200], whole[:-30]):
+    for damaged in (b"", b"text", intact[:200], intact[:-30]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"c\.npz is no calibration.*sscd-jax calibrate"):
             Calibration.read(path)
     for _ in range(60):
-        data = bytearray(whole)
+        data = bytearray(intact)
         data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
         path.write_bytes(data)
         with contextlib.suppress(ValueError):

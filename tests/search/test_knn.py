@@ -1,5 +1,8 @@
 """Search against numpy."""
 
+import subprocess
+import sys
+
 import faiss
 import numpy as np
 import pytest
@@ -78,3 +81,20 @@ def test_index_on_disk(tmp_path):
     np.testing.assert_array_equal(labels, knn(references[:5], references, 3, "inner_product")[1])
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
     assert scores.shape == (5, 3)
+
+
+def test_libraries_are_loaded_when_a_search_begins():
+    """Importing what may search loads no faiss, and measuring by faiss loads no JAX."""
+    code = """
+import sys
+import numpy as np
+import sscd_jax.evaluation.disc
+from sscd_jax.search.knn import knn
+assert not {"faiss", "jax"} & {*sys.modules}
+knn(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), 1, "l2", backend="faiss")
+assert "faiss" in sys.modules
+assert "jax" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, sscd_jax.embedding.collection; assert 'jax' in sys.modules; assert 'faiss' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -188,7 +188,7 @@ def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
 
 def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_full(tmp_path, monkeypatch):
     """Orbax waits for the other processes then, and they for this one."""
-    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    monkeypatch.setattr(checkpoint, "has_other_processes", lambda: True)
     others = threading.Event()
 
     def wait() -> None:
@@ -210,7 +210,7 @@ def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_ful
 
 
 def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "has_other_hosts", lambda: True)
+    monkeypatch.setattr(checkpoint, "has_other_processes", lambda: True)
     waited = []
 
     def fail() -> None:

@@ -94,10 +94,10 @@ def test_other_options_or_images_than_the_others_are_named(images, tmp_path):
 
 def test_a_coordinator_without_a_port_is_refused():
     with pytest.raises(ValueError, match="--coordinator nohost: its port is missing"):
-        distributed.join_hosts_if_any("nohost", 2, 0)
+        distributed.join_processes_if_any("nohost", 2, 0)
 
 
 def test_what_does_not_go_together_is_refused():
     for coordinator, count, index in (("localhost:1", None, 0), (None, 2, 0), ("localhost:1", 2, 2)):
         with pytest.raises(ValueError, match="give all three"):
-            distributed.join_hosts_if_any(coordinator, count, index)
+            distributed.join_processes_if_any(coordinator, count, index)

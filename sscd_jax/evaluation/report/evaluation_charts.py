@@ -1,4 +1,4 @@
-"""The charts of an evaluation, beside its other files, as SVG and PNG."""
+"""Draws the charts of an evaluation, as SVG and PNG files beside its other files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,13 @@ from sscd_jax.evaluation.results import Evaluation, label
 
 
 def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
-    """Writes precision_recall, scores, and where queries were edited by_edit, to the folder, .svg and .png each."""
+    """Writes charts to a folder: precision_recall, scores, and by_edit if the rows have it, .svg and .png each.
+
+    Args:
+        folder: where to write.
+        evaluation: what to draw.
+        precision: the height of the dotted line in precision_recall.
+    """
     curves = [precision_recall(found.predictions) for found in evaluation.found]
     names = [label(row) for row in evaluation.rows]
     lines = [Line(name, curve.recall, curve.precision) for name, curve in zip(names, curves, strict=True)]
@@ -23,7 +29,7 @@ def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9
     panels = {
         name: {
             "copies and their originals": found.pair_scores,
-            "queries and their best wrong match": best_wrong(found.predictions),
+            "queries and their best incorrect match": best_incorrect(found.predictions),
         }
         for name, found in zip(names, evaluation.found, strict=True)
     }
@@ -35,16 +41,20 @@ def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9
         save(figure, folder / "by_edit")
 
 
-def best_wrong(predictions: Predictions) -> np.ndarray:
-    """The score of each query's best wrong candidate, of those that have one: float [n]."""
+def best_incorrect(predictions: Predictions) -> np.ndarray:
+    """Returns the score of the best incorrect candidate of each query that has one: float [n]."""
     best = np.full(len(predictions.positives), -np.inf)
-    wrong = ~predictions.is_match
-    np.maximum.at(best, predictions.query[wrong], predictions.score[wrong])
+    incorrect = ~predictions.is_match
+    np.maximum.at(best, predictions.query[incorrect], predictions.score[incorrect])
     return best[np.isfinite(best)]
 
 
 def edits_chart(groups: Sequence[Mapping[str, Any]]) -> Figure:
-    """Each metric by kind of edit, worst first, and by number of edits and strength; from `by_edit`'s rows."""
+    """Draws each metric by kind of edit, worst first, and by number of edits and strength.
+
+    Args:
+        groups: the rows of `by_edit`.
+    """
     kinds = [group for group in groups if group["kind"] and group["number"] is None and group["strength"] is None]
     rows = [None, *(group["kind"] for group in sorted(kinds, key=lambda group: group["uAP"]))]
     numbers = list(dict.fromkeys(group["number"] for group in groups if group["number"] is not None))

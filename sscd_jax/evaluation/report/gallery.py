@@ -1,46 +1,58 @@
-"""The galleries of the report: queries beside their best matches, sorted by what came of them."""
+"""Chooses the images that a report shows: queries beside their best matches, by what came of them."""
 
 import base64
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import ImageOps
 
 from sscd_jax.data.images import open_image
 from sscd_jax.datasets.annotations import Edited
+from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at_precision
 
 FOUND = "found"
 TOO_LOW = "missed: score too low"
 WRONG_FIRST = "missed: another image first"
 FALSE_ALARM = "false alarm"
-REJECTED = "rightly rejected"
+REJECTED = "correctly rejected"
 GOOD = (FOUND, REJECTED)
 
 Load = Callable[[], bytes]  # reads an encoded image
-Ranking = Mapping[str, Sequence[tuple[str, float]]]
+Ranking = Mapping[str, Sequence[tuple[str, float]]]  # query id -> (reference id, score), best first
 
 _THUMBNAIL = 144  # about twice the size on the page, for dense screens
 _CARDS = 8
 _MATCHES = 3
+_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
 class Match:
-    """A reference beside a query: its rank (None: beyond the predictions), score, whether it is right."""
+    """A reference beside a query.
+
+    Attributes:
+        reference: its id.
+        rank: 1 for the best match; None if it is not among the predictions.
+        score: its score.
+        verdict: "correct", or "incorrect" if it is ranked above a correct one or is a false alarm; "" for all others,
+            which nobody would take for an answer.
+        image: a thumbnail as a data URI, or "".
+    """
 
     reference: str
     rank: int | None
     score: float
-    right: bool
+    verdict: Literal["correct", "incorrect", ""]
     image: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """A query with its best matches; the last match may be the one that should have been first."""
+    """A query with its best matches; the last match may be the correct one from further down."""
 
     query: str
     edits: Sequence[str]
@@ -52,7 +64,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards of one kind, and how many queries of the kind there are."""
+    """Cards of one kind, and the number of queries of that kind."""
 
     title: str
     text: str
@@ -61,7 +73,7 @@ class Gallery:
 
 
 def ranking(query_ids: np.ndarray, reference_ids: np.ndarray, scores: np.ndarray) -> Ranking:
-    """Predictions [K], in any order, as query id -> (reference id, score), best first."""
+    """Groups predictions, [K] in any order, by query."""
     ranked: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for i in np.argsort(-scores, kind="stable"):
         ranked[str(query_ids[i])].append((str(reference_ids[i]), float(scores[i])))
@@ -71,13 +83,13 @@ def ranking(query_ids: np.ndarray, reference_ids: np.ndarray, scores: np.ndarray
 def outcomes(
     ranked: Ranking, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]], threshold: float | None
 ) -> dict[str, str]:
-    """What came of each query: one of the five constants above.
+    """Returns what came of each query: one of the five constants above.
 
-    A query is answered with its first match if the score reaches the threshold (None: nothing does).
+    A query is answered with its best match if the score reaches the threshold; without a threshold, no query is.
     """
     truth = set(ground_truth)
     copies = {query for query, _ in ground_truth}
-    # Also where there is no prediction.
+    # This is right for queries without a prediction.
     result = {query: WRONG_FIRST if query in copies else REJECTED for query in query_ids}
     for query, matches in ranked.items():
         reference, score = matches[0]
@@ -89,6 +101,23 @@ def outcomes(
     return result
 
 
+def answer_threshold(ranked: Ranking, ground_truth: Sequence[tuple[str, str]], precision: float) -> float | None:
+    """Returns the lowest score at which a share of `precision` of the answers is correct; None if there is none.
+
+    Only the best match of each query counts, because it alone is the answer.
+    """
+    truth = set(ground_truth)
+    queries = [query for query in ranked if ranked[query]]
+    best = Predictions(
+        query=np.arange(len(queries)),
+        reference=np.zeros(len(queries), np.int64),
+        score=np.array([ranked[query][0][1] for query in queries]),
+        is_match=np.array([(query, ranked[query][0][0]) in truth for query in queries], bool),
+        positives=np.ones(len(queries), np.int64),
+    )
+    return recall_at_precision(precision_recall(best), precision)[1]
+
+
 def galleries(
     ranked: Ranking,
     ground_truth: Sequence[tuple[str, str]],
@@ -98,43 +127,33 @@ def galleries(
     reference_images: Mapping[str, Load],
     edits: Mapping[str, Edited],
 ) -> list[Gallery]:
-    """The galleries that are not empty, with at most `_CARDS` cards each.
+    """Returns the galleries that are not empty, with at most `_CARDS` cards each.
 
     Args:
-      copy_similarities: [P], of each pair of the ground truth.
+        ranked: the predictions.
+        ground_truth: pairs (query id, reference id).
+        copy_similarities: [P], of each pair of the ground truth.
+        outcome: of each query, by `outcomes`.
+        query_images, reference_images: for ids, what reads the encoded image.
+        edits: of the queries, where known.
     """
     similarity = dict(zip(ground_truth, copy_similarities.tolist(), strict=True))
-    expected = defaultdict(list)
-    for query, reference in ground_truth:
-        expected[query].append(reference)
-
-    def match(query: str, reference: str, rank: int | None, score: float) -> Match:
-        right = reference in expected[query]
-        return Match(reference, rank, score, right, thumbnail(reference_images.get(reference)))
+    expected = _expected(ground_truth)
 
     def card(query: str) -> Card:
-        predicted = ranked[query]
-        shown = [match(query, r, i, s) for i, (r, s) in enumerate(predicted[:_MATCHES], 1)]
-        if expected[query] and not any(m.right for m in shown):
-            ranks = {r: i for i, (r, _) in enumerate(predicted, 1)}
-            reference = expected[query][0]
-            score = similarity[query, reference]
-            shown.append(match(query, reference, ranks.get(reference), score))
-        image = thumbnail(query_images.get(query))
-        good = outcome[query] in GOOD
-        return Card(query, edits[query].kinds if query in edits else (), outcome[query], good, image, shown)
+        return _card(query, ranked, expected, similarity, outcome, query_images, reference_images, edits)
 
     kinds = (
         ("Copies found", "From the most to the least certain.", (FOUND,), True),
         (
             "Copies missed for a low score",
-            "The right image comes first, but below the threshold.",
+            "The correct image comes first, but below the threshold.",
             (TOO_LOW,),
             True,
         ),
         (
             "Copies missed for another image",
-            "The most certain mistakes first. A right one beyond the best three stands apart.",
+            "The most certain mistakes first. A correct image that is not among the best three stands apart.",
             (WRONG_FIRST,),
             False,
         ),
@@ -159,15 +178,78 @@ def galleries(
     return found
 
 
+def examples(
+    ranked: Ranking,
+    ground_truth: Sequence[tuple[str, str]],
+    outcome: Mapping[str, str],
+    query_images: Mapping[str, Load],
+    reference_images: Mapping[str, Load],
+    edits: Mapping[str, Edited],
+) -> list[Card]:
+    """Returns up to four queries, each with its best match alone, that show at a glance what was measured.
+
+    They are the most certain and the median copy found, the most certain mistake, and the query that copies nothing
+    with the highest score; where there is no such query, others take its place.
+    """
+    by_score = sorted(ranked, key=lambda query: (-ranked[query][0][1], query))
+    of = {name: [query for query in by_score if outcome[query] == name] for name in set(outcome.values())}
+    found, missed = of.get(FOUND, []), [q for q in by_score if outcome[q] in (WRONG_FIRST, TOO_LOW)]
+    nothing = [q for q in by_score if outcome[q] in (FALSE_ALARM, REJECTED)]
+    wanted = [*found[:1], *found[len(found) // 2 :][:1], *missed[:1], *nothing[:1]]
+    picked = list(dict.fromkeys([*wanted, *found, *missed, *nothing]))[:_EXAMPLES]
+    best = {query: ranked[query][:1] for query in picked}
+    expected = _expected(ground_truth)
+    return [_card(q, best, expected, {}, outcome, query_images, reference_images, edits) for q in by_score if q in best]
+
+
+def _expected(ground_truth: Sequence[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """Groups the references of the ground truth by query."""
+    expected = defaultdict(list)
+    for query, reference in ground_truth:
+        expected[query].append(reference)
+    return expected
+
+
+def _card(
+    query: str,
+    ranked: Ranking,
+    expected: Mapping[str, list[str]],
+    similarity: Mapping[tuple[str, str], float],
+    outcome: Mapping[str, str],
+    query_images: Mapping[str, Load],
+    reference_images: Mapping[str, Load],
+    edits: Mapping[str, Edited],
+) -> Card:
+    """Makes the card of a query; a correct image further down is shown if its similarity is known."""
+    predicted = ranked[query]
+    copied = expected.get(query, [])
+    shown: list[tuple[str, int | None, float]] = []
+    shown += [(reference, rank, score) for rank, (reference, score) in enumerate(predicted[:_MATCHES], 1)]
+    if copied and not any(reference in copied for reference, _, _ in shown) and (query, copied[0]) in similarity:
+        ranks = {reference: rank for rank, (reference, _) in enumerate(predicted, 1)}
+        shown.append((copied[0], ranks.get(copied[0]), similarity[query, copied[0]]))
+    matches = []
+    missing = bool(copied) or outcome[query] == FALSE_ALARM  # whether an incorrect match here is a mistake
+    for reference, rank, score in shown:
+        verdict: Literal["correct", "incorrect", ""] = "incorrect" if missing else ""
+        if reference in copied:
+            verdict = "correct"
+        missing = missing and verdict != "correct" and bool(copied)
+        matches.append(Match(reference, rank, score, verdict, thumbnail(reference_images.get(reference))))
+    kinds = edits[query].kinds if query in edits else ()
+    image = thumbnail(query_images.get(query))
+    return Card(query, kinds, outcome[query], outcome[query] in GOOD, image, matches)
+
+
 def counts(outcome: Mapping[str, str]) -> list[tuple[str, list[tuple[str, int, bool]]]]:
-    """For copies and for the other queries: (outcome, how many queries, whether it is good)."""
+    """Counts the outcomes of the copies and of the other queries: (outcome, number of queries, whether it is good)."""
     number = Counter(outcome.values())
     kinds = {"are copies": (FOUND, TOO_LOW, WRONG_FIRST), "copy nothing": (REJECTED, FALSE_ALARM)}
     return [(kind, [(name, number[name], name in GOOD) for name in names]) for kind, names in kinds.items()]
 
 
 def thumbnail(load: Load | None) -> str:
-    """A small JPEG of the image as a data URI; empty where there is none that can be read."""
+    """Returns a small JPEG of the image as a data URI, or "" if there is none that can be read."""
     if load is None:
         return ""
     try:

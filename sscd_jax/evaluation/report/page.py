@@ -1,10 +1,9 @@
-"""report.html: what was measured, in one file that opens anywhere.
+"""Writes report.html, which shows what was measured in one file that opens anywhere.
 
-Style, charts and thumbnails are inside the file, there is no script, and the page forbids itself to
-load anything. The input is plain data: numpy arrays, paths and dicts, from any evaluation.
+Style, charts and thumbnails are inside the file, there is no script, and the page forbids itself to load anything. The
+input is plain data: numpy arrays, paths and dicts, from any evaluation.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -16,21 +15,31 @@ import numpy as np
 
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.by_edit import by_edit
-from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall, recall_at_precision
+from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall
 from sscd_jax.evaluation.report.charts import Line, data_uri, histogram, line_chart
-from sscd_jax.evaluation.report.evaluation_charts import best_wrong, edits_chart
-from sscd_jax.evaluation.report.gallery import Load, Ranking, counts, galleries, outcomes, ranking
+from sscd_jax.evaluation.report.evaluation_charts import best_incorrect, edits_chart
+from sscd_jax.evaluation.report.gallery import (
+    Load,
+    Ranking,
+    answer_threshold,
+    counts,
+    examples,
+    galleries,
+    outcomes,
+    ranking,
+)
 from sscd_jax.evaluation.results import Evaluation, label
 from sscd_jax.evaluation.thresholds import per_threshold
+from sscd_jax.files import write_text
 
 PRECISION = 0.9
 
 _MEANINGS = {
     "uAP": "uAP: the area under the precision-recall curve of all predictions of all queries, as one ranking.",
-    "uAP, score normalization": "Score normalization takes from each score how near the query is to images that it "
-    "can not be a copy of.",
+    "uAP, score normalization": "Score normalization subtracts from each score how similar the query is to images that "
+    "it cannot be a copy of.",
     "accuracy@1": "accuracy@1: the share of the copies whose original comes first.",
-    "recall@p90": "recall@p90: the share of the copies found before more than one prediction in ten is wrong.",
+    "recall@p90": "recall@p90: the share of the copies found before more than one prediction in ten is incorrect.",
     "strong mAP": "strong mAP: the mean over the copies with strong edits of how high their original ranks.",
     "overall uAP": "overall uAP: the area under the precision-recall curve of all blocks of Copydays as one ranking.",
 }
@@ -54,13 +63,13 @@ class Result:
     """One descriptor's answers to a set of queries.
 
     Attributes:
-      name: how the page calls it.
-      metrics: its row in the table, label -> value in [0, 1]; the same labels for every result.
-      query_ids, reference_ids, scores: the predictions, [K] each, in any order.
-      copy_similarities: float [P], of each pair of the ground truth, in its order.
-      other_similarities: float [Q], of each query and the nearest reference that it does not copy.
-      score_name: what the scores are; those of one name are drawn over one range.
-      intervals: label -> where the metric lies at 95 %, for those that have one.
+        name: its name on the page.
+        metrics: its row in the table, label -> value in [0, 1]; the same labels for every result.
+        query_ids, reference_ids, scores: the predictions, [K] each, in any order.
+        copy_similarities: float [P], of each pair of the ground truth, in its order.
+        other_similarities: float [Q], of each query and the nearest reference that it does not copy.
+        score_name: what the scores are; histograms of scores of one name have the same range.
+        intervals: label -> the 95 % confidence interval of the metric, for those that have one.
     """
 
     name: str
@@ -82,7 +91,14 @@ class Chart(NamedTuple):
 
 
 def results_of(evaluation: Evaluation, *, prefix: str = "") -> list[Result]:
-    """A result for each row of an evaluation, of minus squared distances the similarities where there are such."""
+    """Returns a result for each row of an evaluation.
+
+    Scores that are minus squared distances of unit vectors are turned into similarities.
+
+    Args:
+        evaluation: the evaluation.
+        prefix: text before the name of each row.
+    """
     labels = {
         "uAP": "uAP",
         "accuracy_at_1": "accuracy@1",
@@ -108,7 +124,7 @@ def results_of(evaluation: Evaluation, *, prefix: str = "") -> list[Result]:
                 reference_ids=reference_ids[predictions.reference],
                 scores=predictions.score,
                 copy_similarities=copies,
-                other_similarities=best_wrong(predictions),
+                other_similarities=best_incorrect(predictions),
                 score_name=name,
             )
         )
@@ -130,22 +146,24 @@ def write_report(
     edits: Mapping[str, Edited] | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the page under a temporary name, then renames it to `path`.
+    """Writes the page.
 
     Args:
-      summary: some sentences: what was done.
-      results: one for each descriptor, codec or normalization.
-      ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
-      query_images, reference_images: for ids, what reads the encoded image; where one is absent or unreadable,
-        the page shows the id.
-      query_ids: of all queries, also those without a prediction.
-      shown: index of the result whose answers are shown in images.
-      history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
-      edits: for each query, how it was made.
-      facts: name -> value, at the foot of the page.
+        path: the HTML file.
+        title: its title.
+        summary: some sentences that say what was done.
+        results: one for each descriptor, codec or normalization.
+        ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
+        query_images, reference_images: for ids, what reads the encoded image; the page shows the id where an image is
+            missing or unreadable.
+        query_ids: of all queries, also those without a prediction.
+        shown: index of the result whose answers are shown in images.
+        history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
+        edits: how each query was made.
+        facts: name -> value, at the foot of the page.
 
     Raises:
-      ValueError: no result, one without predictions, or results with different metrics.
+        ValueError: there is no result, one has no predictions, or results have different metrics.
     """
     if not results or any(list(r.metrics) != list(results[0].metrics) for r in results):
         raise ValueError("a report needs at least one result, and the same metrics from each")
@@ -155,7 +173,7 @@ def write_report(
     predictions = [_predictions(result, query_ids, ground_truth) for result in results]
     curves = [precision_recall(one) for _, one in predictions]
     rankings = [ranking(r.query_ids, r.reference_ids, r.scores) for r in results]
-    _, threshold = recall_at_precision(curves[shown], PRECISION)
+    threshold = answer_threshold(rankings[shown], ground_truth, PRECISION)
     outcome = outcomes(rankings[shown], query_ids, ground_truth, threshold)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -177,6 +195,7 @@ def write_report(
         threshold=threshold,
         precision=PRECISION,
         outcomes=counts(outcome),
+        examples=examples(rankings[shown], ground_truth, outcome, query_images, reference_images, edits or {}),
         galleries=galleries(
             rankings[shown],
             ground_truth,
@@ -188,15 +207,13 @@ def write_report(
         ),
         facts=facts or {},
     )
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, page)
 
 
 def _predictions(
     result: Result, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]]
 ) -> tuple[Sequence[str], Predictions]:
-    """Ids of the queries, and the predictions by their rows."""
+    """Returns the ids of the queries, and the predictions by the rows of these ids."""
     truth = set(ground_truth)
     queries = result.query_ids.tolist()
     row = {one: i for i, one in enumerate(query_ids)}
@@ -230,8 +247,8 @@ def _precision_recall_chart(results: Sequence[Result], curves: Sequence[Curve]) 
 
 
 def _histograms(results: Sequence[Result]) -> list[Chart]:
-    """One for each result, all of one kind of score over the same range."""
-    labels = ("copies and their originals", "queries and their nearest wrong match")
+    """Draws a histogram for each result; those of one kind of score have the same range."""
+    labels = ("copies and their originals", "queries and their best incorrect match")
     charts = []
     for result in results:
         alike = [
@@ -246,7 +263,7 @@ def _histograms(results: Sequence[Result]) -> list[Chart]:
 
 
 def _scores(result: Result) -> list[np.ndarray]:
-    """Of copies, and of wrong matches where there are such."""
+    """Returns the scores of the copies, and those of the best incorrect matches of the queries that have one."""
     return [result.copy_similarities, result.other_similarities[np.isfinite(result.other_similarities)]]
 
 
@@ -255,7 +272,7 @@ def _by_edit(
     ground_truth: Sequence[tuple[str, str]],
     edits: Mapping[str, Edited],
 ) -> list[tuple[str, int, list[float]]]:
-    """For each edit: its name, how many copies had it, and the share of them that each result puts first."""
+    """Returns for each edit its name, the number of copies that have it, and the share that each result ranks first."""
     truth = set(ground_truth)
     copies_by_edit: dict[str, list[str]] = {}
     for query in sorted({query for query, _ in ground_truth}):

@@ -45,7 +45,7 @@ def test_blur_has_the_spread_of_its_radius(radius):
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.7, 1.0, 2.0, 3.3, 5.0])
-def test_its_whole_weights_keep_sum_and_spread(radius):
+def test_its_integer_weights_keep_sum_and_spread(radius):
     half = blur_weights(tf.constant(radius)).numpy().astype(int)
     assert half[0] + 2 * half[1:].sum() == 256
     assert half.min() >= 0

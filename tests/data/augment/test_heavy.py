@@ -59,7 +59,7 @@ def test_how_much_is_applied(group, name, low, high):
     assert stats.kstest(drawn()[group][name], "uniform", (low, high - low)).pvalue > 1e-3
 
 
-def test_whole_numbers_are_drawn_evenly():
+def test_integers_are_drawn_evenly():
     for values, count in [(drawn()["drop"]["channel"], 3), (drawn()["pixelate"]["cells"] - 12, 53)]:
         assert stats.chisquare(np.bincount(values, minlength=count)).pvalue > 1e-3
     orders, counts = np.unique(drawn()["swap"]["order"], axis=0, return_counts=True)

@@ -146,7 +146,7 @@ def test_no_letter_is_the_box_of_a_missing_one():
 
 
 @pytest.mark.parametrize("count", [1, 7, 364])
-def test_whole_numbers_are_drawn_evenly(count):
+def test_integers_are_drawn_evenly(count):
     numbers = tf.random.stateless_uniform([20000], [1, 2])
     counts = np.bincount(overlays._index(numbers, count).numpy(), minlength=count)
     assert len(counts) == count

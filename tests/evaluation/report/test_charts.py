@@ -28,6 +28,55 @@ def test_curves_are_those_of_the_data_with_names():
     assert figure.axes[0].lines[-1].get_color() == "C0"
 
 
+def test_equal_curves_are_told_apart_and_said_to_be_equal():
+    x = np.arange(5)
+    lines = [Line(name, x, x * slope) for name, slope in (("a", 1), ("b", 2), ("c", 1), ("d", 3), ("e", 1))]
+    figure = line_chart(lines, x_label="step")
+    assert {"a", "b", "c", "(the same as a)", "d", "e"} <= set(texts(svg(figure)))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "a",
+        "b",
+        "c\n(the same as a)",
+        "d",
+        "e\n(the same as a)",
+    ]
+    looks = {
+        (one.get_color(), one.get_linestyle(), one.get_marker(), str(one._dash_pattern)) for one in figure.axes[0].lines
+    }
+    assert len(looks) == 5
+
+
+def test_a_legend_lies_beside_the_plot():
+    lines = [Line(name, np.arange(5), np.arange(5)) for name in ("a long name: PCAW512,L2norm,Flat", "b")]
+    groups = {"copies": np.array([0.1, 0.9]), "others": np.array([0.2])}
+    for figure in (
+        line_chart(lines, x_label="recall"),
+        histogram(groups, x_label="score", value_range=(0, 1)),
+    ):
+        figure.draw_without_rendering()
+        (legend,), (axes,) = figure.legends, figure.axes
+        assert axes.get_legend() is None
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        assert figure.bbox.contains(*legend.get_window_extent().min)
+        assert figure.bbox.contains(*legend.get_window_extent().max)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 7), (24, 12), (3, 2)])
+def test_a_large_heat_map_has_cells_that_fit_their_numbers(rows, columns):
+    values = np.ones((rows, columns))
+    figure = heat_map(
+        dict.fromkeys(("uAP", "b", "c"), values), [f"edit number {i} (60)" for i in range(rows)], ["strong"] * columns
+    )
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() <= 11
+    for axes in figure.axes:
+        cell = axes.get_window_extent().width / columns, axes.get_window_extent().height / rows
+        number = axes.texts[0].get_window_extent()
+        assert number.width < cell[0]
+        assert number.height < cell[1]
+        assert axes.texts[0].get_fontsize() >= 9
+
+
 def test_unit_square_and_rule():
     lines = [Line("a", np.array([0.2, 0.4]), np.array([0.9, 0.8]))]
     figure = line_chart(lines, x_label="recall", unit_square=True, rule=0.9)

@@ -9,7 +9,7 @@ from PIL import Image
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import Found, Predictions
-from sscd_jax.evaluation.report.evaluation_charts import best_wrong, edits_chart, write_charts
+from sscd_jax.evaluation.report.evaluation_charts import best_incorrect, edits_chart, write_charts
 from sscd_jax.evaluation.results import Evaluation
 
 # Four copies and one query that copies nothing.
@@ -33,8 +33,8 @@ def texts(path) -> list[str]:
     return [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_best_wrong():
-    np.testing.assert_array_equal(best_wrong(FOUND), [0.4, 0.5, 0.8])
+def test_best_incorrect():
+    np.testing.assert_array_equal(best_incorrect(FOUND), [0.4, 0.5, 0.8])
 
 
 def test_the_heat_map_has_the_worst_kind_first():

@@ -2,6 +2,7 @@ import base64
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sscd_jax.datasets.annotations import Edited
@@ -11,7 +12,9 @@ from sscd_jax.evaluation.report.gallery import (
     REJECTED,
     TOO_LOW,
     WRONG_FIRST,
+    answer_threshold,
     counts,
+    examples,
     galleries,
     outcomes,
     ranking,
@@ -64,11 +67,61 @@ def test_galleries_hold_each_query_with_its_matches():
     shown = [[card.query for card in gallery.cards] for gallery in found]
     assert shown == [["found"], ["low"], ["wrong"], ["alarm", "rejected"]]
     (wrong,) = found[2].cards
-    assert [(m.reference, m.rank, m.score, m.right) for m in wrong.matches] == [
-        ("B", 1, 0.8, False),
-        ("A", 2, 0.7, True),
+    assert [(m.reference, m.rank, m.score, m.verdict) for m in wrong.matches] == [
+        ("B", 1, 0.8, "incorrect"),
+        ("A", 2, 0.7, "correct"),
     ]
     assert found[1].cards[0].edits == ("blur",)
+    (first,) = found[0].cards
+    assert [m.verdict for m in first.matches] == ["correct", ""], "what comes after the correct one is no mistake"
+    assert [[m.verdict for m in card.matches] for card in found[3].cards] == [["incorrect"], [""]]
+
+
+def test_the_threshold_of_answers_is_that_of_best_matches():
+    """Matches of lower ranks are no answers: here they would allow 10 of the 26 copies that are found first."""
+    count, good = 30, 26
+    scores = np.linspace(0.9, 0.272, good)
+    matches = [
+        (f"q{i:02d}", "right" if i < good else "other", s) for i, s in enumerate([*scores, 0.2, 0.19, 0.18, 0.17])
+    ]
+    matches += [(f"q{i:02d}", f"no{j}", s - 0.01 - j / 1000) for i, s in enumerate(scores[9:], 9) for j in range(3)]
+    ranked = ranking(*(np.array(column) for column in zip(*matches, strict=True)))
+    truth = [(f"q{i:02d}", "right") for i in range(count)]
+    threshold = answer_threshold(ranked, truth, 0.9)
+    assert threshold == scores[-1]
+    found = outcomes(ranked, [query for query, _ in truth], truth, threshold)
+    assert list(found.values()).count(FOUND) == good
+    assert answer_threshold(ranked, [("q29", "right")], 0.9) is None
+
+
+@pytest.mark.parametrize("precision", [0.5, 0.8, 0.9, 1.0])
+def test_no_lower_threshold_would_do(precision):
+    rng = np.random.default_rng(int(10 * precision))
+    for _ in range(30):
+        count = 12
+        scores, right = rng.integers(0, 8, count) / 8, rng.random(count) < 0.7
+        ranked = ranking(np.array([f"q{i}" for i in range(count)]), np.where(right, "a", "b"), scores)
+        reached = [s for s in scores if right[scores >= s].mean() >= precision]
+        expected = min(reached) if reached else None
+        assert answer_threshold(ranked, [(f"q{i}", "a") for i in range(count)], precision) == expected
+
+
+def test_four_examples_with_their_best_match():
+    outcome = outcomes(RANKED, QUERIES, TRUTH, 0.6)
+    cards = examples(RANKED, TRUTH, outcome, {}, {}, {})
+    assert [card.query for card in cards] == ["found", "wrong", "alarm", "low"], "best score first"
+    assert [[m.verdict for m in card.matches] for card in cards] == [
+        ["correct"],
+        ["incorrect"],
+        ["incorrect"],
+        ["correct"],
+    ]
+    queries = np.array([f"q{i}" for i in range(9)])
+    ranked = ranking(queries, np.full(9, "A"), np.linspace(0.1, 0.9, 9))
+    truth = [(query, "A") for query in queries.tolist()]
+    outcome = outcomes(ranked, queries.tolist(), truth, 0.5)
+    shown = examples(ranked, truth, outcome, {}, {}, {})
+    assert [card.query for card in shown] == ["q8", "q7", "q6", "q3"], "the best, the median, one missed, and one more"
 
 
 def test_the_right_reference_stands_apart_where_it_is_not_among_the_best():
@@ -78,8 +131,8 @@ def test_the_right_reference_stands_apart_where_it_is_not_among_the_best():
         truth = [("q", right)]
         (gallery,) = galleries(ranked, truth, np.array([0.4]), outcomes(ranked, ["q"], truth, 0.5), {}, {}, {})
         *best, last = gallery.cards[0].matches
-        assert [m.right for m in best] == [False] * 3
-        assert (last.reference, last.rank, last.score, last.right) == (right, rank, 0.4, True)
+        assert [m.verdict for m in best] == ["incorrect"] * 3
+        assert (last.reference, last.rank, last.score, last.verdict) == (right, rank, 0.4, "correct")
 
 
 def test_a_large_gallery_shows_some_and_counts_all():

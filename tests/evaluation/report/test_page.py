@@ -134,9 +134,13 @@ def test_the_page_is_well_formed_and_shows_the_numbers(report, inputs):
     assert len(on_cards) >= 20
     assert set(on_cards) <= scores
     words = page.texts("span", "mark")
-    assert set(words) == {"✓ right", "✗ wrong"}
+    assert set(words) == {"✓ correct", "✗ incorrect"}
     classes = [a["class"].split()[0] for tag, a, _ in page.elements if tag == "li" and "mark" not in a]
-    assert [c for c in classes if c in ("right", "wrong")][-len(words) :] == [w.split()[1] for w in words]
+    assert [c for c in classes if c in ("correct", "incorrect")][-len(words) :] == [w.split()[1] for w in words]
+    for text in page.texts("article", "card"):
+        assert "correctly rejected" not in text or "✗" not in text
+    assert len(page.texts("article", "example")) == 4
+    assert all("best match" in text for text in page.texts("article", "example"))
 
 
 def test_the_outcomes_and_the_edits_are_those_of_the_answers(report, inputs):
@@ -146,15 +150,14 @@ def test_the_outcomes_and_the_edits_are_those_of_the_answers(report, inputs):
     scores = result.scores.reshape(-1, 10)
     queries, best = result.query_ids[::10], result.reference_ids[::10]
     first = np.array([truth.get(q) == r for q, r in zip(queries, best, strict=True)])
-    right = np.array([truth.get(q) == r for q, r in zip(result.query_ids, result.reference_ids, strict=True)])
-    precision = [right[result.scores >= s].mean() for s in result.scores]
-    threshold = min(s for s, p in zip(result.scores, precision, strict=True) if p >= 0.9)
+    precision = [first[scores[:, 0] >= s].mean() for s in scores[:, 0]]
+    threshold = min(s for s, p in zip(scores[:, 0], precision, strict=True) if p >= 0.9)
     answered, copies = scores[:, 0] >= threshold, np.array([q in truth for q in queries])
     for text in (
         f"found: {(first & answered).sum()}",
         f"missed: score too low: {(first & ~answered).sum()}",
         f"missed: another image first: {(copies & ~first).sum()}",
-        f"rightly rejected: {(~copies & ~answered).sum()}",
+        f"correctly rejected: {(~copies & ~answered).sum()}",
         f"false alarm: {(~copies & answered).sum()}",
     ):
         assert any(item.endswith(text) for item in page.texts("li")), text
@@ -270,7 +273,7 @@ def test_a_query_and_a_reference_of_one_name_have_their_own_images(tmp_path):
     pixels = [Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).getpixel((30, 30)) for uri in shown]
     assert [red > 200 for red, _, _ in pixels] == [True, False]
     assert any("2 queries copy nothing" in text for text in page.texts("b"))
-    assert any(text.endswith("rightly rejected: 2") for text in page.texts("li"))
+    assert any(text.endswith("correctly rejected: 2") for text in page.texts("li"))
     alarms = [row.split()[-1] for row in page.texts("tr") if row.startswith("0.900 ")]
     assert set(alarms) == {"0.000"}
 

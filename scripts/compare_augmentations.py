@@ -1,10 +1,10 @@
-"""What the augmentations do for copy detection at the demo's small scale: one table, some minutes a run on 2 cores.
+"""Compares augmentations at the demo's small scale in one table; each run takes some minutes on 2 cores.
 
     pip install -r requirements.txt -e '.[augly]'
     python scripts/compare_augmentations.py --out runs/augmentations
 
-Trains the demo's network on the demo's images with each augmentation for as many steps, once for each seed, and
-searches the demo's strongly edited queries. Runs that are there already are read, interrupted ones go on.
+For each seed, the demo's network is trained on the demo's images with each augmentation for the same number of steps,
+and then finds the demo's strongly edited queries. Finished runs are read, and interrupted ones resume.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from sscd_jax import distributed
 from sscd_jax.cli.output import table
 from sscd_jax.datasets import demo_set
 from sscd_jax.demo import demo_config
+from sscd_jax.files import write_text
 from sscd_jax.training.train import train
 
 # Name, augmentation, mixup.
@@ -33,7 +34,7 @@ METRICS = ("uAP", "accuracy_at_1", "recall_at_p90")
 
 
 def run(out: Path, *, seed: int, steps: int, augmentation: Any, mixup: bool) -> dict[str, float]:
-    """The metrics at the end of a run."""
+    """Trains a network and returns the metrics at the end of the run."""
     images = out / str(seed) / "images"
     if not images.is_dir():
         images.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +49,9 @@ def run(out: Path, *, seed: int, steps: int, augmentation: Any, mixup: bool) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for images, runs and results.json")
-    parser.add_argument("--steps", type=int, default=300, help="of each run (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for images, runs and results.json")
+    parser.add_argument("--steps", type=int, default=300, help="the length of each run (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the random seeds (%(default)s)")
     arguments = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     distributed.start()
@@ -59,7 +60,7 @@ def main() -> None:
         for name, augmentation, mixup in SETTINGS:
             options = {"seed": seed, "steps": arguments.steps}
             results[name].append(run(arguments.out, augmentation=augmentation, mixup=mixup, **options))
-            (arguments.out / "results.json").write_text(json.dumps(results, indent=2))
+            write_text(arguments.out / "results.json", json.dumps(results, indent=2))
     rows = []
     for name, runs in results.items():
         row: dict[str, float | str] = {"augmentation": name}

@@ -9,12 +9,14 @@ With --weights, as for `sscd-jax embed`, the last row is by that network.
 import argparse
 import csv
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sscd_jax import Descriptors, weights
+from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.presets import choose
@@ -38,15 +40,20 @@ def best_matches(queries: Descriptors, references: Descriptors) -> dict[str, tup
     }
 
 
-def embed(images: Path, given: str) -> list[Descriptors]:
-    """Returns the descriptors of the demo's queries and references by other weights."""
+def embed(images: Path, queries: Sequence[str], given: str) -> list[Descriptors]:
+    """Returns the descriptors of some of the demo's queries and of all its references by other weights."""
     network = weights.load(given)
-    with tempfile.TemporaryDirectory() as folder:
-        written = [Path(folder) / part for part in ("queries", "references")]
-        for out in written:
-            write_descriptors(*network, open_source(str(images / out.name)), choose("small_288"), out)
-        read = [Descriptors.read(out) for out in written]
-        return [Descriptors(one.ids, np.array(one.vectors), one.provenance) for one in read]
+    found = []
+    for part in ("queries", "references"):
+        source = open_source(str(images / part))
+        if part == "queries":
+            paths = [str(images / part / f"{query}.jpg") for query in queries]
+            source = Source(source.name, queries, paths, files=paths)
+        with tempfile.TemporaryDirectory() as out:
+            write_descriptors(*network, source, choose("small_288"), Path(out))
+            read = Descriptors.read(out)
+            found.append(Descriptors(read.ids, np.array(read.vectors), read.provenance))
+    return found
 
 
 def main() -> None:
@@ -64,14 +71,15 @@ def main() -> None:
         folder = given.demo / "descriptors" / name
         if folder.is_dir():  # without pdqhash there is no row for PDQ
             found[label] = best_matches(*(Descriptors.read(folder / part) for part in ("queries", "references")))
-    if given.weights:
-        found[PUBLISHED] = best_matches(*embed(images, given.weights))
-    for label, matches in found.items():
-        correct = sum(matches[query][0] == reference for query, reference in truth.items())
-        print(f"{' '.join(label.split())}: {correct} of {len(truth)} copies have their original first")
-
     # The copies are drawn by a fixed seed, so that nobody chooses them.
-    chosen = np.random.default_rng(0).permutation(sorted(truth))[:COLUMNS]
+    chosen = np.random.default_rng(0).permutation(sorted(truth))[:COLUMNS].tolist()
+    if given.weights:
+        found[PUBLISHED] = best_matches(*embed(images, chosen, given.weights))
+    for label, matches in found.items():
+        copies = [query for query in matches if query in truth]
+        correct = sum(matches[query][0] == truth[query] for query in copies)
+        print(f"{' '.join(label.split())}: {correct} of {len(copies)} copies have their original first")
+
     width = LABEL + COLUMNS * (SIDE + GAP)
     sheet = Image.new("RGB", (width, (len(found) + 1) * (SIDE + GAP + 14) + GAP), "white")
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(12)

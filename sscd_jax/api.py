@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sscd_jax import distributed, weights
 from sscd_jax.data import storage
@@ -30,7 +30,9 @@ from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # those of Pillow's modes that PNG keeps exactly
+# Pillow's modes that these formats keep exactly; images of other modes become RGB, as files of them do.
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+TIFF_MODES = ("I", "I;16B", "F")
 
 
 def load(name_or_path: str | os.PathLike[str]) -> "Model":
@@ -218,10 +220,11 @@ def _from_array(array: Any, place: str) -> Image.Image:
 
 def _encode(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    if image.mode == "PA":
-        image = image.convert("RGBA")
+    exif = image.getexif()
+    if image.mode not in (*PNG_MODES, *TIFF_MODES):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode in PNG_MODES:
-        image.save(file, "PNG", compress_level=0, exif=image.getexif())
+        image.save(file, "PNG", compress_level=0, exif=exif)
     else:
-        image.save(file, "TIFF", exif=image.getexif())
+        image.save(file, "TIFF", exif=exif)
     return file.getvalue()

@@ -40,22 +40,10 @@ def start() -> None:
     _turn_off_ynn_fusion()
 
 
-def join_processes() -> None:
-    """Joins the processes of a TPU pod, or of a SLURM or Open MPI job, so that each knows its index among them.
-
-    Raises:
-        ValueError: JAX finds no such job.
-    """
-    try:
-        _join()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"JAX finds no TPU pod, SLURM or Open MPI job that this process belongs to: {error}"
-        ) from error
-
-
 def join_processes_if_any(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """Joins the other processes if JAX finds a job, or if a coordinator is given; otherwise this process is alone.
+    """Joins the other processes of a job, so that each knows its index; otherwise this process is alone.
+
+    JAX finds the processes of TPU pods, SLURM and Open MPI itself. For other jobs a coordinator is given.
 
     Args:
         coordinator: HOST:PORT of process 0, for jobs that JAX does not know; `count` and `index` are then required.

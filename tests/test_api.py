@@ -1,5 +1,6 @@
 """`sscd_jax.load` and `Model.embed`: what they take, and that the command computes the same."""
 
+import json
 import os
 import subprocess
 import sys
@@ -63,8 +64,8 @@ def test_a_folder_is_what_the_command_makes_of_it(model, photos, by_command):
     assert list(found.ids) == list(by_command.ids) == ["coffee", "more/astronaut", "more/cat"]
     np.testing.assert_array_equal(found.vectors, by_command.vectors, strict=True)
     assert found.provenance == by_command.provenance == model.provenance
-    for name, value in by_command.provenance.details.items():
-        assert found.provenance.details[name] == (str(photos) if name == "source" else value)
+    details = json.loads(json.dumps(found.provenance.details))
+    assert {name: details[name] for name in by_command.provenance.details} == by_command.provenance.details
 
 
 def test_files_pixels_and_folders_together(model, photos, by_command, monkeypatch):
@@ -110,7 +111,7 @@ def test_images_of_pillow_are_what_their_files_are(model, photos, tmp_path, mode
     elif mode != "PA":
         image = image.convert(mode)
     path = tmp_path / ("a.png" if mode in ("LA", "P", "PA", "RGBA") else "a.tif")
-    image.save(path)
+    (image.convert("RGB") if mode == "YCbCr" else image).save(path)  # Pillow does not read the TIFF it writes of these
     one, other = (model.embed(given, batch_size=8).vectors for given in (path, image))
     np.testing.assert_array_equal(one, other)
 
@@ -134,7 +135,9 @@ def test_images_that_cannot_be_read(model, photos, by_command, tmp_path):
     for bad in (given[:1], given[2:]):
         with pytest.raises(ValueError, match=rf"{bad[0].name} cannot be read: "):
             model.embed(bad)
-    with pytest.warns(UserWarning, match=r"2 of 3 images cannot be read .*\n.*broken\.jpg: .*\n.*absent\.jpg: No such"):
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 images cannot be read .*\n.*broken\.jpg: .*\n.*absent\.jpg: .*No such file"
+    ):
         found = model.embed(given, batch_size=8, ids=["a", "b", "c"], on_error="skip")
     assert found.ids == ["b"]
     np.testing.assert_array_equal(found.vectors, by_command.vectors[:1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,9 +25,13 @@ PROGRAMS = "Scripts" if os.name == "nt" else "bin"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+    """Built from a copy of the sources, as a build leaves files in its folder, and takes up those of earlier builds."""
+    out, sources = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("sources")
+    shutil.copytree(ROOT / "sscd_jax", sources / "sscd_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(out)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(sources)], check=True)
     (path,) = out.glob("*.whl")
     return path
 

@@ -9,8 +9,7 @@
     manifest.json, errors.jsonl written when all shards are complete
 
 The plan makes the work resumable and shareable: whoever continues it, alone or beside others, computes the same shards.
-Files are written under temporary names first (see `sscd_jax.files`); those that killed processes leave behind are
-removed at the end.
+Files are written under temporary names first (see `sscd_jax.files`); leftovers are removed at the end.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 import tenacity
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sscd_jax.files import cache_folder
 from sscd_jax.weights.convert import convert

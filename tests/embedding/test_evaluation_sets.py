@@ -56,6 +56,7 @@ def run_copydays(*options: str) -> None:
     main(["evaluate", "copydays", "--preset", "skew_320", *options])
 
 
+@pytest.mark.slow
 def test_copydays(copydays, paths, weights, network, tmp_path, capsys):
     """The table is that of descriptors made block by block, and nothing is embedded twice."""
     distractors, training = tmp_path / "distractors", tmp_path / "training"
@@ -143,6 +144,7 @@ def test_options_for_copydays_that_do_not_go_together(copydays, weights, tmp_pat
     assert "absent: no such folder or file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_disc(validation, weights, capsys):
     main(["evaluate", "disc", "--root", str(validation), "--weights", weights, "--preset", "skew_320"])
     said = capsys.readouterr()
@@ -167,6 +169,7 @@ def test_disc(validation, weights, capsys):
     assert json.loads((validation / "again.json").read_text()) == [r for r in rows if r["candidates"] == "per_query"]
 
 
+@pytest.mark.slow
 def test_released_files_of_disc_in_parts(released, weights, tmp_path, capsys):
     options = [
         "--root",
@@ -198,6 +201,7 @@ def test_disc_without_training_images(validation, weights):
     assert [(row["codec"], row["score_norm"]) for row in rows] == [("Flat", None)] * 2
 
 
+@pytest.mark.slow
 def test_a_query_that_cannot_be_read_is_left_out(validation, weights, capsys):
     (validation / "val_query" / "Q00003.jpg").write_bytes(b"no image")
     main(["evaluate", "disc", "--root", str(validation), "--weights", weights, "--preset", "skew_320"])

@@ -102,9 +102,9 @@ def outcomes(
 
 
 def answer_threshold(ranked: Ranking, ground_truth: Sequence[tuple[str, str]], precision: float) -> float | None:
-    """Returns the lowest score at which a share of `precision` of the answers is correct; None if there is none.
+    """Returns the threshold that finds the most copies while a share of at least `precision` of the answers is correct.
 
-    Only the best match of each query counts, because it alone is the answer.
+    Only the best match of each query counts, because it alone is the answer. None if no threshold has the precision.
     """
     truth = set(ground_truth)
     queries = [query for query in ranked if ranked[query]]

@@ -151,7 +151,7 @@ def test_the_outcomes_and_the_edits_are_those_of_the_answers(report, inputs):
     queries, best = result.query_ids[::10], result.reference_ids[::10]
     first = np.array([truth.get(q) == r for q, r in zip(queries, best, strict=True)])
     precision = [first[scores[:, 0] >= s].mean() for s in scores[:, 0]]
-    threshold = min(s for s, p in zip(scores[:, 0], precision, strict=True) if p >= 0.9)
+    threshold = min(s for s, p, f in zip(scores[:, 0], precision, first, strict=True) if p >= 0.9 and f)
     answered, copies = scores[:, 0] >= threshold, np.array([q in truth for q in queries])
     for text in (
         f"found: {(first & answered).sum()}",

@@ -9,13 +9,14 @@ import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
 
+# Tests call pip, which environments made by uv do not have: it is installed with the rest.
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Runs the tests with the pinned versions."""
-    session.install("-r", "requirements.txt", "-e", ".[test]")
+    session.install("-r", "requirements.txt", "-e", ".[test]", "pip")
     session.run("pytest", *session.posargs)
 
 
@@ -27,14 +28,14 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(*compile_, "--python-version", PYTHONS[0], "--quiet", "--output-file", str(versions))
     session.install("-r", str(versions))
-    session.install("--no-deps", "-e", ".")
+    session.install("--no-deps", "-e", ".", "pip")
     session.run("pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])
 def core(session: nox.Session) -> None:
     """Runs the tests without any extra: those that need one are skipped."""
-    session.install("-e", ".", "pytest", "pytest-xdist", "hypothesis", "trustme")
+    session.install("-e", ".", "pytest", "pytest-xdist", "hypothesis", "trustme", "pip")
     session.run("pytest", *session.posargs)
 
 
@@ -67,5 +68,5 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def wheel(session: nox.Session) -> None:
     """Builds the wheel, installs it elsewhere, and uses it from an empty folder."""
-    session.install("-r", "requirements.txt", "-e", ".[test]")
+    session.install("-r", "requirements.txt", "-e", ".[test]", "pip")
     session.run("pytest", "-n0", "-m", "slow or not slow", "tests/test_wheel.py", *session.posargs)

@@ -37,7 +37,7 @@ def copies(references: Descriptors, count: int, others: int, seed: int) -> tuple
     return of("q", vectors), [(f"q{i}", f"r{which[i]}") for i in range(count)]
 
 
-@pytest.mark.parametrize("score_norm", ["1.0[0,2]", None])
+@pytest.mark.parametrize("score_norm", ["1.0[0,2]", pytest.param(None, marks=pytest.mark.slow)])
 def test_the_rate_holds_on_new_images(score_norm):
     references = drawn("r", 800, 1)
     inside = 0

@@ -89,7 +89,7 @@ def outcomes(
     """
     truth = set(ground_truth)
     copies = {query for query, _ in ground_truth}
-    # This is right for queries without a prediction.
+    # Queries without a prediction keep this outcome.
     result = {query: WRONG_FIRST if query in copies else REJECTED for query in query_ids}
     for query, matches in ranked.items():
         reference, score = matches[0]

@@ -1,10 +1,11 @@
-"""The demo's recipe at other batches, rates and entropy weights, several seeds of each: what docs/training.md rests on.
+"""Trains the demo's recipe with other batch sizes, learning rates and entropy weights, for docs/training.md.
 
     python scripts/batch_sizes.py 128,7.5,1,0 32,1.875,1,0 32,3.75,1,0 [--seeds 0 1 2] [--out runs/batch_sizes]
 
-A setting is BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS. All see the same number of images, so that a smaller
-batch takes more steps. Prints for each the mean uAP and its standard error over the seeds, and similarities at the end.
-The images are the demo's; a run that was killed begins anew, one that is done stays.
+A setting is BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS, and is trained with each seed. All runs see the same number
+of images, so that a smaller batch takes more steps. Prints for each setting the mean uAP and its standard error over
+the seeds, and the similarities at the end of training. The images are those of the demo. Rerun the same command after
+an interruption: runs that are complete are not done again.
 """
 
 import argparse
@@ -27,12 +28,16 @@ SIMILARITIES = ("positive_sim", "nearest_negative_sim")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="+", help="BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more (default 0 1 2)")
-    parser.add_argument("--images", type=int, default=19200, help="that a run sees (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/batch_sizes"), help="folder (default %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="random seeds, two or more (default 0 1 2)"
+    )
+    parser.add_argument("--images", type=int, default=19200, help="images that each run sees (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/batch_sizes"), help="folder of the images and runs (default %(default)s)"
+    )
     given = parser.parse_args()
     if len(given.seeds) < 2:
-        parser.error("one seed says nothing of noise: give two or more --seeds")
+        parser.error("the standard error needs two or more --seeds")
     distributed.start()
     if not (given.out / "images").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,7 @@ def main() -> None:
 
 
 def changed(config: Config, batch: int, rate: float, weight: float, warmup: int) -> Config:
-    """The config with these, validated and saved at the end only."""
+    """Returns the config with these settings, validated and saved at the end only."""
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, batch_size=batch),
@@ -65,7 +70,7 @@ def changed(config: Config, batch: int, rate: float, weight: float, warmup: int)
 
 
 def at_the_end(run: Path, name: str) -> float:
-    """The mean of a metric over the last tenth of the steps."""
+    """Returns the mean of a metric over the last tenth of the steps."""
     values = [line[name] for line in read_metrics(run) if name in line]
     return mean(values[-max(len(values) // 10, 1) :])
 

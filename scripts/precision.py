@@ -1,10 +1,10 @@
-"""Whether training in bfloat16 ends where training in float32 does: the demo's recipe, several seeds of each.
+"""Compares training in bfloat16 with training in float32: the demo's recipe, with several seeds each.
 
     python scripts/precision.py [--steps 200] [--seeds 0 1 2] [--out runs/precision]
 
-Prints the loss over the last tenth of the steps and the uAP of each run, and for each of the two the difference of the
-means beside its standard error over the seeds: a difference of less than twice that is called noise. The images are
-the demo's, the same for all; a run that was interrupted goes on.
+Prints for each run its uAP and its loss over the last tenth of the steps. For both, it prints the difference of the
+means between the types and its standard error over the seeds; a difference below twice that error is called noise. The
+images are those of the demo, the same for all runs. Rerun the same command to resume after an interruption.
 """
 
 import argparse
@@ -26,12 +26,16 @@ DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200, help="of each run (default %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more (default 0 1 2)")
-    parser.add_argument("--out", type=Path, default=Path("runs/precision"), help="folder (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="length of each run (default %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="random seeds, two or more (default 0 1 2)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/precision"), help="folder of the images and runs (default %(default)s)"
+    )
     given = parser.parse_args()
     if len(given.seeds) < 2:
-        parser.error("one seed says nothing of noise: give two or more --seeds")
+        parser.error("the standard error needs two or more --seeds")
     distributed.start()
     if not (given.out / "images").is_dir():
         given.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""Kills a training run at random moments and compares its end with one that was not killed: half an hour on 2 cores.
+"""Kills a training run at random moments and compares its result with that of a run that was not killed.
 
     python scripts/random_kills.py [--kills 50] [--steps 300]
 
-A small network trains on cuts of the bundled photographs, saving often: once to the end, then again with SIGKILL in its
-start-up, among its steps, and while a checkpoint is being written. Both must leave the same parameters, statistics and
-momentum bit for bit, the same metrics, each step once, and only checkpoints that can be read. If not: status 1.
+This takes half an hour on 2 cores. A small network is trained on cuts of the bundled photographs, with a checkpoint
+every few steps: once to the end, then again with SIGKILL during its start-up, between its steps, and while a checkpoint
+is being written. Both runs must leave the same parameters, statistics and momentum bit for bit, the same metrics, each
+step once, and only checkpoints that can be read. Otherwise the exit status is 1.
 """
 
 import argparse
@@ -32,20 +33,21 @@ from sscd_jax.training.log import read_metrics
 from sscd_jax.weights import runs
 
 MOMENTS = ("start-up", "steps", "save")
-# What differs between two runs that are the same.
+# The metrics that differ between two runs that are otherwise the same.
 TIMES = ("images_per_second", "data_wait_seconds", "data_wait_share")
-SAVE = 0.3  # seconds in which a kill comes once a checkpoint is begun
-POLL = 0.002  # seconds between two looks at a run
+SAVE = 0.3  # a run is killed at most so many seconds after it has begun to write a checkpoint
+POLL = 0.002  # seconds between two checks of the state of a run
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A life of the run that was ended.
+    """One process of the run, which was killed.
 
     Attributes:
+        moment: one of `MOMENTS`, at which it was to be killed.
         saving: whether a checkpoint was being written.
-        lost: steps that have to be done again.
-        good: the step that the run goes on after.
+        lost: the number of steps that have to be done again.
+        good: the step after which the run resumes.
     """
 
     moment: str
@@ -56,12 +58,18 @@ class Kill:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="of the run; six a kill (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=50, help="how often the run is killed (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="length of the run, six steps for each kill (default: %(default)s)"
+    )
     parser.add_argument("--every", type=int, default=3, help="steps between two checkpoints (default: %(default)s)")
-    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="in turn (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="empty folder for both runs and their output; by default not kept")
+    parser.add_argument(
+        "--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="when to kill, taken in turn (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="empty folder for both runs and their output; by default a temporary one"
+    )
     given = parser.parse_args(arguments)
     distributed.start()
     with tempfile.TemporaryDirectory() as made:
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Both runs and a table of the kills; what is not as it must be."""
+    """Does both runs, prints a table of the kills, and returns a line for everything that is wrong."""
     config, whole, killed = write_config(out, steps, every), out / "whole", out / "killed"
     process, begun = start(config, whole), time.monotonic()
     wait_until(lambda: last_step(whole) > 0, process)
@@ -88,7 +96,7 @@ def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], r
     print(f"{steps} steps without a kill; {start_up:.1f} s until the first, then {second_a_step:.2f} s a step")
 
     done = []
-    for number in tqdm(range(kills), desc="killed", unit="life"):
+    for number in tqdm(range(kills), desc="killed", unit="process"):
         ahead = steps - last_good(killed)
         moment = moments[number % len(moments)] if ahead > steps / 5 else "start-up"
         process = start(config, killed)
@@ -115,7 +123,7 @@ def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], r
 
 
 def write_config(out: Path, steps: int, every: int) -> Path:
-    """A recipe that takes a core some milliseconds a step, and its images."""
+    """Writes the images, and a recipe whose steps take a core some milliseconds each."""
     (out / "images").mkdir()
     rng = np.random.default_rng(0)
     for number, path in enumerate(list(photograph_paths().values()) * 2):
@@ -148,14 +156,14 @@ def finish(process: subprocess.Popen[bytes], workdir: Path) -> None:
 
 
 def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: int, delay: float) -> Kill:
-    """Kills a life of the run some seconds after so many steps; for a save, after it has begun then."""
-    before, left, good = inode(workdir / "metrics.jsonl"), unfinished(workdir), last_good(workdir)
+    """Kills a process of the run `delay` seconds after so many steps, or after the next checkpoint is begun."""
+    before, left, good = inode(workdir / "metrics.jsonl"), incomplete(workdir), last_good(workdir)
 
-    def has_made(steps: int) -> bool:  # a life first writes the file anew, without the lines of steps to do again
+    def has_made(steps: int) -> bool:  # a process first replaces the file by one without the steps to do again
         return inode(workdir / "metrics.jsonl") != before and last_step(workdir) >= good + steps
 
     def is_saving() -> bool:
-        return bool(unfinished(workdir) - left)
+        return bool(incomplete(workdir) - left)
 
     if steps:
         wait_until(lambda: has_made(steps), process)
@@ -165,7 +173,7 @@ def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: in
     process.kill()
     if process.wait() != -signal.SIGKILL:
         finish(process, workdir)
-        raise RuntimeError(f"the run of {workdir} came to its end before it was killed: more --steps, or fewer --kills")
+        raise RuntimeError(f"the run of {workdir} ended before it was killed: take more --steps, or fewer --kills")
     lost = last_step(workdir) - last_good(workdir) if has_made(1) else 0
     if last_good(workdir):
         runs.load_state(workdir)  # it can be read
@@ -178,14 +186,14 @@ def wait_until(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
 
 
 def inode(path: Path) -> int:
-    """Which file it is; 0 where there is none."""
+    """Returns the inode of a file, or 0 if there is none."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_ino
     return 0
 
 
-def unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """Checkpoints that are being written, or were when the run was killed."""
+def incomplete(workdir: Path) -> set[tuple[str, int]]:
+    """Returns the checkpoints that are being written, or were when the run was killed."""
     return {(path.name, inode(path)) for path in (workdir / runs.FOLDER).glob("*.orbax-checkpoint-tmp*")}
 
 
@@ -194,7 +202,7 @@ def last_good(workdir: Path) -> int:
 
 
 def last_step(workdir: Path) -> int:
-    """The step of the last whole line; 0 where there is none."""
+    """Returns the step of the last complete line of the metrics, or 0 if there is none."""
     try:
         lines = (workdir / "metrics.jsonl").read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -203,7 +211,7 @@ def last_step(workdir: Path) -> int:
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
-    """What the two runs do not have in common, and checkpoints that cannot be read."""
+    """Returns a line for each difference between the two runs, and for each checkpoint that cannot be read."""
     wrong = []
     states = []
     for workdir in (whole, killed):

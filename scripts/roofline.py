@@ -1,20 +1,24 @@
-"""How fast a training step can be at best, and what it takes: worked out on paper, nothing of it is measured.
+"""Computes how fast a training step can be at best on given chips; nothing is measured, and no chip is needed.
 
     python scripts/roofline.py disc_blur --chips 32 --kind v5e
 
-Operations, bytes and collectives are read from the step's program (scripts/roofline_program.py); a chip's peaks are
-what its vendor publishes (scripts/roofline_chips.py). No step can take less than the longest of three times:
+Operations, bytes and collectives are read from the step's program (scripts/roofline_program.py). The peak rates of a
+chip are those that its vendor publishes (scripts/roofline_chips.py). No step can take less than the longest of three
+times:
 
-    matrix  operations of convolutions and products over the peak of the dtype; products of the loss are at
-            Precision.HIGHEST, which has a peak of its own
-    HBM     every convolution and product reads its operands and writes its result once, the optimizer reads parameters,
-            gradients and momentum and writes two of them; all else is taken for fused into these. A result that stays
-            on the chip until its use saves some of it
-    links   bytes that a chip must take in, from its slice or node and from others; delays are not counted
+    matrix  the operations of convolutions and matrix products, divided by the peak rate for the dtype. The products of
+            the loss are computed at Precision.HIGHEST, which has a peak rate of its own.
+    HBM     the bytes read and written, divided by the memory bandwidth. Every convolution and product reads its
+            operands and writes its result once; the optimizer reads parameters, gradients and momentum, and writes two
+            of them. All other operations are assumed to be fused into these. The true time can be lower, as a result
+            that is used at once may stay on the chip.
+    links   the bytes that a chip receives from its own slice or node and from others, divided by the bandwidth of these
+            links. Latency is not counted.
 
-MFU is the network's operations, forward and backward, over time and the dtype's peak. Memory is parameters, momentum,
-gradients, the views, inputs and outputs of all convolutions, and for the loss the similarities, their gradient and
-the descriptors of all views: what is there if nothing is computed again.
+MFU (model FLOPs utilization) is the operations of the network, forward and backward, divided by the time and by the
+peak rate for the dtype. Memory is the sum of parameters, momentum, gradients, views, inputs and outputs of all
+convolutions, and for the loss the similarities, their gradient and the descriptors of all views, without
+rematerialization.
 """
 
 import argparse
@@ -35,7 +39,7 @@ GROWTH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """Seconds that a step takes at least, and the bytes that it holds on a chip."""
+    """The seconds that a step takes at least, and the bytes of memory that it needs on a chip."""
 
     matrix_network: float
     matrix_loss: float
@@ -59,16 +63,17 @@ class Bound:
 
 
 def loss_operations(step: Program, chips: int, views: int) -> float:
-    """On a chip: each product is between its own views and all."""
+    """Returns the operations of the loss on a chip, which multiplies its own views with all views."""
     return 2 * step.loss_products * views * (chips * views) * step.dims
 
 
 def loss_bytes(step: Program, chips: int, views: int) -> float:
+    """Returns the bytes that the loss reads and writes on a chip."""
     return 4 * step.loss_products * (views * chips * views + (views + chips * views) * step.dims)
 
 
 def link_seconds(collective: Collective, chips: int, chip: Chip) -> float:
-    """First within slices or nodes, then between them, each chip with its part; the longer of the two."""
+    """Returns the time of a collective: the longer one of its parts within slices or nodes and between them."""
     inside, groups = min(chips, chip.slice), math.ceil(chips / chip.slice)
     passes = 2 if collective.kind == "all-reduce" else 1
     within = passes * collective.bytes * (inside - 1) / inside / chip.link
@@ -77,12 +82,21 @@ def link_seconds(collective: Collective, chips: int, chip: Chip) -> float:
 
 
 def grown(found: Sequence[Collective], factor: float) -> list[Collective]:
-    """The collectives where the global batch has so many times the views."""
+    """Returns the collectives of a global batch with `factor` times the views."""
     return [dataclasses.replace(c, bytes=c.bytes * factor) if c.purpose == "loss" else c for c in found]
 
 
 def bound(step: Program, found: Sequence[Collective], chips: int, views: int, chip: Chip, dtype: str) -> Bound:
-    """Of a step with so many views on each chip; `found` are the collectives of this global batch."""
+    """Returns the bound of a step.
+
+    Args:
+        step: the program of the step.
+        found: the collectives of this global batch.
+        chips: the number of chips.
+        views: the number of views on each chip.
+        chip: the kind of chip.
+        dtype: the dtype of the activations.
+    """
     network = step.step.bytes_of_views * views + step.step.bytes_of_weights
     optimizer = 5 * step.parameters
     held_by_loss = 4 * (2 * views * chips * views + chips * views * step.dims)
@@ -98,11 +112,12 @@ def bound(step: Program, found: Sequence[Collective], chips: int, views: int, ch
 
 
 def mfu(step: Program, views: int, chip: Chip, dtype: str, seconds: float) -> float:
+    """Returns the model FLOPs utilization, from 0 to 1, of a step that takes so many seconds."""
     return step.step.operations * views / chip.peak(dtype) / seconds
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be; the first to the left, numbers to the right."""
+    """Formats rows of cells, the first column aligned to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -114,7 +129,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def growth(step: Program, found: dict[int, list[Collective]], sizes: dict[int, int], chip: Chip, dtype: str) -> str:
-    """A line for each number of chips; `sizes` gives the views on a chip."""
+    """Formats a table with a line for each number of chips; `sizes` maps it to the views on a chip."""
     head = ["chips", "images", "matrix ms", "of it loss", "HBM ms", "of it loss", "links ms", "step ms", "limit"]
     rows = [[*head, "views/s", "MFU %", "GiB", "of it loss"]]
     for chips, views in sizes.items():
@@ -154,19 +169,23 @@ def print_step(step: Program, found: Sequence[Collective], at: Bound, chips: int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="a recipe: a name such as disc_blur, or a path such as mine/recipe.py")
-    parser.add_argument("--chips", type=int, default=8, help="(default %(default)s)")
-    parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="of chip (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="images of a step (default: the recipe's)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of activations (default: the recipe's)")
-    parser.add_argument("--images", type=float, default=1e6, help="of the data set (default %(default)g)")
-    parser.add_argument("--share", type=float, help="of the bound that is reached, for hours and price")
+    parser.add_argument("recipe", help="the recipe: a name such as disc_blur, or a path such as mine/recipe.py")
+    parser.add_argument("--chips", type=int, default=8, help="number of chips (default %(default)s)")
+    parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="kind of chip (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="images of the global batch (default: as in the recipe)")
     parser.add_argument(
-        "--price", type=float, nargs="+", default=[], help="dollars an hour of all chips, one or several"
+        "--dtype", choices=["float32", "bfloat16"], help="dtype of the activations (default: as in the recipe)"
     )
-    parser.add_argument("--core-rate", type=float, help="images that a core of the hosts prepares in a second")
-    parser.add_argument("--brief", action="store_true", help="without the tables of 8 to 4096 chips")
-    parser.add_argument("--measured", type=float, help="milliseconds of a step, to compare")
+    parser.add_argument("--images", type=float, default=1e6, help="images of the data set (default %(default)g)")
+    parser.add_argument(
+        "--share", type=float, help="share of the bound that a run reaches, to compute its hours and price"
+    )
+    parser.add_argument(
+        "--price", type=float, nargs="+", default=[], help="dollars an hour for all chips; several prices are compared"
+    )
+    parser.add_argument("--core-rate", type=float, help="images that a CPU core prepares in a second")
+    parser.add_argument("--brief", action="store_true", help="leave out the tables of 8 to 4096 chips")
+    parser.add_argument("--measured", type=float, help="measured milliseconds of a step, to compare with the bound")
     given = parser.parse_args(arguments)
     positive = ("chips", "batch_size", "images", "share", "core_rate", "measured")
     for name in positive:
@@ -174,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
     if (given.price or given.core_rate) and not given.share:
         parser.error(
-            "--price and --core-rate are of a run that reaches a share of the bound: give --share too, as 0.22"
+            "--price and --core-rate need the share of the bound that the run reaches: give --share too, as 0.22"
         )
     try:
         config = recipe(given)
@@ -187,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def recipe(given: argparse.Namespace) -> configs.Config:
-    """The config with the options of the command line.
+    """Returns the config with the options of the command line.
 
     Raises:
-        ValueError: there is no such file, or its run is not one that these chips or images allow.
+        ValueError: there is no such file, or these chips or images do not allow its run.
     """
     config = recipes.load(given.recipe)
     data, model = config.data, config.model
@@ -225,7 +244,7 @@ def report(config: configs.Config, given: argparse.Namespace) -> None:
     usage = mfu(step, views, chip, dtype, at.seconds)
     rates = f"{2 * images / at.seconds:.0f} views/s, {images / at.seconds:.0f} images/s"
     print(f"at most {rates}, MFU {100 * usage:.1f} %")
-    room = "" if at.memory < chip.memory else ": more than it has, so that XLA must do with less"
+    room = "" if at.memory < chip.memory else ": more than it has, so that XLA must save memory"
     print(f"{at.memory / 2**30:.2f} of a chip's {chip.memory / 2**30:.2f} GiB{room}")
     if given.measured:
         share = 1e3 * at.seconds / given.measured

@@ -1,4 +1,4 @@
-"""What vendors publish of the chips that `scripts/roofline.py` reckons with; nothing here is measured."""
+"""The peak rates that vendors publish, for `scripts/roofline.py`; nothing here is measured."""
 
 import math
 from dataclasses import dataclass
@@ -6,29 +6,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chip:
-    """Published peaks of one chip, in operations and bytes a second."""
+    """The published peak rates of one chip."""
 
     name: str
     bfloat16: float
     """Operations a second in bfloat16, without sparsity."""
     float32: float
-    """Where float32 is multiplied at JAX's default precision: bfloat16 on TPUs, TF32 on GPUs."""
+    """Operations a second for float32 at JAX's default precision, which is bfloat16 on TPUs and TF32 on GPUs."""
     highest: float
-    """At Precision.HIGHEST: six passes in bfloat16 on TPUs, float32 on GPUs."""
+    """Operations a second for float32 at Precision.HIGHEST: six passes in bfloat16 on TPUs, float32 on GPUs."""
     memory: float
     """Bytes of HBM."""
     bandwidth: float
     """Bytes a second between HBM and chip."""
     link: float
-    """Bytes a second that a chip takes in from others of its slice (TPU) or node (GPU)."""
+    """Bytes a second that a chip receives from the others of its slice (TPU) or node (GPU)."""
     slice: int
-    """Chips that are joined by such links at most."""
+    """The largest number of chips that such links join."""
     network: float
-    """Bytes a second for each chip between slices or nodes."""
+    """Bytes a second that each chip receives from other slices or nodes."""
     source: str
 
     def peak(self, dtype: str) -> float:
-        """Operations a second for activations of this dtype."""
+        """Returns the operations a second for activations of this dtype."""
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
@@ -40,11 +40,11 @@ def _tpu(
     return Chip(name, bfloat16, bfloat16, bfloat16 / 6, memory, bandwidth, link, slice, network, source)
 
 
-# Google gives interconnects in both directions together: half of it is what a chip takes in. Networks of v5e and v6e
-# are those of a pod over its 256 chips; v4's links are the paper's (6 of 50 GB/s each way), and one slice has all 4096
-# chips. NVIDIA gives the H100's tensor cores with sparsity, twice of what they do without, and NVLink in both
-# directions together. GPUs are SXM, in DGX systems of 8 with a network adapter for each: 200 Gb/s for an A100, 400 Gb/s
-# for an H100.
+# Google gives the bandwidth of interconnects as the sum of both directions, of which a chip receives half. The network
+# of v5e and v6e is that of a pod divided by its 256 chips. The links of v4 are those of its paper (6 links of 50 GB/s
+# in each direction), and one slice has all 4096 chips. NVIDIA gives the rate of the H100's tensor cores with sparsity,
+# which is twice the rate without, and that of NVLink as the sum of both directions. GPUs are SXM, in DGX systems of 8
+# with a network adapter for each: 200 Gb/s for an A100, 400 Gb/s for an H100.
 CHIPS = {
     "v4": _tpu(
         "TPU v4", 275e12, 32 * 2**30, 1200e9, 300e9, 4096, math.inf,

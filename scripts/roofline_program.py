@@ -1,7 +1,7 @@
-"""What a training step computes, moves and keeps, read from its program: nothing is run, no data is needed.
+"""Reads the operations, bytes and collectives of a training step from its program; nothing is run.
 
-The program is that of accelerators: where a layer is written otherwise for CPUs (`lax.platform_dependent`), the other
-branch is counted, and the step is exported for TPUs before it is compiled for simulated devices.
+The program is that of accelerators. Where a layer has another implementation for CPUs (`lax.platform_dependent`), the
+one for accelerators is counted, and the step is exported for TPUs before it is compiled for simulated devices.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from sscd_jax.optimizer import lars
 from sscd_jax.training.state import TrainState
 from sscd_jax.training.train import train_step
 
-VIEWS = 1009  # of the traced step: no other axis of an array is of this length
+VIEWS = 1009  # views of the traced step; no other axis of an array has this length
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of convolutions and matrix products: operations, and bytes of their operands and results."""
+    """The operations of convolutions and matrix products, and the bytes of their operands and results."""
 
     operations: float
     bytes_of_views: float
@@ -39,28 +39,28 @@ class Work:
 
 @dataclass(frozen=True)
 class Program:
-    """A step. Numbers are for one view where they grow with the views, and for one chip else."""
+    """A training step. Numbers that grow with the number of views are for one view, all others for one chip."""
 
     forward: float
-    """Operations of the network for a view, forward."""
+    """Operations of the forward pass of the network."""
     step: Work
-    """Forward and backward, of the network; bytes of weights are for a chip."""
+    """Work of the forward and backward pass of the network; the bytes of weights are for a chip."""
     loss_products: int
-    """Products of the loss between all views and the chip's own, at Precision.HIGHEST."""
+    """Number of products between all views and the chip's own in the loss, at Precision.HIGHEST."""
     dims: int
     parameters: float
-    """Bytes of the parameters; momentum and gradients have as many."""
+    """Bytes of the parameters, which are also those of the momentum and of the gradients."""
     kept: float
-    """Bytes of a view's activations that the backward pass needs: inputs and outputs of the convolutions."""
+    """Bytes of the activations that the backward pass needs: inputs and outputs of the convolutions."""
     pixels: float
-    """Bytes of a view as it comes from the host."""
+    """Bytes of a view as the host sends it."""
 
 
 @dataclass(frozen=True)
 class Collective:
-    """Collectives of a kind and a purpose: how many, and the bytes of the whole arrays.
+    """All collectives of a kind and a purpose: their number, and the bytes of the complete arrays.
 
-    Those of the loss grow with the views of the global batch, no others grow.
+    Only those of the loss grow with the views of the global batch.
     """
 
     kind: str
@@ -70,9 +70,11 @@ class Collective:
 
 
 def equations(jaxpr: Any, names: dict[Any, object] | None = None) -> Iterator[tuple[Any, list[object], list[object]]]:
-    """All equations of a program for accelerators, those of calls in their place.
+    """Yields all equations of a program for accelerators, with those of called programs in place of the calls.
 
-    Beside each the names of its operands and results: one name for an array wherever it is used.
+    Yields:
+        The equation, the names of its operands, and the names of its results. An array has the same name wherever it
+        is used.
     """
     names = {} if names is None else names
 
@@ -94,7 +96,10 @@ def equations(jaxpr: Any, names: dict[Any, object] | None = None) -> Iterator[tu
 
 
 def needed(jaxpr: Any) -> list[tuple[Any, list[object], list[object]]]:
-    """The equations that a result depends on. XLA computes no others, and a traced gradient has many."""
+    """Returns the equations that a result depends on.
+
+    XLA computes no others, of which a traced gradient has many.
+    """
     names: dict[Any, object] = {}
     found = list(equations(jaxpr, names))
     wanted = {names[variable] for variable in jaxpr.outvars if not isinstance(variable, Literal)}
@@ -107,7 +112,7 @@ def needed(jaxpr: Any) -> list[tuple[Any, list[object], list[object]]]:
 
 
 def _called(equation: Any) -> Any:
-    """The program that an equation calls once, if any."""
+    """Returns the program that an equation calls exactly once, if any."""
     params = equation.params
     if equation.primitive.name == "cond":
         platforms = params.get("branches_platforms")
@@ -121,7 +126,7 @@ def _called(equation: Any) -> Any:
 
 
 def _operations(equation: Any) -> float | None:
-    """Operations of a convolution or a matrix product; zeros that stand between the pixels of a gradient are none."""
+    """Returns the operations of a convolution or matrix product, without those on zeros between dilated pixels."""
     if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
         return None
     left, right = (variable.aval.shape for variable in equation.invars)
@@ -142,7 +147,7 @@ def _is_exact(equation: Any) -> bool:
 
 
 def count(jaxpr: Any) -> tuple[Work, list[Any]]:
-    """The work of a program of `VIEWS` views, for one of them, and the products at Precision.HIGHEST apart from it."""
+    """Returns the work for one view of a program of `VIEWS` views, and separately its products at HIGHEST."""
     operations = views = weights = 0.0
     exact = []
     for equation, _, _ in needed(jaxpr):
@@ -162,7 +167,7 @@ def count(jaxpr: Any) -> tuple[Work, list[Any]]:
 
 
 def _kept(jaxpr: Any) -> float:
-    """Bytes of the distinct inputs and outputs of convolutions, but for the first one's input, which is the image."""
+    """Returns the bytes of all distinct inputs and outputs of convolutions, except for the image, the first input."""
     seen: dict[object, float] = {}
     first = True
     for equation, operands, results in needed(jaxpr):
@@ -175,7 +180,7 @@ def _kept(jaxpr: Any) -> float:
 
 
 def abstract_step(config: Config, views: int) -> tuple[Any, TrainState, Any, Any]:
-    """The training step of a recipe, and the shapes of its state, images and ids; augmentations are the host's."""
+    """Returns the training step of a recipe, with augmentations on the host, and the shapes of its arguments."""
     model, optimizer = build_model(**dataclasses.asdict(config.model)), lars(0.1)
 
     def initial() -> TrainState:
@@ -191,7 +196,7 @@ def abstract_step(config: Config, views: int) -> tuple[Any, TrainState, Any, Any
 
 
 def traced_forward(config: Config) -> Any:
-    """The program of the network alone, in training, for `VIEWS` views."""
+    """Returns the program of the network alone, in training mode, for `VIEWS` views."""
     model = build_model(**dataclasses.asdict(config.model))
     _, state, images, _ = abstract_step(config, VIEWS)
 
@@ -202,12 +207,12 @@ def traced_forward(config: Config) -> Any:
 
 
 def essential(config: Config) -> Config:
-    """What the step's program depends on; all else as it is by default."""
+    """Returns the settings that the step's program depends on, with all others at their defaults."""
     return Config(data=Data(image_size=config.data.image_size), model=config.model, loss=config.loss)
 
 
 def program(config: Config) -> Program:
-    """A recipe's step, from the programs that JAX traces of it."""
+    """Returns the numbers of a recipe's step, from the programs that JAX traces."""
     return _program(essential(config))
 
 
@@ -232,17 +237,19 @@ _ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
 
 
 def collectives(config: Config, devices: int, views: int) -> list[Collective]:
-    """Those of a step of so many views a chip, from the program that XLA partitions for so many simulated devices."""
-    # CPUs have no sums in bfloat16: XLA makes them float32 there. TPUs sum gradients of convolutions as they are.
+    """Returns the collectives of a step with so many views on each of so many simulated devices."""
+    # XLA sums bfloat16 in float32 on CPUs. TPUs sum the gradients of convolutions in their own dtype.
     kernel_bits = 8 * jnp.dtype(config.model.dtype).itemsize
     return collectives_of(_partitioned(essential(config), devices, views), devices * views, kernel_bits)
 
 
 def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list[Collective]:
-    """Those of a chip's program as XLA prints it, of so many views over all chips.
+    """Returns the collectives of a chip's program.
 
     Args:
-        kernel_bits: of a number in the gradient of a convolution; by default what the program says.
+        text: the program as XLA prints it.
+        rows: the number of views over all chips.
+        kernel_bits: bits of a number in the gradient of a convolution; by default those in the program.
     """
     found: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
@@ -250,14 +257,14 @@ def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list
     for line in text.splitlines():
         result = _RESULT.search(line)
         channel = re.findall(r"channel_id=\d+", line)
-        if not result or (*channel, result[2]) in seen:  # one that runs beside others is printed beside each
+        if not result or (*channel, result[2]) in seen:  # one that overlaps with others is printed with each
             continue
         seen.add((*channel, result[2]))
         keys = set()
         for _, bits, shape in _ARRAY.findall(re.sub(r"\{.*?\}", "", result[1])):
             axes = [int(side) for side in shape.split(",") if side]
             kind, purpose = result[2], "loss" if result[2] == "all-gather" else _purpose(line, axes, rows)
-            # Every chip needs the sum of its own rows only: XLA makes a reduce-scatter of it on accelerators.
+            # Every chip needs the sum of its own rows only, for which XLA uses a reduce-scatter on accelerators.
             if (kind, purpose) == ("all-reduce", "loss"):
                 kind = "reduce-scatter"
             keys.add((kind, purpose))
@@ -267,7 +274,7 @@ def collectives_of(text: str, rows: int, kernel_bits: int | None = None) -> list
 
 
 def _purpose(line: str, axes: list[int], rows: int) -> str:
-    """Of an array; XLA puts several into one collective."""
+    """Returns the purpose of one array of a collective; XLA combines several arrays into one."""
     (name,) = re.findall(r'op_name="(.*?)"', line) or [""]
     if "backbone" not in name and "embeddings" not in name:
         return "loss" if rows in axes else "metrics"
@@ -277,19 +284,19 @@ def _purpose(line: str, axes: list[int], rows: int) -> str:
 
 @cache
 def _partitioned(config: Config, devices: int, views: int) -> str:
-    """The program of one of so many simulated devices, as XLA prints it."""
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # nothing of it is run
+    """Returns the program of one of so many simulated devices, as XLA prints it."""
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # it is never run
     return compiled(config, jax.devices("cpu")[:devices], views, options).as_text() or ""
 
 
 def compiled(
     config: Config, devices: Sequence[jax.Device], views: int, options: dict[str, str | bool] | None = None
 ) -> Any:
-    """A step with so many views on each device, compiled for these devices as it would be for TPUs."""
+    """Compiles a step with so many views on each device for these devices, from its program for TPUs."""
     step, state, images, ids = abstract_step(config, len(devices) * views)
     on = sharding.create_mesh(devices)
     whole, rows = sharding.replicated(on), sharding.by_rows(on)
-    leaves, tree = jax.tree.flatten(state)  # as an export takes no classes of ours
+    leaves, tree = jax.tree.flatten(state)  # an export supports the containers of Python only
 
     def flat(leaves: Any, images: Any, ids: Any) -> Any:
         state, metrics = step(jax.tree.unflatten(tree, leaves), images, ids)
@@ -306,7 +313,7 @@ def compiled(
 
 
 def rows_of_the_loss(config: Config, devices: int, views: int) -> set[tuple[int, ...]]:
-    """Shapes of the arrays of a chip's program that have an axis as long as all the views."""
+    """Returns the shapes of all arrays of a chip's program that have an axis of the length of all views."""
     text = _partitioned(essential(config), devices, views)
     shapes = {tuple(int(side) for side in shape.split(",")) for _, _, shape in _ARRAY.findall(text) if shape}
     return {shape for shape in shapes if devices * views in shape}

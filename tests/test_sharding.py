@@ -1,14 +1,11 @@
-"""Devices and how a batch lies on them."""
-
-import os
+"""The mesh, and how a batch is placed on it."""
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sscd_jax import distributed, sharding
+from sscd_jax import sharding
 
 
 def test_a_batch_is_split_by_rows_and_the_state_is_everywhere():
@@ -30,27 +27,3 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch, near)
     ):
         sharding.check_divisible(batch, "--x")
     sharding.check_divisible(near, "--x")
-
-
-@pytest.fixture
-def settings(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
-    cache = jax.config.values["jax_compilation_cache_dir"]
-    yield
-    jax.config.update("jax_compilation_cache_dir", cache)
-
-
-def test_start_keeps_what_the_user_set(settings, monkeypatch):
-    jax.config.update("jax_compilation_cache_dir", "mine")
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    distributed.start()
-    distributed.start()
-    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "3"
-    assert jax.config.values["jax_compilation_cache_dir"] == "mine"
-    flags = os.environ["XLA_FLAGS"].split()
-    assert flags[0] == "--xla_some_flag=1"
-    assert len(flags) == len(set(flags))
-    monkeypatch.setattr(jaxlib, "__version__", "0.0.1")
-    monkeypatch.setenv("XLA_FLAGS", "")
-    distributed.start()
-    assert os.environ["XLA_FLAGS"] == "", "a flag that this version may not know would abort the process"

@@ -9,6 +9,7 @@ import random_kills
 from sscd_jax.weights import runs
 
 
+@pytest.mark.slow
 def test_kills_among_steps_and_in_the_middle_of_a_save(tmp_path, capsys):
     out = tmp_path / "out"
     random_kills.main(["--kills", "3", "--steps", "30", "--moments", "save", "steps", "--out", str(out)])

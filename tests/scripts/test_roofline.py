@@ -34,7 +34,9 @@ def get_config():
 """
 
 
-@pytest.mark.parametrize(("backbone", "gmac"), [("resnet50", 4.09), ("resnet18", 1.81)])
+@pytest.mark.parametrize(
+    ("backbone", "gmac"), [pytest.param("resnet50", 4.09, marks=pytest.mark.slow), ("resnet18", 1.81)]
+)
 def test_forward_operations_are_the_published_ones(backbone, gmac):
     """Of torchvision's networks, whose last layer has 1000 outputs and ours 512: less than half a percent."""
     forward, exact = count(traced_forward(Config(model=Model(backbone=backbone))))
@@ -85,6 +87,7 @@ def by_purpose(found: list[Collective]) -> dict[tuple[str, str], Collective]:
     return {(c.kind, c.purpose): c for c in found}
 
 
+@pytest.mark.slow
 def test_collectives_of_2_and_8_devices():
     """Gradients and statistics stay; what the loss sends grows with the views of the global batch."""
     per_chip = 6
@@ -122,6 +125,7 @@ def test_collectives_as_they_are_printed():
     assert by_purpose(collectives_of(line, 12)) == by_purpose(collectives_of(line, 12, 32))
 
 
+@pytest.mark.slow
 def test_a_chip_has_its_own_rows_of_the_similarities():
     shapes = rows_of_the_loss(SMALL, 2, 6)
     assert (6, 12) in shapes
@@ -156,6 +160,7 @@ def test_a_bound_of_every_kind(kind):
     assert chip.source.startswith("https://")
 
 
+@pytest.mark.slow
 def test_what_it_prints(tmp_path, capsys):
     recipe = tmp_path / "small.py"
     recipe.write_text(RECIPE)
@@ -172,6 +177,7 @@ def test_what_it_prints(tmp_path, capsys):
     assert "--batch-size 24 does not divide over 5 devices" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_compiler_of_tpus(tmp_path, capsys, monkeypatch):
     """Where libtpu is installed: the same collectives as on simulated devices, from the program of a slice."""
     pytest.importorskip("libtpu")

@@ -18,12 +18,13 @@ from sscd_jax.training import state as train_state
 from sscd_jax.training.state import TrainState
 from sscd_jax.weights import runs
 
-CONFIG = Config(model=Model(backbone="resnet18", dims=8, width=4))
+CONFIG = Config(model=Model(backbone="resnet18", dims=16, width=8))  # as helpers.runs.small_config
 
 
 @pytest.fixture(scope="module")
 def state() -> TrainState:
-    return train_state.create(build_model(**dataclasses.asdict(CONFIG.model)), lars(0.1), 0, replicated(create_mesh()))
+    optimizer = lars(lambda step: 0.1)  # with a schedule, as training has it, so that the compiled program is shared
+    return train_state.create(build_model(**dataclasses.asdict(CONFIG.model)), optimizer, 0, replicated(create_mesh()))
 
 
 def save_steps(workdir, state: TrainState, metrics: dict[int, float], steps: int) -> None:
@@ -51,6 +52,20 @@ def test_all_of_the_state_comes_back(state, tmp_path):
     assert int(restored.step) == 3
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(restored, step=state.step), state)
     assert all(a.sharding == b.sharding for a, b in zip(*map(jax.tree.leaves, (restored, state)), strict=True))
+
+
+def test_ctrl_c_says_where_the_run_resumes(state, tmp_path):
+    """Where nothing was saved for it, as after a second one."""
+
+    def press(workdir) -> None:
+        with checkpoint.open_checkpoints(workdir, keep=2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="rerun the same command; it begins at step 1"):
+        press(tmp_path)
+    save_steps(tmp_path, state, {}, steps=3)
+    with pytest.raises(KeyboardInterrupt, match="rerun the same command to resume after step 3"):
+        press(tmp_path)
 
 
 def test_what_a_killed_process_left_is_no_checkpoint_and_is_removed(state, tmp_path):
@@ -82,7 +97,7 @@ def test_a_run_on_eight_devices_is_read_on_one(state, tmp_path):
     save_steps(tmp_path, state, {}, steps=1)
     code = f"""
 import pathlib, jax, numpy
-from sscd_jax.training import checkpoint
+from sscd_jax.weights import runs
 assert jax.device_count() == 1
 _, variables = runs.load_run(pathlib.Path({str(tmp_path)!r}))
 print(sum(float(numpy.abs(leaf).sum()) for leaf in jax.tree.leaves(variables)))

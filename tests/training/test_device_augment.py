@@ -32,7 +32,10 @@ def on_devices(made: dict, count: int) -> np.ndarray:
     return np.asarray(compute(**arrays))
 
 
-@pytest.mark.parametrize("augmentation", ["SIMCLR", "STRONG_BLUR", "ADVANCED"])
+@pytest.mark.parametrize(
+    "augmentation",
+    [pytest.param("SIMCLR", marks=pytest.mark.slow), "STRONG_BLUR", pytest.param("ADVANCED", marks=pytest.mark.slow)],
+)
 def test_the_pixels_are_those_of_the_host(images, augmentation):
     host, device = (batch(images, augmentation=augmentation, color_ops=where) for where in ("host", "device"))
     np.testing.assert_array_equal(host["instance_ids"], device["instance_ids"])

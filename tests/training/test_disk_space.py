@@ -1,24 +1,21 @@
-"""A full disk: one line, good checkpoints, and a run that goes on once there is room."""
+"""A full disk: one line, complete checkpoints, and a run that resumes once there is room."""
 
 import dataclasses
 import errno
-import logging
 import re
 import shlex
 import sys
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.processes import TRAIN, ended, recipe, start
+from helpers.runs import small_config
 from helpers.small_disk import on_small_disk
 from orbax.checkpoint import v1 as ocp
 
-from sscd_jax import config as configs
 from sscd_jax.training import checkpoint, disk_space
 from sscd_jax.training.checkpoint import open_checkpoints
 from sscd_jax.training.disk_space import FullDiskError, explained
@@ -29,10 +26,11 @@ from sscd_jax.weights.runs import load_state, saved_on_disk
 
 FULL = "No space left on device"
 # As with quotas, or where others fill the disk in the meantime: the writing itself fails.
-UNCHECKED = f"from sscd_jax import full_disk; disk_space.check_room = lambda *_: None; {TRAIN}"
+UNCHECKED = f"from sscd_jax.training import disk_space; disk_space.check_room = lambda *_: None; {TRAIN}"
 
 
-def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room(images, tmp_path):
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_ends_with_one_line_and_resumes_where_there_is_room(images, tmp_path):
     """A checkpoint has 1.4 MB: the first fits, the second neither where it is tried nor where it is refused before."""
     config = recipe(tmp_path / "config.py", images, 10, every=3)
 
@@ -45,16 +43,17 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
         f'cp -r "$DISK/run" {tmp_path}/tried.run',
         life(TRAIN, "refused"),
         'rm "$DISK/ballast"',
-        life(TRAIN, "goes_on"),
+        life(TRAIN, "resumed"),
         f'cp -r "$DISK/run" {tmp_path}/killed',
         life(TRAIN, "whole.log", str(tmp_path / "whole")),
     ]
     done = on_small_disk("\n".join(script), tmp_path, left=2_200_000)
-    outputs = {name: (tmp_path / name).read_text() for name in ("tried", "refused", "goes_on")}
+    outputs = {name: (tmp_path / name).read_text() for name in ("tried", "refused", "resumed")}
     assert done.stdout.split() == ["1", "1", "0", "0"], (done.stderr, outputs)
     for name, why in (("tried", ""), ("refused", r" \(a checkpoint takes up to 1.\d MB, and 0.\d MB are left\)")):
-        said = rf"sscd-jax train: no space left on the disk of /\S+/run{why}: free some, and the same command goes on "
-        assert re.fullmatch(f"{said}after step 3, that of the latest checkpoint", outputs[name].splitlines()[-1])
+        said = rf"sscd-jax train: no space left on the disk of /\S+/run{why}: free some, then rerun the same command "
+        said += "to resume after step 3, that of the latest checkpoint"
+        assert re.fullmatch(said, outputs[name].splitlines()[-1])
         assert "Traceback" not in outputs[name]
     assert saved_on_disk(tmp_path / "tried.run") == [3]
     assert int(load_state(tmp_path / "tried.run")[1]["step"]) == 3
@@ -66,6 +65,7 @@ def test_a_run_on_a_full_disk_ends_with_one_line_and_goes_on_where_there_is_room
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir() if not path.name.isdigit()] == []
 
 
+@pytest.mark.slow
 def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(images, tmp_path):
     """In the middle of the last checkpoint, while the other one has written its part of it."""
     config = recipe(tmp_path / "config.py", images, 6, every=3)
@@ -79,8 +79,8 @@ def test_of_several_processes_none_waits_for_the_one_that_finds_the_disk_full(im
     )
     results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, code))
     (status, output), (other, _) = results
-    said = f"no space left on the disk of {tmp_path}/run: free some, and the same command goes on after step 3, that"
-    assert output.splitlines()[-1] == f"sscd-jax train: {said} of the latest checkpoint", results
+    said = f"no space left on the disk of {tmp_path}/run: free some, then rerun the same command to resume after step 3"
+    assert output.splitlines()[-1] == f"sscd-jax train: {said}, that of the latest checkpoint", results
     assert "Traceback" not in output
     assert status == 1
     assert other not in (0, 75), results
@@ -103,17 +103,6 @@ def test_whoever_notices_it(error, tmp_path):
     assert found.value.__cause__ is error
 
 
-def test_of_a_save_only_the_first_error_is_shown(monkeypatch):
-    """As TensorStore tells those of the other arrays to an event loop that Orbax has closed."""
-    shown = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda other: shown.append(str(other.exc_value)))
-    with explained(Path("/run"), lambda: "free some"):
-        for error in (RuntimeError("Event loop is closed"), RuntimeError("another")):
-            sys.unraisablehook(SimpleNamespace(exc_value=error))
-    sys.unraisablehook(SimpleNamespace(exc_value="later"))
-    assert shown == ["another", "later"]
-
-
 def test_other_errors_stay_what_they_are():
     for error in (OSError(errno.EACCES, "Permission denied"), ValueError("no"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as found, explained(Path("/run"), lambda: "free some"):
@@ -133,23 +122,23 @@ def test_metrics_that_cannot_be_written(tmp_path):
             log.later(1, {"loss": np.float32(1)}, 0.0)
             log.write()
 
-    with pytest.raises(FullDiskError, match=f"the disk of {tmp_path}: free some, and the same command begins anew"):
+    with pytest.raises(FullDiskError, match=f"the disk of {tmp_path}: free some, then rerun .*; it begins at step 1"):
         write()
 
 
-def test_the_config_of_a_run_stays_whole(images, tmp_path, monkeypatch):
-    def write_half(path: Path, text: str) -> None:
-        path.write_bytes(text.encode()[:20])
+def test_the_config_of_a_run_stays_complete(trained, tmp_path, monkeypatch):
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:20])
         raise OSError(errno.ENOSPC, FULL)
 
-    recipe(tmp_path / "config.py", images, 2)
-    config = dataclasses.replace(configs.load(tmp_path / "config.py"), optimizer=configs.Optimizer(warmup_steps=1))
-    train(config, tmp_path / "run")
-    written = (tmp_path / "run" / "config.json").read_text()
-    monkeypatch.setattr(Path, "write_text", write_half)
-    with pytest.raises(FullDiskError, match="goes on after step 2,"):
-        train(dataclasses.replace(config, steps=4), tmp_path / "run")
-    assert (tmp_path / "run" / "config.json").read_text() == written
+    workdir = trained.copied(tmp_path / "run")
+    written = (workdir / "config.json").read_text()
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(FullDiskError, match="to resume after step 6,"):
+        train(dataclasses.replace(trained.config, steps=8), workdir)
+    assert (workdir / "config.json").read_text() == written
+    assert [path.name for path in workdir.iterdir() if path.name.endswith(".tmp")] == []
 
 
 def test_the_error_before_is_the_one_that_is_raised(tmp_path, monkeypatch, capsys):
@@ -186,46 +175,6 @@ def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
         checkpoint.check(Saving(ValueError("failed")))
 
 
-def test_one_of_several_processes_waits_only_until_its_threads_find_the_disk_full(tmp_path, monkeypatch):
-    """Orbax waits for the other processes then, and they for this one."""
-    monkeypatch.setattr(checkpoint, "has_other_processes", lambda: True)
-    others = threading.Event()
-
-    def wait() -> None:
-        try:
-            raise OSError(errno.ENOSPC, FULL)
-        except OSError:
-            logging.getLogger("absl").exception("as the threads of Orbax say it")
-        others.wait()
-
-    def save() -> None:
-        with open_checkpoints(tmp_path, keep=1) as checkpoints:
-            monkeypatch.setattr(checkpoints, "wait", wait)
-            monkeypatch.setattr(checkpoints, "close", others.wait)
-            checkpoint.finish(checkpoints)
-
-    with pytest.raises(FullDiskError, match="begins anew"):
-        save()
-    others.set()
-
-
-def test_one_of_several_processes_waits_for_its_threads_and_has_their_errors(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "has_other_processes", lambda: True)
-    waited = []
-
-    def fail() -> None:
-        waited.append(threading.current_thread())
-        raise ValueError("failed")
-
-    with open_checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoint.finish(checkpoints)
-        monkeypatch.setattr(checkpoints, "wait", fail)
-        with pytest.raises(ValueError, match="failed"):
-            checkpoint.finish(checkpoints)
-    assert waited
-    assert waited[0].daemon
-
-
 def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(images, tmp_path, monkeypatch):
     def save(*arguments: object) -> object:
         saving = written(*arguments)
@@ -237,10 +186,9 @@ def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(images, tmp_path
 
     written = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", save)
-    monkeypatch.setattr(Interruption, "preempted_at", lambda self, step: step == 2)
-    recipe(tmp_path / "config.py", images, 3)
+    monkeypatch.setattr(Interruption, "stops_at", lambda self, step: step == 2)
     with pytest.raises(FullDiskError):
-        train(configs.load(tmp_path / "config.py"), tmp_path / "run")
+        train(small_config(images), tmp_path / "run")
 
 
 def test_room_is_asked_of_the_disk(tmp_path):

@@ -28,7 +28,7 @@ def config(images: Path, path: Path, **changes) -> Config:
         "steps": 2,
         "init_from": str(path),
         "data": Data(source=str(images), batch_size=8, image_size=64),
-        "model": Model(backbone="resnet18", dims=24, width=8),
+        "model": Model(backbone="resnet18", dims=16, width=8),  # as helpers.runs.small_config
         "loss": Loss(entropy_weight=5.0),
         "optimizer": Optimizer(warmup_steps=1),
     }
@@ -45,6 +45,7 @@ def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_the_official_network(images, official_loss, tmp_path):
     needs_torch()
     model, variables = seeded("resnet18", 24, width=64)
@@ -59,8 +60,9 @@ def test_the_first_loss_is_that_of_the_official_network(images, official_loss, t
     assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_run(images, tmp_path):
-    model, variables = seeded("resnet18")
+    model, variables = seeded("resnet18", 16)
     write_safetensors(tmp_path / "start.safetensors", model, variables, {})
     frozen = Optimizer(warmup_steps=1, absolute_learning_rate=1e-30)
     train(config(images, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
@@ -69,18 +71,20 @@ def test_a_run_starts_from_another_run(images, tmp_path):
     assert_same(found["params"], variables["params"])
     before, after = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [line["loss"] for line in before] == [line["loss"] for line in after]
-    # Continued, it goes on from its own checkpoint, whatever it started from.
+    # It resumes from its own checkpoint, whatever it started from.
     (tmp_path / "start.safetensors").unlink()
     train(config(images, tmp_path / "start.safetensors", optimizer=frozen), tmp_path / "one")
 
 
-def test_the_projection_is_taken_or_drawn_anew(tmp_path, capsys):
-    state = train_state.create(build_model("resnet18", 24, width=8), lars(0.1), 0, replicated(create_mesh()))
-    for name, dims, taken in (("with", 24, True), ("without", 24, False), ("other", 10, False), ("none", 0, True)):
+def test_the_projection_is_taken_or_initialized(tmp_path, capsys):
+    state = train_state.create(
+        build_model("resnet18", 16, width=8), lars(lambda step: 0.1), 0, replicated(create_mesh())
+    )
+    for name, dims, taken in (("with", 16, True), ("without", 16, False), ("other", 10, False), ("none", 0, True)):
         path = tmp_path / f"{name}.safetensors"
         loaded, variables = seeded("resnet18", dims)
         write_safetensors(path, loaded, variables, {})
-        model = build_model("resnet18", 24, width=8)
+        model = build_model("resnet18", 16, width=8)
         started = start_from(str(path), state, model, None, projection=taken)
         assert_same(started.params["backbone"], variables["params"]["backbone"])
         assert_same(started.batch_stats, variables["batch_stats"])
@@ -88,7 +92,7 @@ def test_the_projection_is_taken_or_drawn_anew(tmp_path, capsys):
         assert_same(started.params["embeddings"], projection)
         for one, other in zip(jax.tree.leaves(started), jax.tree.leaves(state), strict=True):
             assert one.sharding == other.sharding, "on the devices where the run's state lives"
-    assert "none.safetensors has no projection: it is drawn anew" in capsys.readouterr().err
+    assert "none.safetensors has no projection: it is initialized at random" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_options_that_do(images, tmp_path):

@@ -1,4 +1,4 @@
-"""The gradient in pieces is that of the whole."""
+"""The gradient in pieces is that of the complete batch."""
 
 from functools import partial
 
@@ -49,6 +49,26 @@ def test_parts_are_of_each_device():
     np.testing.assert_array_equal(joined(jnp.stack(parts), devices=2), x)
 
 
+def test_of_a_linear_network_it_is_that_of_the_complete_batch():
+    rng = np.random.default_rng(0)
+    params, views = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 3), (12, 4)))
+
+    def embed(params, views):
+        return views @ params, {"count": jnp.float32(len(views))}
+
+    def loss(embeddings):
+        similarity = embeddings @ embeddings.T
+        return jnp.square(similarity).sum(), {"largest": similarity.max()}
+
+    (value, metrics), expected = jax.value_and_grad(lambda p: loss(embed(p, views)[0]), has_aux=True)(params)
+    found = gradients_in_pieces(embed, loss, jnp.asarray(params), jnp.asarray(views), pieces=3)
+    assert found[0] == pytest.approx(float(value), rel=1e-5)
+    assert found[1]["largest"] == pytest.approx(float(metrics["largest"]), rel=1e-5)
+    assert found[2]["count"] == 4
+    np.testing.assert_allclose(found[3], expected, rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("pieces", [2, 6])
 def test_with_batch_normalisation_frozen_the_gradient_is_that_of_the_whole(pieces, devices):
@@ -84,6 +104,7 @@ def test_with_batch_normalisation_frozen_the_gradient_is_that_of_the_whole(piece
     assert difference <= 1e-5 * norm
 
 
+@pytest.mark.slow
 def test_a_step_in_pieces_of_one_kind_is_a_step_of_the_whole():
     """Where all pieces hold the same images, even the statistics are those of the whole."""
     images, ids = np.concatenate([IMAGES[:8]] * 3), np.arange(24, dtype=np.int32) % 8
@@ -105,6 +126,7 @@ def test_a_step_in_pieces_of_one_kind_is_a_step_of_the_whole():
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_to_make_a_piece():
     """On several devices the views of a piece are those that each device has."""
     mesh = create_mesh(jax.devices()[:4])

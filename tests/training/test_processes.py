@@ -1,35 +1,28 @@
-"""Several processes end together: where one is told to, where one dies, where one or all fail."""
+"""Several processes that train end together: if one is told to, if one dies, if one or all fail."""
 
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
 
 import pytest
-from helpers.processes import TRAIN, ended, recipe, start
+from helpers.processes import TRAIN, ended, lines_in, recipe, start, wait_for_lines
+from helpers.runs import STEPS
 
-from sscd_jax import distributed
 from sscd_jax.weights.runs import saved_on_disk
 
+pytestmark = pytest.mark.slow  # each starts two processes, which compile; test_distributed.py is quick
 
-def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(images, tmp_path):
+
+def test_a_signal_to_one_saves_and_ends_all_and_the_death_of_one_is_noticed(images, tmp_path):
     config = recipe(tmp_path / "config.py", images, 100_000, more="profile=True")
 
     def running() -> list[subprocess.Popen]:
+        before = lines_in(tmp_path / "run")
         processes = start(config, tmp_path / "run", 2, 1)
-        before = metrics.stat().st_size if metrics.exists() else 0
-        deadline = time.monotonic() + 600
-        while not metrics.exists() or metrics.stat().st_size <= before + 900:
-            if any(process.poll() is not None for process in processes) or time.monotonic() > deadline:
-                for process in processes:
-                    process.kill()
-                pytest.fail(str(ended(tmp_path / "run", processes)))
-            time.sleep(0.05)
+        wait_for_lines(tmp_path / "run", before + 2, processes)
         return processes
 
-    metrics = tmp_path / "run" / "metrics.jsonl"
     processes = running()
     processes[1].send_signal(signal.SIGTERM)
     results = ended(tmp_path / "run", processes)
@@ -38,7 +31,17 @@ def test_sigterm_of_one_saves_and_ends_all_and_the_death_of_one_is_noticed(image
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [*steps]
     assert len(list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))) == 1, "of the first"
 
-    # The same command goes on; then one is killed, and the other does not wait for it for ever.
+    # The same command resumes. Ctrl-C in one of them saves and ends all, too.
+    processes = running()
+    processes[1].send_signal(signal.SIGINT)
+    results = ended(tmp_path / "run", processes)
+    assert [status for status, _ in results] == [75, 130], results
+    assert "train: ended by SIGTERM, saved after step" in results[0][1]
+    assert "train: interrupted, saved after step" in results[1][1]
+    assert not any("Traceback" in output for _, output in results)
+    assert len(saved_on_disk(tmp_path / "run")) == 2
+
+    # Then one is killed, and the other does not wait for it for ever.
     processes = running()
     processes[1].kill()
     (status, output), _ = ended(tmp_path / "run", processes)
@@ -70,16 +73,10 @@ def test_one_that_cannot_start_ends_all_with_its_message(images, tmp_path):
 
 
 def test_a_machine_whose_name_has_no_address(images, tmp_path):
-    config = recipe(tmp_path / "config.py", images, 3)
+    config = recipe(tmp_path / "config.py", images, STEPS)
     nameless = "import socket; socket.gethostname = lambda: 'no-such-host.invalid'; " + TRAIN
     results = ended(tmp_path / "run", start(config, tmp_path / "run", 2, 1, nameless))
     assert [status for status, _ in results] == [0, 0], results
-
-
-def test_the_address_towards_a_coordinator():
-    assert distributed._address_towards("127.0.0.1:1234") == "127.0.0.1"
-    with socket.create_server(("localhost", 0)) as server:
-        assert distributed._address_towards(f"localhost:{server.getsockname()[1]}") in ("127.0.0.1", "::1")
 
 
 def test_other_options_or_images_than_the_others_are_named(images, tmp_path):
@@ -90,14 +87,3 @@ def test_other_options_or_images_than_the_others_are_named(images, tmp_path):
     for status, output in ended(tmp_path / "run", start(configs, tmp_path / "run", 2, 1)):
         assert status == 1, output
         assert "train: the processes of this run differ in steps, the images of data.source: start all" in output
-
-
-def test_a_coordinator_without_a_port_is_refused():
-    with pytest.raises(ValueError, match="--coordinator nohost: its port is missing"):
-        distributed.join_processes_if_any("nohost", 2, 0)
-
-
-def test_what_does_not_go_together_is_refused():
-    for coordinator, count, index in (("localhost:1", None, 0), (None, 2, 0), ("localhost:1", 2, 2)):
-        with pytest.raises(ValueError, match="give all three"):
-            distributed.join_processes_if_any(coordinator, count, index)

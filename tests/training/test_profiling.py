@@ -33,7 +33,7 @@ def test_a_run_that_ends_before_it_says_so(tmp_path, capfd):
         for step in range(1, 4):
             profile.at(step)
     assert not list(tmp_path.iterdir())
-    assert "no trace: the run ended before step 4" in capfd.readouterr().err
+    assert "no trace was written: the run ended before step 4" in capfd.readouterr().err
 
 
 def test_none(tmp_path):

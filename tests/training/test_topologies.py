@@ -1,4 +1,4 @@
-"""Any processes and devices compute the same run, and go on with one another's checkpoints."""
+"""Any number of processes and devices computes the same run, and resumes from checkpoints of any other."""
 
 import dataclasses
 import shutil
@@ -18,6 +18,8 @@ from sscd_jax.presets import Preset
 from sscd_jax.sharding import create_mesh
 from sscd_jax.training.log import read_metrics
 from sscd_jax.weights.runs import load_run, load_state, saved_on_disk
+
+pytestmark = pytest.mark.slow
 
 STEPS, SAVED = 10, 5
 PRESET = Preset("skew", 32)
@@ -67,7 +69,7 @@ def descriptors(workdir: Path, images: Path) -> np.ndarray:
     return vectors[np.argsort(index)]
 
 
-def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, images, tmp_path):
+def test_any_processes_give_the_same_losses_validations_and_descriptors(config, images, tmp_path):
     """Processes x devices: 1 x 4, 2 x 2, 4 x 1."""
     runs = []
     for processes, devices in ((1, 4), (2, 2), (4, 1)):
@@ -99,7 +101,7 @@ def test_any_hosts_give_the_same_losses_validations_and_descriptors(config, imag
     assert np.std(vectors, axis=0).min() > 0.005, "descriptors of different images differ by more than the tolerance"
 
 
-def test_a_checkpoint_of_eight_devices_goes_on_on_one_and_on_two_times_two(config, tmp_path):
+def test_a_checkpoint_of_eight_devices_resumes_on_one_and_on_two_times_two(config, tmp_path):
     train(config, tmp_path / "eight", 1, 8)
     losses = values(tmp_path / "eight", "loss")
     for processes, devices in ((1, 1), (2, 2)):
@@ -110,11 +112,11 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_one_and_on_two_times_two(confi
                 shutil.rmtree(workdir / "checkpoints" / str(step))
         outputs = train(config, workdir, processes, devices)
         assert "other settings" not in outputs[0]
-        goes_on = values(workdir, "loss")
-        assert list(goes_on) == list(range(1, STEPS + 1))
-        print([abs(goes_on[s] / losses[s] - 1) for s in losses])
-        assert all(goes_on[step] == losses[step] for step in range(1, SAVED + 1)), "they are not done again"
-        assert goes_on[SAVED + 1] == pytest.approx(losses[SAVED + 1], rel=1e-5)
-        assert goes_on == pytest.approx(losses, rel=1e-3)
+        resumed = values(workdir, "loss")
+        assert list(resumed) == list(range(1, STEPS + 1))
+        print([abs(resumed[s] / losses[s] - 1) for s in losses])
+        assert all(resumed[step] == losses[step] for step in range(1, SAVED + 1)), "they are not done again"
+        assert resumed[SAVED + 1] == pytest.approx(losses[SAVED + 1], rel=1e-5)
+        assert resumed == pytest.approx(losses, rel=1e-3)
         states = [load_state(folder)[1] for folder in (workdir, tmp_path / "eight")]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-2), *states)

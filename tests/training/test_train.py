@@ -1,24 +1,22 @@
-"""Training: one program for any number of devices, and interruption."""
+"""Training: one program for any number of devices, what a run writes, and interruption."""
 
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers.processes import TRAIN, ended, log_of
+from helpers.processes import ended, lines_in, recipe, start_one, wait_for_lines
+from helpers.runs import small_config
 from jax.sharding import Mesh
 
 from sscd_jax import config as configs
-from sscd_jax.config import Config, Data, Loss, Model, Optimizer
+from sscd_jax.config import Data, Loss, Model, Optimizer
 from sscd_jax.data.augment import glyph_atlas
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import train_batches
@@ -31,7 +29,6 @@ from sscd_jax.training.log import read_metrics
 from sscd_jax.training.train import train, train_step
 from sscd_jax.weights import runs
 
-ROOT = Path(__file__).parents[2]
 MODEL = build_model("resnet18", 16, width=8)
 OPTIMIZER = lars(warmup_cosine(0.05, warmup_steps=2, total_steps=10))
 
@@ -57,6 +54,7 @@ def ten_losses(images: Path, devices: int) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 def test_one_two_and_eight_devices_give_the_same_losses(images):
     one, two, eight = (ten_losses(images, devices) for devices in (1, 2, 8))
     for other in (two, eight):
@@ -65,6 +63,7 @@ def test_one_two_and_eight_devices_give_the_same_losses(images):
     assert len({round(loss, 3) for loss in one}) == 10, "the network did not change"
 
 
+@pytest.mark.slow
 def test_the_similarity_matrix_is_never_whole_on_one_device():
     views, mesh = 112, create_mesh(jax.devices()[:8])
     state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
@@ -75,6 +74,7 @@ def test_the_similarity_matrix_is_never_whole_on_one_device():
     assert not {shape for shape in shapes if shape.split(",").count("112") > 1}
 
 
+@pytest.mark.slow
 def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
     mesh = create_mesh(jax.devices()[:1])
     state = train_state.create(MODEL, OPTIMIZER, 0, replicated(mesh))
@@ -85,13 +85,13 @@ def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
         return jax.jit(partial(train_step, model=MODEL, optimizer=OPTIMIZER, loss=Loss(entropy_weight=6.0, **loss)))
 
     warming = step(entropy_warmup_steps=4)
-    plain = float(step()(state, **batch)[1]["entropy"])
+    _, metrics = step()(state, **batch)
+    plain = float(metrics["entropy"])
     weights = [
         float(warming(dataclasses.replace(state, step=state.step + done), **batch)[1]["entropy"]) / plain
         for done in range(6)
     ]
     np.testing.assert_allclose(weights, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-4)
-    _, metrics = step()(state, **batch)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -102,37 +102,33 @@ def test_the_entropy_weight_grows_and_the_gradients_norm_is_a_metric():
     assert metrics["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-3)
 
 
-def run_config(images: Path, **changes) -> Config:
-    return Config(
-        **{
-            "steps": 4,
-            "data": Data(source=str(images), batch_size=8, image_size=32),
-            "model": Model(backbone="resnet18", dims=16, width=8),
-            "loss": Loss(entropy_weight=5.0),
-            "optimizer": Optimizer(warmup_steps=1),
-            **changes,
-        }
-    )
-
-
-def test_a_run_leaves_what_it_says(images, tmp_path):
-    config = run_config(images)
-    result = train(config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+def test_a_run_leaves_what_it_says(trained):
+    workdir = trained.workdir
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]  # the others are of validations
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     names = {"loss", "InfoNCE", "entropy", "positive_sim", "negative_sim", "nearest_negative_sim", "center_l2_norm"}
     names |= {"learning_rate", "images_per_second", "data_wait_seconds"}
     assert all(names <= set(line) for line in lines)
     assert lines[0]["learning_rate"] == 0.0
-    assert result["loss"] == lines[-1]["loss"]
-    assert configs.from_dict(json.loads((tmp_path / "config.json").read_text())) == config
-    assert list(tmp_path.glob("events.out.tfevents.*"))
-    saved, variables = runs.load_run(tmp_path)
-    assert saved == config
+    assert trained.result["loss"] == lines[-1]["loss"]
+    assert configs.from_dict(json.loads((workdir / "config.json").read_text())) == trained.config
+    assert list(workdir.glob("events.out.tfevents.*"))
+    saved, variables = runs.load_run(workdir)
+    assert saved == trained.config
     assert variables["params"]["embeddings"]["kernel"].shape == (64, 16)
 
 
-def test_a_corrupt_image_is_reported_and_the_run_goes_on(images, tmp_path):
+def test_what_takes_long_is_said(trained):
+    """Compiling is shown on the bar and then how long it took; the bars of a validation have names."""
+    assert "compiling the training step" in trained.errors
+    assert len(re.findall(r"^compiled the training step in \d+\.\d s$", trained.errors, re.MULTILINE)) == 1
+    for name in ("train", "embed queries", "embed references"):
+        assert f"{name}:" in trained.errors
+
+
+@pytest.mark.slow
+def test_a_corrupt_image_is_reported_and_the_run_continues(images, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for path in images.iterdir():
@@ -142,7 +138,7 @@ def test_a_corrupt_image_is_reported_and_the_run_goes_on(images, tmp_path):
     jpeg[start : start + 4] = b"\xea\x60\xea\x60"  # declares 60,000 x 60,000 pixels
     (folder / "bomb.jpg").write_bytes(jpeg)
     (folder / "broken.jpg").write_bytes(b"not an image")
-    train(run_config(folder, steps=6), tmp_path / "run")
+    train(small_config(folder), tmp_path / "run")
     errors = map(json.loads, (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
     reasons = {error["path"]: error["reason"] for error in errors}
     assert "pixels" in reasons.pop(str(folder / "bomb.jpg"))
@@ -155,16 +151,17 @@ def test_what_cannot_work_is_refused_before_anything_is_written(images, tmp_path
     glyph_atlas.load_atlas.cache_clear()
     data = {"source": str(images), "image_size": 32}
     with pytest.raises(ImportError, match="augly"):
-        train(run_config(images, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
+        train(small_config(images, data=Data(**data, batch_size=8, augmentation="ADVANCED")), tmp_path / "run")
     with pytest.raises(ValueError, match="fewer than a batch"):
-        train(run_config(images, data=Data(**data, batch_size=64)), tmp_path / "run")
+        train(small_config(images, data=Data(**data, batch_size=64)), tmp_path / "run")
     with pytest.raises(ValueError, match="gs:/bucket/run: a run's folder must be on a disk"):
-        train(run_config(images), Path("gs://bucket/run"))
+        train(small_config(images), Path("gs://bucket/run"))
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path):
-    config = run_config(
+    config = small_config(
         images,
         steps=12,
         optimizer=Optimizer(warmup_steps=4, absolute_learning_rate=1e30),
@@ -179,19 +176,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path):
         train(config, tmp_path)  # continues from the good one, and to the same end
 
 
-def test_another_network_is_refused_in_an_existing_run(images, tmp_path):
-    train(run_config(images, steps=2), tmp_path)
+def test_another_network_is_refused_in_an_existing_run(trained, tmp_path):
+    other = dataclasses.replace(trained.config, model=Model(backbone="resnet18", dims=16, width=8, pool_param=2.0))
     with pytest.raises(ValueError, match="take another --workdir"):
-        train(run_config(images, steps=4, model=Model(backbone="resnet18", dims=32, width=8)), tmp_path)
-
-
-def start(config: Path, workdir: Path) -> subprocess.Popen:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    # As in a terminal; a shell's background jobs ignore Ctrl-C.
-    terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    command = [sys.executable, "-c", terminal + TRAIN, "train", str(config), "--workdir", str(workdir)]
-    with log_of(workdir, 0).open("w") as log:  # a pipe that nobody reads would fill, and the process wait
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        train(other, trained.copied(tmp_path / "run"))
 
 
 def finish(process: subprocess.Popen, workdir: Path) -> None:
@@ -199,41 +187,21 @@ def finish(process: subprocess.Popen, workdir: Path) -> None:
     assert status == 0, output
 
 
-def lines_in(workdir: Path) -> int:
-    path = workdir / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
-def wait_for_lines(workdir: Path, count: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while lines_in(workdir) < count and process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(log_of(workdir, 0).read_text())
-        time.sleep(0.01)
-
-
+@pytest.mark.slow
 def test_killed_runs_end_as_one_that_was_not(images, tmp_path):
     """Real processes, SIGKILL at moments that differ in what is under way."""
-    config = tmp_path / "config.py"
-    config.write_text(
-        "from sscd_jax.config import *\n"
-        "def get_config():\n"
-        f"    return Config(steps=24, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
-        "        model=Model(backbone='resnet18', dims=16, width=8), loss=Loss(entropy_weight=5.0),\n"
-        "        optimizer=Optimizer(warmup_steps=2), checkpoint=Checkpoint(every_steps=3))\n"
-    )
-    finish(start(config, tmp_path / "whole"), tmp_path / "whole")
+    config = recipe(tmp_path / "config.py", images, 24, every=3)
+    finish(start_one(config, tmp_path / "whole"), tmp_path / "whole")
     killed = 0
     for after_lines in (5, 12, 19):
-        process = start(config, tmp_path / "killed")
-        wait_for_lines(tmp_path / "killed", after_lines, process)
+        process = start_one(config, tmp_path / "killed")
+        wait_for_lines(tmp_path / "killed", after_lines, [process])
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             killed += 1
         process.wait()
     assert killed == 3
-    finish(start(config, tmp_path / "killed"), tmp_path / "killed")
+    finish(start_one(config, tmp_path / "killed"), tmp_path / "killed")
 
     (_, whole), (_, resumed) = (runs.load_run(tmp_path / name) for name in ("whole", "killed"))
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
@@ -245,55 +213,49 @@ def test_killed_runs_end_as_one_that_was_not(images, tmp_path):
     assert [line["loss"] for line in histories[0]] == [line["loss"] for line in histories[1]]
 
 
-def test_going_on_with_other_settings_is_said(images, tmp_path, capsys):
-    train(run_config(images, steps=2), tmp_path)
-    train(run_config(images, steps=4), tmp_path)
-    assert f"{tmp_path} goes on after step 2 with other settings: steps 2 -> 4\n" in capsys.readouterr().err
-    written = (tmp_path / "config.json").read_text()
-    train(run_config(images, steps=3), tmp_path)
-    assert f"{tmp_path} has its 3 steps already\n" in capsys.readouterr().err
-    assert (tmp_path / "config.json").read_text() == written, "no step was made by it"
+@pytest.mark.slow
+def test_other_settings_and_weights_that_are_ignored_are_said(trained, tmp_path, capsys):
+    workdir = trained.copied(tmp_path / "run")
+    train(dataclasses.replace(trained.config, steps=8), workdir)
+    assert f"{workdir} resumes after step 6 with other settings: steps 6 -> 8\n" in capsys.readouterr().err
+    written = (workdir / "config.json").read_text()
+    train(dataclasses.replace(trained.config, steps=7, init_from="absent"), workdir)
+    said = capsys.readouterr().err
+    assert f"{workdir} has its 7 steps already\n" in said
+    assert f"{workdir} has checkpoints of its own: --init-from absent is ignored\n" in said
+    assert (workdir / "config.json").read_text() == written, "no step was made by it"
 
 
-def endless(path: Path, images: Path) -> Path:
-    """A recipe of a run that does not end by itself, nor saves."""
-    path.write_text(
-        "from sscd_jax.config import *\n"
-        "def get_config():\n"
-        f"    return Config(steps=100000, data=Data(source={str(images)!r}, batch_size=8, image_size=32),\n"
-        "        model=Model(backbone='resnet18', dims=16, width=8), checkpoint=Checkpoint(every_steps=90000))\n"
-    )
-    return path
-
-
+@pytest.mark.slow
 def test_sigterm_saves_and_has_a_status_of_its_own(images, tmp_path):
     """With checkpoints far apart: what is there after it is of the step that it ended at."""
-    config = endless(tmp_path / "config.py", images)
-    process = start(config, tmp_path / "run")
-    wait_for_lines(tmp_path / "run", 2, process)
+    config = recipe(tmp_path / "config.py", images, 100_000)
+    process = start_one(config, tmp_path / "run")
+    wait_for_lines(tmp_path / "run", 2, [process])
     process.send_signal(signal.SIGTERM)
     ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
     assert status == 75
     assert "Traceback" not in output
     (step,) = re.findall(
-        r"sscd-jax train: ended by SIGTERM, saved after step (\d+) of 100000; the same command", output
+        r"sscd-jax train: ended by SIGTERM, saved after step (\d+) of 100000; rerun the same command", output
     )
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [step]
     assert lines_in(tmp_path / "run") == int(step)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_resumes(images, tmp_path):
     """With checkpoints far apart: no step is lost."""
-    config = endless(tmp_path / "config.py", images)
+    config = recipe(tmp_path / "config.py", images, 100_000)
     steps = []
     for _ in range(2):
         done = lines_in(tmp_path / "run")
-        process = start(config, tmp_path / "run")
-        wait_for_lines(tmp_path / "run", done + 2, process)
+        process = start_one(config, tmp_path / "run")
+        wait_for_lines(tmp_path / "run", done + 2, [process])
         process.send_signal(signal.SIGINT)
         ((status, output),) = ended(tmp_path / "run", [process], timeout=60)
         assert status == 130
-        assert "stops after this step" in output
+        assert "Interrupted: saving after this step" in output
         said = r"sscd-jax train: interrupted, saved after step (\d+) of 100000; rerun the same command to resume\n"
         steps += map(int, re.findall(said, output))
         assert "Traceback" not in output

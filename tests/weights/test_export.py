@@ -22,6 +22,7 @@ from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import export as module
 from sscd_jax.weights.export import PROGRAMS, export
+from sscd_jax.weights.export_xla import STABLEHLO
 from sscd_jax.weights.native import BUNDLES, write_safetensors
 
 PRESET = Preset("skew", 64)
@@ -121,6 +122,10 @@ def test_inputs_heads_and_open_sizes(format_, input_, head, source, tmp_path):
 def test_a_saved_model_is_served_without_jax(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "out", format="saved_model", images=source, preset=PRESET, input="uint8")
+    graph = (tmp_path / "out" / BUNDLES["saved_model"] / "saved_model.pb").read_bytes()
+    assert f"StableHLO_v{STABLEHLO}".encode() in graph, (
+        "TensorFlow reads no newer form, as later versions of JAX write it"
+    )
     code = f"""
 import sys
 sys.modules["jax"] = sys.modules["jaxlib"] = None  # importing them fails

@@ -49,7 +49,7 @@ def load(name_or_path: str | os.PathLike[str]) -> "Model":
         OSError: the published weights cannot be downloaded; says which other ways there are.
         ImportError: the format needs an extra; says which.
 
-    Example:
+    Examples:
         >>> model = sscd_jax.load("sscd_disc_mixup")
         >>> found = model.embed(["a.jpg", "photos/"])
         >>> found.vectors @ found.vectors.T  # similarity of each image to each, at most 1

@@ -51,7 +51,7 @@ class Descriptors:
     Raises:
         ValueError: there are not as many ids as vectors, ids are not unique, or a vector is not finite.
 
-    Example:
+    Examples:
         >>> found = Descriptors.read("descriptors")
         >>> found.ids[0], found.vectors.shape
         ('a/001', (251, 512))

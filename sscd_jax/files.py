@@ -48,7 +48,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; the error names `path`.
 
-    Example:
+    Examples:
         >>> with atomic_file("vectors.npy") as temporary, temporary.open("wb") as file:
         ...     np.save(file, vectors)
     """

@@ -25,7 +25,7 @@ def match_matrix(instance_ids: Array, others: Array | None = None) -> Array:
     Returns:
         bool [M, N].
 
-    Example:
+    Examples:
         >>> match_matrix(jnp.array([[0, 0], [1, 1], [0, 1]]))
         Array([[ True, False,  True],
                [False,  True,  True],
@@ -118,7 +118,7 @@ def sscd_loss(
         positive_sim and negative_sim (means over the pairs), nearest_negative_sim (mean over the views) and
         center_l2_norm (norm of the mean descriptor).
 
-    Example:
+    Examples:
         >>> embeddings = jnp.eye(4)[jnp.array([0, 1, 0, 1])]  # two images, two equal views of each
         >>> loss, metrics = sscd_loss(embeddings, jnp.array([0, 1, 0, 1]))
         >>> float(metrics["positive_sim"]), float(metrics["negative_sim"])

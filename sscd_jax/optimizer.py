@@ -40,7 +40,7 @@ def lars(
     Returns:
         An optax transformation, whose `update` needs the parameters.
 
-    Example:
+    Examples:
         >>> optimizer = lars(warmup_cosine(4.8, warmup_steps=1250, total_steps=25_000))
         >>> state = optimizer.init(params)
         >>> updates, state = optimizer.update(gradients, state, params)
@@ -78,7 +78,7 @@ def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Cal
     Raises:
         ValueError: the warm-up is negative or not shorter than the run.
 
-    Example:
+    Examples:
         >>> rate = warmup_cosine(1.0, warmup_steps=5, total_steps=105)
         >>> [round(float(rate(step)), 2) for step in (0, 2, 4, 55, 105)]
         [0.0, 0.5, 1.0, 0.5, 0.0]

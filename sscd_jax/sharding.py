@@ -43,7 +43,7 @@ def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     Returns:
         The same structure with arrays [rows of all processes, ...], in the order of the processes.
 
-    Example:
+    Examples:
         >>> mesh = create_mesh()
         >>> to_devices({"images": np.zeros((16, 224, 224, 3), np.uint8)}, mesh)["images"].sharding == by_rows(mesh)
         True

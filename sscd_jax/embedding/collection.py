@@ -76,7 +76,7 @@ def write_descriptors(
             else, no image can be read, or, if `strict`, one image cannot be read.
         OSError: a file cannot be written, as when the disk is full; names the file.
 
-    Example:
+    Examples:
         >>> model, variables = weights.load("sscd_disc_mixup")
         >>> write_descriptors(model, variables, open_source("photos"), PRESETS["small_288"], Path("descriptors"))
         >>> Descriptors.read("descriptors").vectors.shape

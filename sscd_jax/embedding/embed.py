@@ -74,7 +74,7 @@ def embed(
     Raises:
         ValueError: the mesh has devices of other processes, or a descriptor is not finite.
 
-    Example:
+    Examples:
         >>> for item in embed(model, variables, source, preset, batch_size=8, mesh=create_local_mesh()):
         ...     if not isinstance(item, Unreadable):
         ...         indexes, vectors = item

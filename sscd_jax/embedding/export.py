@@ -34,7 +34,7 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
         ImportError: the format needs an extra; names it.
         OSError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> export_descriptors(Path("descriptors"), Path("all.npy"))
         >>> np.load("all.npy", mmap_mode="r").shape
         (251, 512)

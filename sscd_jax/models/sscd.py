@@ -93,7 +93,7 @@ def build_model(
     Raises:
         ValueError: the backbone is unknown, or dims, width or pool_param are out of range.
 
-    Example:
+    Examples:
         >>> model = build_model("resnet50")
         >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
         >>> model.apply(variables, normalize(images)).shape

@@ -37,7 +37,7 @@ def load(name: str) -> Config:
     Raises:
         ValueError: There is no such recipe, or the file has no `get_config()` that returns a Config.
 
-    Example:
+    Examples:
         >>> load("disc_blur").data.batch_size
         4096
     """

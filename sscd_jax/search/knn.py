@@ -26,7 +26,7 @@ def knn(
     Returns:
         Scores float32 [Q, k] and indexes of references int64 [Q, k], best first.
 
-    Example:
+    Examples:
         >>> references = np.eye(3, dtype=np.float32)
         >>> scores, indexes = knn(references[:1], references, 1, "inner_product")
         >>> scores, indexes
@@ -109,7 +109,7 @@ def capped_search(
     Returns:
         Queries int64 [n], references int64 [n] and scores float32 [n] of the pairs, best first; n = min(count, Q R).
 
-    Example:
+    Examples:
         >>> one = np.eye(2, dtype=np.float32)
         >>> capped_search(one, one, 2, "inner_product")[2]
         array([1., 1.], dtype=float32)

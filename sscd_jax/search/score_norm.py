@@ -33,7 +33,7 @@ class ScoreNorm:
         Raises:
             ValueError: the text does not have that form.
 
-        Example:
+        Examples:
             >>> ScoreNorm.parse("1.0[0,2]")
             ScoreNorm(weight=1.0, first=0, last=2)
         """

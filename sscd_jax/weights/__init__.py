@@ -28,7 +28,7 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
         ValueError: the file cannot be read, or holds another backbone; names the file.
         ImportError: the format needs an extra; says which.
 
-    Example:
+    Examples:
         >>> model, variables = load("sscd_disc_mixup.torchvision.pt")
         >>> descriptors = model.apply(variables, normalize(images))
     """

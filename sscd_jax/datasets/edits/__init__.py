@@ -14,12 +14,8 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from sscd_jax.datasets.annotations import Strength
-from sscd_jax.datasets.edits.color import brightness, color, contrast, gray, hue, invert_channel, saturation
+from sscd_jax.datasets.edits import color, frame, geometry, overlay, quality
 from sscd_jax.datasets.edits.common import Rng
-from sscd_jax.datasets.edits.frame import caption, collage, pad, paste_onto, screenshot
-from sscd_jax.datasets.edits.geometry import crop, flip, perspective, rotate, stretch
-from sscd_jax.datasets.edits.overlay import overlay, stickers, text
-from sscd_jax.datasets.edits.quality import blur, jpeg, noise, pixelate
 
 Edit = Callable[[Image.Image, Rng, Strength, Sequence[Image.Image]], Image.Image]
 
@@ -31,30 +27,30 @@ def _alone(function: Callable[[Image.Image, Rng, Strength], Image.Image]) -> Edi
 
 # All edits by name. Each is called as (image, rng, strength, others), where `others` are images that it may use.
 KINDS: dict[str, Edit] = {
-    "crop": _alone(crop),
-    "rotate": _alone(rotate),
-    "flip": _alone(flip),
-    "stretch": _alone(stretch),
-    "perspective": _alone(perspective),
-    "JPEG": _alone(jpeg),
-    "blur": _alone(blur),
-    "noise": _alone(noise),
-    "pixelate": _alone(pixelate),
-    "brightness": _alone(brightness),
-    "contrast": _alone(contrast),
-    "saturation": _alone(saturation),
-    "hue": _alone(hue),
-    "gray": _alone(gray),
-    "invert channel": _alone(invert_channel),
-    "color": _alone(color),
-    "text": _alone(text),
-    "stickers": _alone(stickers),
-    "overlay": overlay,
-    "paste onto": paste_onto,
-    "caption": _alone(caption),
-    "pad": _alone(pad),
-    "collage": collage,
-    "screenshot": _alone(screenshot),
+    "crop": _alone(geometry.crop),
+    "rotate": _alone(geometry.rotate),
+    "flip": _alone(geometry.flip),
+    "stretch": _alone(geometry.stretch),
+    "perspective": _alone(geometry.perspective),
+    "JPEG": _alone(quality.jpeg),
+    "blur": _alone(quality.blur),
+    "noise": _alone(quality.noise),
+    "pixelate": _alone(quality.pixelate),
+    "brightness": _alone(color.brightness),
+    "contrast": _alone(color.contrast),
+    "saturation": _alone(color.saturation),
+    "hue": _alone(color.hue),
+    "gray": _alone(color.gray),
+    "invert channel": _alone(color.invert_channel),
+    "color": _alone(color.color),
+    "text": _alone(overlay.text),
+    "stickers": _alone(overlay.stickers),
+    "overlay": overlay.overlay,
+    "paste onto": frame.paste_onto,
+    "caption": _alone(frame.caption),
+    "pad": _alone(frame.pad),
+    "collage": frame.collage,
+    "screenshot": _alone(frame.screenshot),
 }
 # Edits that use other images.
 WITH_OTHERS = ("overlay", "paste onto", "collage")

@@ -19,7 +19,7 @@ from pathlib import Path
 import platformdirs
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_folder(name: str) -> Path:
@@ -127,6 +127,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def is_full(error: BaseException) -> bool:
+    """Returns whether an error means a full disk or an exhausted quota.
+
+    Libraries in C++ raise errors of other types, whose messages contain the operating system's words.
+    """
+    return getattr(error, "errno", None) in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
+
+
 def temporary_name(name: str) -> str:
     """Returns a name for a temporary file beside one of this name, which no other process uses."""
     return f".{name[:40]}.{uuid.uuid4().hex[:12]}.tmp"  # systems allow 255 bytes, and a character has up to four
@@ -155,7 +163,9 @@ def _name(error: BaseException, temporary: Path, path: str | os.PathLike[str]) -
     """Makes an error name `path` where it names the temporary path, or no file although the disk is full."""
     if not isinstance(error, OSError):
         return
-    if str(error.filename).startswith(str(temporary)) or (error.filename is None and error.errno in _NO_SPACE):
+    if str(error.filename).startswith(str(temporary)) or (
+        error.filename is None and error.errno in (*_FULL, errno.EFBIG)
+    ):
         inside = str(error.filename or temporary).removeprefix(str(temporary))  # where it is a folder
         error.filename = os.fspath(path) + inside
         del error.filename2  # a rename has two names

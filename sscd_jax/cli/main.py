@@ -16,7 +16,7 @@ from typing import Any
 from tyro.extras import SubcommandApp
 
 from sscd_jax.cli.native_output import native_output_to_log
-from sscd_jax.training.disk_space import is_full
+from sscd_jax.files import is_full
 from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
 # Name: its function, and its line in the list of commands. A command is imported when it is called, so that help is

@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 
 from sscd_jax import config as configs
 from sscd_jax.config import Config
+from sscd_jax.files import is_full
 from sscd_jax.training import disk_space, orbax_workarounds
 from sscd_jax.training.state import TrainState
 from sscd_jax.weights.runs import FOLDER, _config, saved_on_disk, saved_steps
@@ -55,7 +56,7 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
             try:
                 orbax_workarounds.wait(checkpoints.close)
             except Exception as other:  # it must not replace the first error, and is often the same
-                if not (disk_space.is_full(other) and disk_space.is_full(error)):
+                if not (is_full(other) and is_full(error)):
                     print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
             if isinstance(error, KeyboardInterrupt) and not error.args:
                 raise KeyboardInterrupt(resumption(workdir)) from error

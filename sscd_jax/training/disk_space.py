@@ -1,27 +1,16 @@
 """A full disk becomes one line that says what to do, whichever library notices it first."""
 
 import contextlib
-import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sscd_jax.files import is_full
 from sscd_jax.training import orbax_workarounds
-
-_CODES = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FullDiskError(OSError):
     """There is no space left on the disk of a run."""
-
-
-def is_full(error: BaseException) -> bool:
-    """Returns whether an error means a full disk or an exhausted quota.
-
-    Libraries in C++ raise errors of other types, whose messages contain the operating system's words.
-    """
-    return getattr(error, "errno", None) in _CODES or any(os.strerror(code) in str(error) for code in _CODES)
 
 
 def check_room(folder: Path, needed: int) -> None:

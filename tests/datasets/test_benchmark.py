@@ -206,7 +206,7 @@ def test_what_is_left_of_other_options_is_not_mixed_in(images, tmp_path, monkeyp
         patch.setattr(benchmark, "_sheet", dies)
         with pytest.raises(_Killed):
             make(images, tmp_path / "set")
-    with pytest.raises(ValueError, match=r"set.incomplete was left .* with other max side, seed: .*remove it"):
+    with pytest.raises(ValueError, match=r"set.incomplete was left .* with other max side, seed: .*remove the folder"):
         make(images, tmp_path / "set", replace(SMALL, seed=4, max_side=90))
     fewer = tmp_path / "fewer"
     shutil.copytree(images, fewer)

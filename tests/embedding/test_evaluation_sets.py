@@ -131,7 +131,7 @@ def test_options_for_copydays_that_do_not_go_together(copydays, weights, tmp_pat
     for options, message in (
         (root, "--root needs --weights"),
         ([*root, "--weights", weights, "--copydays", "x"], "leave out --copydays"),
-        (["--copydays", "x", "--weights", weights], "--weights and --descriptors go with --root"),
+        (["--copydays", "x", "--weights", weights], "--weights and --descriptors require --root"),
         (["--distractors", "x"], "give --copydays, or --root and --weights"),
         ([*root, "--weights", "nowhere"], "no images of the block strong"),
     ):

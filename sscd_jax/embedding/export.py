@@ -63,11 +63,11 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
 def _npy(folder: Path, out: Path) -> None:
     """Writes the vectors as one array, shard by shard."""
     made = read_manifest(folder)
-    shape = made["count"], made["dims"]
-    vectors = np.lib.format.open_memmap(out, mode="w+", dtype=np.dtype(made["dtype"]), shape=shape)
-    for start, ids, shard in _placed(folder):
-        vectors[start : start + len(ids)] = shard
-    vectors.flush()
+    header = {"descr": np.dtype(made["dtype"]).str, "fortran_order": False, "shape": (made["count"], made["dims"])}
+    with out.open("wb") as file:  # and not a memory map, whose pages a full disk cannot take: the process would crash
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, shard in read_shards(folder):
+            file.write(np.ascontiguousarray(shard).data)
 
 
 def _ids(folder: Path, out: Path) -> None:

@@ -98,6 +98,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
 
 
+@pytest.mark.slow
 def test_the_plan(work, folder):
     plan = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
     assert [one["number"] for one in plan] == list(range(5))

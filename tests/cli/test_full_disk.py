@@ -5,6 +5,7 @@ import os
 import sys
 
 import numpy as np
+import pytest
 from helpers.networks import seeded
 from helpers.small_disk import on_small_disk
 
@@ -12,6 +13,7 @@ from sscd_jax import Descriptors, Provenance
 from sscd_jax.weights.native import write_npz
 
 
+@pytest.mark.slow
 def test_each_command_names_what_has_no_room(tmp_path, images):
     write_npz(tmp_path / "weights", *seeded("resnet18"), {})
     vectors = np.eye(200, dtype=np.float32)

@@ -33,6 +33,7 @@ def run(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_train_embed_evaluate(run, images, tmp_path, capsys):
     """Every image is its own copy: all must be found, by any network."""
     for name in ("queries", "references"):
@@ -205,6 +206,7 @@ def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):
     assert "is not a training run" in message
 
 
+@pytest.mark.slow
 def test_weights_convert_export_and_what_reads_them(run, images, tmp_path, capsys):
     """A run, its conversion and its export are the same weights to every command."""
     main(["weights", "convert", str(run), "--out", str(tmp_path / "a.safetensors")])

@@ -7,8 +7,7 @@ import pytest
 from helpers.set_folders import make_copydays
 
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
-from sscd_jax.datasets.copydays import find
-from sscd_jax.datasets.copydays import images as images_of
+from sscd_jax.datasets.copydays import find, open_images
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_as_the_archives_unpack(official, tmp_path, together):
     root = unpacked(official, tmp_path / "inria", together=together)
     (root / "._200000.jpg").write_bytes(b"of a Mac")
     (root / "200001.jpg.part").write_bytes(b"")
-    found, expected = (images_of(one, find(one)) for one in (root, official))
+    found, expected = (open_images(one, find(one)) for one in (root, official))
     assert list(found.ids) == list(expected.ids)
     assert [found.load(i) for i in range(len(found))] == [expected.load(i) for i in range(len(expected))]
 

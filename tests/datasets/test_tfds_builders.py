@@ -160,6 +160,7 @@ def test_copydays(copydays, tmp_path):
         build(Copydays, copydays, tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_as_a_source(disc, tmp_path, file_format, capsys):
     """Ids are the images' own; training does not read them."""

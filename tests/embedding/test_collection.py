@@ -101,6 +101,7 @@ def test_strict_about_what_went_away(folder, variables, tmp_path):
             write(variables, folder, tmp_path / "out", strict=True)
 
 
+@pytest.mark.slow
 def test_a_network_without_projection(folder, tmp_path):
     model = build_model("resnet18", 0, width=8)
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))

@@ -28,6 +28,7 @@ def test_it_was_measured_on_the_jaxlib_that_is_pinned():
 
 
 # Maps of 1 and 2 pixels, and strides, take a path of their own on CPUs.
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 2), (1, 2), (1, 7), (9, 8)])
 @pytest.mark.parametrize(("k", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (7, 2, 1), (3, 2, 4)])
 def test_convolution(shape, k, stride, groups):

@@ -15,6 +15,7 @@ def normalized(images) -> jax.Array:
     return normalize(np.stack([np.asarray(Image.open(path)) for path in sorted(images.iterdir())[:8]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", NARROW)
 def test_folded_and_unfolded_again_are_equal_at_inference(backbone, normalized):
     model, variables = seeded(backbone)
@@ -38,6 +39,7 @@ def test_half_precision_is_folded_too(normalized):
     assert float((one * other).sum(1).min()) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", NARROW)
 def test_restored_statistics_change_nothing_at_inference_and_make_training_agree_with_it(backbone, normalized):
     model, variables = unfold(*fold(*seeded(backbone)))

@@ -15,6 +15,7 @@ EXPECTED = np.load(GOLDEN / "model_descriptors.npz")
 IMAGES = normalize(EXPECTED["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", SHAPES)
 def test_descriptors(backbone):
     model, variables = from_state_dict(seeded_state_dict(backbone))

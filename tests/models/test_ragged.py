@@ -28,6 +28,7 @@ def images() -> list[np.ndarray]:
     return [rng.normal(size=(*size, 3)).astype(np.float32) for size in SIZES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("beyond", [0.0, np.nan])
 def test_each_descriptor_is_that_of_the_image_alone(backbone, beyond, images):
@@ -44,6 +45,7 @@ def test_without_sizes_padding_changes_descriptors(images):
     assert float(padded @ alone) < 0.999
 
 
+@pytest.mark.slow
 def test_unfolded_and_in_bfloat16(images):
     images, sizes = images[3:6], np.array(SIZES[3:6], np.int32)
     for options in ({}, {"dtype": jnp.bfloat16}):

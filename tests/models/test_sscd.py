@@ -30,6 +30,7 @@ def test_number_of_parameters(backbone, torchvision, features):
     assert ours == torchvision - 1001 * 1000 + 1000 * (1001 - features - 1) + (features + 1) * 512
 
 
+@pytest.mark.slow
 def test_initial_values():
     variables = jax.jit(build_model("resnet18", 16).init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     params = leaves(variables["params"])

@@ -174,6 +174,7 @@ def heavy_batches(source, **options):
     return list(train_batches(source, **settings).take(3).as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_heavy_views_do_not_depend_on_hosts_threads_or_start(images):
     source = open_source(str(images))
     whole = heavy_batches(source, workers=2)
@@ -185,6 +186,7 @@ def test_heavy_views_do_not_depend_on_hosts_threads_or_start(images):
     np.testing.assert_array_equal(heavy_batches(source, start_step=1)[0]["images"], whole[1]["images"])
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_not_pasted_and_does_no_harm(images, tmp_path):
     for number, path in enumerate(sorted(images.iterdir())[:16]):
         (tmp_path / path.name).write_bytes(b"text" if number % 2 else path.read_bytes())

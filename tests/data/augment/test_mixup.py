@@ -89,6 +89,7 @@ def batches(images, **options):
     return list(train_batches(open_source(str(images)), **settings).take(8).as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_a_batch_is_mixed_whatever_the_hosts(images):
     whole, plain = batches(images), batches(images, mixup_group=None)
     parts = [batches(images, host_index=host, host_count=2) for host in range(2)]

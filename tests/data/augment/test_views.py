@@ -144,6 +144,7 @@ def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
     return views(tf.constant(image), tf.constant(seed), **({"size": 64, "augmentation": "SIMCLR"} | options))[0].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
 def test_any_shape_survives_everything_at_once(shape, monkeypatch):
     monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.array(1)[0] < 2)
@@ -163,6 +164,7 @@ def test_same_seed_same_pixels_and_views_differ():
     assert np.abs(one[0].astype(int) - one[1]).mean() > 1
 
 
+@pytest.mark.slow
 def test_the_two_views_are_drawn_independently():
     draws = 3000
     shape = tf.zeros([160, 240, 3], tf.uint8)
@@ -180,5 +182,5 @@ def test_numbers_are_used_once():
     uniform = Uniforms(tf.range(4.0) / 4)
     assert [float(uniform()), *uniform.array(2).numpy().tolist()] == [0, 0.25, 0.5]
     assert int(uniform.integer(4)) == 3
-    with pytest.raises(AssertionError, match="more than 4"):
+    with pytest.raises(AssertionError, match="more than the 4"):
         uniform()

@@ -26,7 +26,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
-        # An exception here would not do: TensorFlow prints its traceback.
+        # No exception is raised here, because TensorFlow would print its traceback.
         try:
             return np.asarray(open_image(data)), ""
         except ValueError as error:

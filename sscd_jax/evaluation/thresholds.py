@@ -18,7 +18,7 @@ def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict
     """Measures predictions at thresholds of the score.
 
     Args:
-        predictions: of all queries.
+        predictions: the predictions of all queries.
         thresholds: float [T].
 
     Returns:

@@ -38,7 +38,7 @@ def create(model: SSCD, optimizer: optax.GradientTransformation, seed: int, shar
     Args:
         model: the network.
         optimizer: the optimizer.
-        seed: the seed of the parameters.
+        seed: the random seed of the parameters.
         sharding: where the state is placed.
     """
 

@@ -312,7 +312,7 @@ def differences(before: Config, after: Config) -> list[str]:
 
 
 def of_all_hosts(config: Config) -> dict[str, str]:
-    """Returns the settings, by name, that all processes of a run share: all but where each host keeps the images."""
+    """Returns the settings, by name, that must be equal in all processes: all but those about a host's images."""
     own = ("data.source", "data.data_dir", "data.workers")
     return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}
 

@@ -176,7 +176,7 @@ def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: in
         raise RuntimeError(f"the run of {workdir} ended before it was killed: give more --steps, or fewer --kills")
     lost = last_step(workdir) - last_good(workdir) if has_made(1) else 0
     if last_good(workdir):
-        runs.load_state(workdir)  # it can be read
+        runs.load_state(workdir)  # raises if it cannot be read
     return Kill(moment, is_saving(), lost, last_good(workdir))
 
 

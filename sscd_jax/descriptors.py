@@ -46,7 +46,7 @@ class Descriptors:
     Attributes:
         ids: N unique names of images.
         vectors: float32 [N, D], the descriptor of each.
-        provenance: what made them.
+        provenance: the weights and the preset that made them.
 
     Raises:
         ValueError: there are not as many ids as vectors, ids are not unique, or a vector is not finite.
@@ -149,7 +149,7 @@ def manifest(
         counts: the number of vectors in each shard.
         dims: the length of a vector.
         dtype: the type of the vectors in the files, float32 or float16.
-        provenance: what made the vectors.
+        provenance: the weights and the preset that made the vectors.
         errors: the number of images that could not be read and have no vector.
     """
     return {

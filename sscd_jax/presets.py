@@ -24,7 +24,8 @@ class Preset:
 
     mode: Mode = "short"
     """What is resized. short and long resize that side of the image to `size`, and keep the aspect ratio.
-    skew resizes both sides to `size`. crop resizes the short side to 8/7 of `size` and takes the center square."""
+    skew resizes both sides to `size`.
+    crop resizes the short side to 8/7 of `size`, and takes the square of side `size` in the center."""
     size: int = 288
     """Number of pixels, from 32 to 4096, of the side or sides that `mode` resizes or crops."""
     mean: Triple = IMAGENET_MEAN

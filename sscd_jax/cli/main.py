@@ -1,4 +1,4 @@
-"""The command `sscd-jax`: finds the command that is asked for, runs it, and says in one line what went wrong."""
+"""The command `sscd-jax`: finds and runs the command that the user names, and reports an error in one line."""
 
 import functools
 import gc

@@ -40,7 +40,7 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(tf.image.extract_jpeg_shape(data)[:2])
     with tf.control_dependencies([_check_size(height, width)]):
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # as Pillow does
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # the method of Pillow
 
 
 def _is_deep_png(data: tf.Tensor) -> tf.Tensor:

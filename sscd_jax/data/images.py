@@ -69,7 +69,7 @@ def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS)
             opened.format == "TIFF" and opened.mode.startswith("I") and getattr(opened, "tag_v2", {}).get(262) == 0
         )
         transparent = opened.info.get("transparency")
-        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # of 16 bits, while Pillow decodes to 8
+        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # it has 16 bits, and Pillow decodes to 8
             opened.info["transparency"] = tuple(value >> 8 for value in transparent)
         return _rgb(ImageOps.exif_transpose(opened) if exif else opened, inverted=inverted)
     except UnidentifiedImageError as error:

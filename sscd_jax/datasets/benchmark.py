@@ -178,7 +178,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
 
 
 def _begin(folder: Path, source: Source, options: Options) -> None:
-    """Creates the folder, or checks that the one there is of the same source and options."""
+    """Creates the folder, or checks that the existing one has the same source and options."""
     listed = _hash(json.dumps([*source.ids]))
     made_by = {"source": location(source.name), "images": len(source), "listed": listed} | asdict(options)
     made_by["versions"] = {name: version(name) for name in ("sscd_jax", "numpy", "pillow")}

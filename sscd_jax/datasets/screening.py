@@ -161,7 +161,7 @@ class Log:
     """A file of JSON lines, to which lines are appended. An incomplete last line, of a killed process, is dropped.
 
     Attributes:
-        lines: what was in the file.
+        lines: the lines that were in the file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -27,7 +27,7 @@ def ordered_map(function: Callable[[T], U], workers: int) -> Iterator[Callable[[
     """Yields a function that maps `function` over jobs in several processes, with the results in order.
 
     Args:
-        function: what is called; it must be picklable.
+        function: the function that is called for each job; it must be picklable.
         workers: the number of processes; with 1, the current process does the work.
 
     Raises:

@@ -102,7 +102,7 @@ class Shards:
         """
         path, text = self.folder / PLAN / f"{shard_name(number)}.txt", "".join(f"{i}\n" for i in ids)
         if self._create(path, text) != text:
-            raise ValueError(f"{path} is of another process, and plans other images: were some added just now?")
+            raise ValueError(f"{path} was written by another process for other images: were images added just now?")
 
     def numbers(self) -> list[int]:
         """Returns the numbers of all shards of the plan, in ascending order."""
@@ -165,7 +165,7 @@ class Shards:
         Raises:
             OSError: a file cannot be written, for example because the disk is full; the error names it.
         """
-        if not self.is_complete(number):  # else another process was faster, and wrote the same
+        if not self.is_complete(number):  # otherwise another process was faster and wrote the same
             name = shard_name(number)
             path = self.folder / f"errors-{name}.jsonl"
             if errors:

@@ -42,8 +42,8 @@ def evaluate(
         and block_intervals.
 
     Raises:
-        ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
-            missing, or training descriptors are missing or too few.
+        ValueError: descriptors differ in provenance, an id belongs to no block of Copydays or to no original, a block
+            is missing, or training descriptors are missing or too few.
     """
     if bootstrap < 0:
         raise ValueError(f"the bootstrap is of {bootstrap} samples; it must be 0 for none, or more")

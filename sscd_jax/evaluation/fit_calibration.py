@@ -27,7 +27,7 @@ def calibrate_by_rate(
     background: int = 50_000,
     seed: int = 0,
 ) -> Calibration:
-    """Fits a calibration for a false-positive rate: the share of the queries that copy nothing and have a match.
+    """Fits a calibration for a false-positive rate: of the queries that copy nothing, the share that has a match.
 
     A third of the training images, which should not copy one another, is held back and searched for: in the references
     or, without references, in the second third. The transform and the background come from the rest. The threshold is
@@ -37,7 +37,7 @@ def calibrate_by_rate(
     Args:
         training: descriptors of images like the queries and the references.
         references: descriptors of the images that will be searched; a larger set gives more false matches.
-        rate: the share of queries that may have a false match.
+        rate: the false-positive rate, between 0 and 1.
         method: whiten, center, or none.
         score_norm: the score normalization, such as "1.0[0,2]", or None.
         background: the number of training descriptors that are kept for the normalization.

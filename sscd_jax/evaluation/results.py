@@ -70,8 +70,8 @@ def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None
 
     Args:
         out: the path of NAME.json.
-        evaluation: what to write.
-        draw: writes charts to the folder that it is given.
+        evaluation: the evaluation to write.
+        draw: a function that writes charts to a given folder.
 
     Returns:
         The folder NAME.

@@ -12,7 +12,7 @@ LOWER_RATE = (
 
 
 class CollapseAlarm:
-    """Says what to change when the mean over the last steps exceeds a limit; once, and again after it was below it.
+    """Gives advice when the mean over the last steps exceeds a limit, and again only after it was below the limit.
 
     Args:
         warmup_steps: the number of steps in which it is silent, because descriptors are still moving apart.

@@ -47,5 +47,5 @@ def create(model: SSCD, optimizer: optax.GradientTransformation, seed: int, shar
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 
-    # The default generator, threefry, takes XLA several times longer to compile for so many draws.
+    # For this many draws, XLA needs several times as long to compile the default generator, threefry.
     return jax.jit(initialize, out_shardings=sharding)(jax.random.key(seed, impl="rbg"))

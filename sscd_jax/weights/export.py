@@ -84,7 +84,7 @@ def export(
         raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
     weights = read(source)
     network = describe(weights.model)
-    model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
+    model = build_model(**network).clone(normalized=head == "l2")  # in float32, even if it was trained in bfloat16
     if format == "torchvision" and network["width"] != 64:
         raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
     golden = _golden_images(images, preset)

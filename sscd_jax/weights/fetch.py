@@ -87,13 +87,13 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out.with_name(f"{name}.lock")):
         if is_default and (found := _intact(name)):
-            return found  # made by the process that was waited for
+            return found  # the other process has made it
         if file is not None:
             _convert(name, file, out, {"file": file.name})
         else:
             _from_url(name, url, out)
         for part in out.parent.glob(f"{name}*.part"):
-            _discard(part)  # also what another mirror left
+            _discard(part)  # also those of other mirrors
     return out
 
 

@@ -107,8 +107,8 @@ def fit(
     Args:
         flat: the arrays.
         expected: shapes by path, see `abstract_variables`.
-        names: what the file calls each path, for messages.
-        problems: messages about problems that were found before.
+        names: the name of each path in the file, for messages.
+        problems: messages about problems that the caller has found.
 
     Raises:
         ValueError: arrays are missing, unknown, of another shape or not finite; the error lists all of them.

@@ -24,7 +24,7 @@ def kernel(radius: tf.Tensor) -> tf.Tensor:
     whole = tf.floor((tf.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - tf.square(whole + 1)))
     at = tf.range(-MAX_REACH, MAX_REACH + 1, dtype=tf.float32)
-    # The weight of a box at a distance is 1 inside, a fraction on the rim, and 0 beyond.
+    # The weight of a box at a distance is 1 inside, a fraction on the rim, and 0 outside.
     distance = tf.abs(at[:, None] - at)
     box = tf.where(distance <= whole, 1.0, tf.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
     return tf.linalg.matvec(box, tf.linalg.matvec(box, box[MAX_REACH]))[: MAX_REACH + 1]

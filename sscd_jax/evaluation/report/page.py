@@ -68,7 +68,7 @@ class Result:
         query_ids, reference_ids, scores: the predictions, [K] each, in any order.
         copy_similarities: float [P], the similarity of each pair of the ground truth, in its order.
         other_similarities: float [Q], the similarity of each query to the nearest reference that it does not copy.
-        score_name: what the scores are; histograms of scores of one name have the same range.
+        score_name: the name of the scores; histograms of scores of one name have the same range.
         intervals: label -> the 95 % confidence interval of the metric, for those that have one.
     """
 

@@ -4,8 +4,8 @@
 
 A setting is BATCH,RATE,ENTROPY_WEIGHT,ENTROPY_WARMUP_STEPS, and is trained with each seed. All runs see the same number
 of images, so that a smaller batch takes more steps. Prints for each setting the mean uAP and its standard error over
-the seeds, and the similarities at the end of training. The images are those of the demo. Rerun the same command after
-an interruption: runs that are complete are not done again.
+the seeds, and the similarities at the end of training. The images are those of the demo. Rerun the same command to
+resume after an interruption; complete runs are not repeated.
 """
 
 import argparse

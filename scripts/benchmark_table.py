@@ -53,10 +53,12 @@ PARTS = ("queries", "references", "training")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder for images, descriptors, evaluations")
-    parser.add_argument("--demo", type=Path, default=Path("sscd-demo"), help="of sscd-jax demo (default %(default)s)")
+    parser.add_argument("out", type=Path, help="folder for the images, descriptors and evaluations")
     parser.add_argument(
-        "--weights", default="sscd_disc_mixup", help="of Meta: a published name or a file (default %(default)s)"
+        "--demo", type=Path, default=Path("sscd-demo"), help="folder that sscd-jax demo wrote (default %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", default="sscd_disc_mixup", help="Meta's weights: a published name or a file (default %(default)s)"
     )
     given = parser.parse_args()
     distributed.start()

@@ -4,7 +4,8 @@
     python scripts/compare_augmentations.py --out runs/augmentations
 
 For each seed, the demo's network is trained on the demo's images with each augmentation for the same number of steps,
-and then finds the demo's strongly edited queries. Finished runs are read, and interrupted ones resume.
+and then finds the demo's strongly edited queries. Rerun the same command to resume after an
+interruption; complete runs are not repeated.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What the TPU's own compiler makes of a training step, without a TPU: memory, bytes, collectives.
+"""Compiles a training step by the TPU's own compiler, without a TPU, and prints its memory, bytes and collectives.
 
     pip install -e '.[tpu]'
     python scripts/compile_for_tpu.py disc_blur --topology v5e:4x8 --dtype bfloat16
 
-It is XLA as it would run on the workers of that slice, from the package libtpu, for devices that are only described; it
-takes minutes. A step that does not fit into the memory of a chip is refused. Bytes are XLA's count of what operations
-read and write, in HBM or on the chip. `scripts/roofline.py` prints what must be at least.
+The compiler is that of the workers of the slice, from the package libtpu, and the devices are only described. It takes
+minutes, and rejects a step that does not fit into the memory of a chip. Bytes are XLA's count of what operations read
+and write, in HBM or on the chip. `scripts/roofline.py` prints lower bounds of these numbers.
 """
 
 import argparse

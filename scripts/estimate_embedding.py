@@ -1,10 +1,10 @@
-"""How many hours of a worker embedding a collection takes, and what limits it: an estimate to plan by.
+"""Estimates how many hours of a worker it takes to embed a collection, and what the bottleneck is.
 
 python scripts/estimate_embedding.py --images 1e9 --peak 197e12 --cores 24 --decoded 120
 
-The network's operations are counted by XLA for one image at the preset's size; how much of its peak a chip reaches,
-how many images a core decodes in a second (scripts/benchmarks/embed.py measures it) and the price of a worker are
-yours to give.
+XLA counts the operations of the network for one image at the preset's size. You give the share of its peak that a chip
+reaches, the number of images that a core decodes per second (scripts/benchmarks/embed.py measures it), and the price of
+a worker.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from sscd_jax.presets import PRESETS
 
 
 def operations(preset: str, width: int, height: int) -> float:
-    """Floating-point operations of a ResNet-50 for one image of these sides before the preset."""
+    """Returns the floating-point operations of a ResNet-50 for one image of these sides before the preset."""
     import jax
     import jax.numpy as jnp
 
@@ -31,15 +31,21 @@ def operations(preset: str, width: int, height: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=float, default=1e9, help="in the collection (default %(default)g)")
-    parser.add_argument("--preset", choices=[*PRESETS], default="small_288", help="(default %(default)s)")
-    parser.add_argument("--sides", type=int, nargs=2, default=(4, 3), help="of a usual image (default 4 3)")
-    parser.add_argument("--chips", type=int, default=1, help="accelerators of a worker (default %(default)s)")
-    parser.add_argument("--peak", type=float, required=True, help="of a chip, operations a second, as its maker says")
-    parser.add_argument("--share", type=float, default=0.3, help="of the peak that is reached (default %(default)s)")
-    parser.add_argument("--cores", type=int, required=True, help="of a worker")
-    parser.add_argument("--decoded", type=float, required=True, help="images that a core decodes in a second")
-    parser.add_argument("--price", type=float, default=1.0, help="of a worker's hour (default %(default)s)")
+    parser.add_argument("--images", type=float, default=1e9, help="number of images (default %(default)g)")
+    parser.add_argument(
+        "--preset", choices=[*PRESETS], default="small_288", help="how images are resized (default %(default)s)"
+    )
+    parser.add_argument(
+        "--sides", type=int, nargs=2, default=(4, 3), help="usual aspect ratio, width and height (default 4 3)"
+    )
+    parser.add_argument("--chips", type=int, default=1, help="number of accelerators of a worker (default %(default)s)")
+    parser.add_argument("--peak", type=float, required=True, help="operations per second of a chip, as published")
+    parser.add_argument(
+        "--share", type=float, default=0.3, help="share of the peak that is reached (default %(default)s)"
+    )
+    parser.add_argument("--cores", type=int, required=True, help="number of cores of a worker")
+    parser.add_argument("--decoded", type=float, required=True, help="number of images that a core decodes per second")
+    parser.add_argument("--price", type=float, default=1.0, help="price of a worker for an hour (default %(default)s)")
     given = parser.parse_args(arguments)
     distributed.start()
     count = operations(given.preset, *given.sides)

@@ -35,7 +35,7 @@ from sscd_jax.weights import runs
 MOMENTS = ("start-up", "steps", "save")
 # The metrics that differ between two runs that are otherwise the same.
 TIMES = ("images_per_second", "data_wait_seconds", "data_wait_share")
-SAVE = 0.3  # a run is killed at most so many seconds after it has begun to write a checkpoint
+SAVE = 0.3  # a run is killed at most this many seconds after it has begun to write a checkpoint
 POLL = 0.002  # seconds between two checks of the state of a run
 
 
@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"DIFFERENT: {line}")
     if wrong:
         sys.exit(1)
-    print("The killed run ended bit for bit as the one that was not killed.")
+    print("The killed run ended bit for bit like the one that was not killed.")
 
 
 def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Does both runs, prints a table of the kills, and returns a line for everything that is wrong."""
+    """Runs both, prints a table of the kills, and returns a line for everything that is wrong."""
     config, whole, killed = write_config(out, steps, every), out / "whole", out / "killed"
     process, begun = start(config, whole), time.monotonic()
     wait_until(lambda: last_step(whole) > 0, process)
@@ -123,7 +123,7 @@ def run(out: Path, kills: int, steps: int, every: int, moments: Sequence[str], r
 
 
 def write_config(out: Path, steps: int, every: int) -> Path:
-    """Writes the images, and a recipe whose steps take a core some milliseconds each."""
+    """Writes the images, and a recipe whose steps take some milliseconds each on one core."""
     (out / "images").mkdir()
     rng = np.random.default_rng(0)
     for number, path in enumerate(list(photograph_paths().values()) * 2):
@@ -156,7 +156,7 @@ def finish(process: subprocess.Popen[bytes], workdir: Path) -> None:
 
 
 def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: int, delay: float) -> Kill:
-    """Kills a process of the run `delay` seconds after so many steps, or after the next checkpoint is begun."""
+    """Kills a process of the run `delay` seconds after a number of steps, or after the next checkpoint is begun."""
     before, left, good = inode(workdir / "metrics.jsonl"), incomplete(workdir), last_good(workdir)
 
     def has_made(steps: int) -> bool:  # a process first replaces the file by one without the steps to do again
@@ -173,10 +173,10 @@ def kill(process: subprocess.Popen[bytes], workdir: Path, moment: str, steps: in
     process.kill()
     if process.wait() != -signal.SIGKILL:
         finish(process, workdir)
-        raise RuntimeError(f"the run of {workdir} ended before it was killed: take more --steps, or fewer --kills")
+        raise RuntimeError(f"the run of {workdir} ended before it was killed: give more --steps, or fewer --kills")
     lost = last_step(workdir) - last_good(workdir) if has_made(1) else 0
     if last_good(workdir):
-        runs.load_state(workdir)  # it can be read
+        runs.load_state(workdir)  # raises if it cannot be read
     return Kill(moment, is_saving(), lost, last_good(workdir))
 
 
@@ -218,7 +218,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
         for step in runs.saved_on_disk(workdir):
             try:
                 _, state = runs.load_state(workdir / runs.FOLDER / str(step))
-            except Exception as error:  # whatever is wrong with it
+            except Exception as error:  # a damaged checkpoint can raise anything
                 wrong.append(f"checkpoint {step} of {workdir} cannot be read: {error}")
         states.append(state)
     flat = [dict(jax.tree.leaves_with_path(state)) for state in states]

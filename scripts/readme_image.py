@@ -1,9 +1,9 @@
-"""Draws the image of the README: edited copies, and what each descriptor of a demo takes for their original.
+"""Draws the image of the README: edited copies, and the images that each descriptor takes for their originals.
 
     sscd-jax demo
     python scripts/readme_image.py sscd-demo scripts/readme_image.jpg [--weights WEIGHTS]
 
-With --weights, as for `sscd-jax embed`, the last row is by that network.
+With --weights, given as for `sscd-jax embed`, the last row is of that network.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
         folder = given.demo / "descriptors" / name
         if folder.is_dir():  # without pdqhash there is no row for PDQ
             found[label] = best_matches(*(Descriptors.read(folder / part) for part in ("queries", "references")))
-    # The copies are drawn by a fixed seed, so that nobody chooses them.
+    # The copies are drawn with a fixed seed, and not chosen by hand.
     chosen = np.random.default_rng(0).permutation(sorted(truth))[:COLUMNS].tolist()
     if given.weights:
         found[PUBLISHED] = best_matches(*embed(images, chosen, given.weights))

@@ -10,8 +10,8 @@ times:
             the loss are computed at Precision.HIGHEST, which has a peak rate of its own.
     HBM     the bytes read and written, divided by the memory bandwidth. Every convolution and product reads its
             operands and writes its result once; the optimizer reads parameters, gradients and momentum, and writes two
-            of them. All other operations are assumed to be fused into these. The true time can be lower, as a result
-            that is used at once may stay on the chip.
+            of them. All other operations are assumed to be fused into these. The true time can be lower, because a
+            result that is used at once may stay on the chip.
     links   the bytes that a chip receives from its own slice or node and from others, divided by the bandwidth of these
             links. Latency is not counted.
 
@@ -112,7 +112,7 @@ def bound(step: Program, found: Sequence[Collective], chips: int, views: int, ch
 
 
 def mfu(step: Program, views: int, chip: Chip, dtype: str, seconds: float) -> float:
-    """Returns the model FLOPs utilization, from 0 to 1, of a step that takes so many seconds."""
+    """Returns the model FLOPs utilization, from 0 to 1, of a step that takes `seconds`."""
     return step.step.operations * views / chip.peak(dtype) / seconds
 
 
@@ -172,18 +172,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe", help="the recipe: a name such as disc_blur, or a path such as mine/recipe.py")
     parser.add_argument("--chips", type=int, default=8, help="number of chips (default %(default)s)")
     parser.add_argument("--kind", choices=list(CHIPS), default="v5e", help="kind of chip (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="images of the global batch (default: as in the recipe)")
+    parser.add_argument(
+        "--batch-size", type=int, help="number of images in the global batch (default: as in the recipe)"
+    )
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="dtype of the activations (default: as in the recipe)"
     )
-    parser.add_argument("--images", type=float, default=1e6, help="images of the data set (default %(default)g)")
+    parser.add_argument(
+        "--images", type=float, default=1e6, help="number of images in the data set (default %(default)g)"
+    )
     parser.add_argument(
         "--share", type=float, help="share of the bound that a run reaches, to compute its hours and price"
     )
     parser.add_argument(
         "--price", type=float, nargs="+", default=[], help="dollars an hour for all chips; several prices are compared"
     )
-    parser.add_argument("--core-rate", type=float, help="images that a CPU core prepares in a second")
+    parser.add_argument("--core-rate", type=float, help="number of images that a CPU core prepares per second")
     parser.add_argument("--brief", action="store_true", help="leave out the tables of 8 to 4096 chips")
     parser.add_argument("--measured", type=float, help="measured milliseconds of a step, to compare with the bound")
     given = parser.parse_args(arguments)
@@ -193,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
     if (given.price or given.core_rate) and not given.share:
         parser.error(
-            "--price and --core-rate need the share of the bound that the run reaches: give --share too, as 0.22"
+            "--price and --core-rate need the share of the bound that the run reaches: give --share too, such as 0.22"
         )
     try:
         config = recipe(given)

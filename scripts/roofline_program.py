@@ -237,7 +237,7 @@ _ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
 
 
 def collectives(config: Config, devices: int, views: int) -> list[Collective]:
-    """Returns the collectives of a step with so many views on each of so many simulated devices."""
+    """Returns the collectives of a step with `views` views on each of `devices` simulated devices."""
     # XLA sums bfloat16 in float32 on CPUs. TPUs sum the gradients of convolutions in their own dtype.
     kernel_bits = 8 * jnp.dtype(config.model.dtype).itemsize
     return collectives_of(_partitioned(essential(config), devices, views), devices * views, kernel_bits)
@@ -284,7 +284,7 @@ def _purpose(line: str, axes: list[int], rows: int) -> str:
 
 @cache
 def _partitioned(config: Config, devices: int, views: int) -> str:
-    """Returns the program of one of so many simulated devices, as XLA prints it."""
+    """Returns the program of one of `devices` simulated devices, as XLA prints it."""
     options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # it is never run
     return compiled(config, jax.devices("cpu")[:devices], views, options).as_text() or ""
 
@@ -292,7 +292,7 @@ def _partitioned(config: Config, devices: int, views: int) -> str:
 def compiled(
     config: Config, devices: Sequence[jax.Device], views: int, options: dict[str, str | bool] | None = None
 ) -> Any:
-    """Compiles a step with so many views on each device for these devices, from its program for TPUs."""
+    """Compiles a step with `views` views on each of the devices, from its program for TPUs."""
     step, state, images, ids = abstract_step(config, len(devices) * views)
     on = sharding.create_mesh(devices)
     whole, rows = sharding.replicated(on), sharding.by_rows(on)

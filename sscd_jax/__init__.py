@@ -4,8 +4,8 @@
 >>> model = sscd_jax.load("sscd_disc_mixup")
 >>> found = model.embed(["a.jpg", "photos/"])
 
-Importing the package imports no library and changes no global state: what a name needs is imported when the name is
-first used, and `load` sets what JAX and TensorFlow read when they start.
+Importing the package imports no other library and changes no global state. The modules behind a name are imported when
+the name is first used, and `load` makes the settings that JAX and TensorFlow read when they start.
 """
 
 import importlib

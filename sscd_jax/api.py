@@ -1,4 +1,4 @@
-"""The library in three lines: `sscd_jax.load` a network, `Model.embed` images, use the descriptors."""
+"""The Python interface: `sscd_jax.load` loads a network, and `Model.embed` embeds images."""
 
 import io
 import os
@@ -39,20 +39,21 @@ def load(name_or_path: str | os.PathLike[str]) -> "Model":
     """Loads a network with its weights.
 
     Args:
-        name_or_path: the name of published weights, as "sscd_disc_mixup", which are downloaded at first use with a
-            progress bar and then kept in the cache; or a file of weights of any format that `sscd-jax weights convert`
-            reads, a training run or one of its checkpoints, or a bundle that `sscd-jax weights export` wrote.
+        name_or_path: the name of published weights, such as "sscd_disc_mixup", which are downloaded at first use with
+            a progress bar and then kept in the cache; or a file of weights of any format that
+            `sscd-jax weights convert` reads, a training run or one of its checkpoints, or a bundle that
+            `sscd-jax weights export` wrote.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published name.
-        ValueError: the file is broken, or is not the weights of an SSCD network; names the file.
-        OSError: the published weights cannot be downloaded; says which other ways there are.
-        ImportError: the format needs an extra; says which.
+        ValueError: the file is broken, or is not the weights of an SSCD network; the error names the file.
+        OSError: the published weights cannot be downloaded; the error says which other ways there are.
+        ImportError: the format needs an extra; the error says which.
 
     Examples:
         >>> model = sscd_jax.load("sscd_disc_mixup")
         >>> found = model.embed(["a.jpg", "photos/"])
-        >>> found.vectors @ found.vectors.T  # similarity of each image to each, at most 1
+        >>> found.vectors @ found.vectors.T  # the similarity of every pair of images, at most 1
     """
     distributed.start()
     name = os.fspath(name_or_path)
@@ -73,8 +74,8 @@ class Model:
         network: the Linen module; `network.apply(variables, images)` maps normalized images, float [B, H, W, 3], to
             descriptors of norm 1, float32 [B, dims].
         variables: its weights, {"params": ..., "batch_stats": ...}.
-        provenance: what descriptors by `embed` with its default preset are made by; its details say where the weights
-            come from.
+        provenance: the provenance of the descriptors that `embed` computes with the default preset. Its details say
+            where the weights come from.
         preset: how `embed` resizes and normalizes images by default.
     """
 
@@ -107,19 +108,19 @@ class Model:
             images: one image or several: paths of files; PIL images; arrays, uint8 RGB [H, W, 3] or [N, H, W, 3];
                 folders, which are searched recursively, and whatever else the command reads (a .txt list of paths, .tar
                 and .parquet files, "tfds:NAME", "sample").
-            preset: how images are resized and normalized: "small_288", "skew_320", "long_800", "dcr_224" or a `Preset`;
-                by default the one that the network is for, and "small_288" where its file does not say.
-            ids: an id for each image. By default the path of a file as it is given, without its extension; for what is
-                in a folder its path relative to the folder, without its extension; for arrays and PIL images their
-                position among `images`, as "0".
-            batch_size: images per batch over all devices of this process; by default 1 on a CPU, where several batches
-                are computed side by side, and 128 per accelerator.
-            on_error: "raise" ends at the first image that cannot be read; "skip" leaves such images out, and names them
-                in a warning.
-            progress: whether to show a progress bar; by default in a terminal, where it takes over a second.
+            preset: how images are resized and normalized: "small_288", "skew_320", "long_800", "dcr_224" or a `Preset`.
+                By default, it is the preset that the file of the weights names, or "small_288" if it names none.
+            ids: an id for each image. By default, the id of a file is its path as given, without the extension; that
+                of a file in a folder is its path relative to the folder, without the extension; and that of an array
+                or PIL image is its position in `images`, such as "0".
+            batch_size: the number of images in a batch over all devices of this process; by default 1 on a CPU, where
+                several batches are computed in parallel, and 128 per accelerator.
+            on_error: "raise" raises an error at the first image that cannot be read; "skip" leaves such images out and
+                names them in a warning.
+            progress: whether to show a progress bar. By default, it is shown in a terminal, after a second.
 
         Returns:
-            Descriptors of dims `self.dims`, in the order of `images`.
+            A descriptor of length `self.dims` for each image, in the order of `images`.
 
         Raises:
             ValueError: an image cannot be read (unless "skip"), two images have the same id, an array is not uint8 RGB,
@@ -165,7 +166,7 @@ class Model:
 
 
 def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:
-    """Makes a source of everything that `Model.embed` takes; images in memory are encoded without loss when read."""
+    """Returns the arguments of `Model.embed` as a source. Images in memory are encoded without loss when read."""
     is_one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
     given: list[Any] = [images] if is_one else list(images)  # type: ignore[arg-type]
     names: list[str] = []
@@ -201,7 +202,7 @@ def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) ->
 
 
 def _holds_several(path: str) -> bool:
-    """Whether a path is for `open_source` rather than that of one image."""
+    """Returns whether a path names several images, which `open_source` opens, rather than one image."""
     if path == "sample" or path.startswith("tfds:") or os.path.isdir(path):
         return True
     lower = path.lower()

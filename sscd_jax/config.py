@@ -59,7 +59,7 @@ class Data:
     Raise it for small images and narrow networks, which do not learn from crops as small as the paper's."""
     workers: int | None = None
     """Number of threads on each host that augment images, and of those that read them.
-    By default, one thread per core augments, and two threads read."""
+    By default, one thread per core augments, and two threads per core read."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 2, f"data.batch_size is {self.batch_size}; the loss needs negatives: at least 2")
@@ -193,7 +193,7 @@ class Checkpoint:
         _require(self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps must be positive")
         _require(
             self.keep > 1,
-            f"checkpoint.keep is {self.keep}; at least 2, as the last may turn out to give no finite loss",
+            f"checkpoint.keep is {self.keep}; it must be at least 2, as the loss may not be finite after the last one",
         )
 
 
@@ -312,7 +312,7 @@ def differences(before: Config, after: Config) -> list[str]:
 
 
 def of_all_hosts(config: Config) -> dict[str, str]:
-    """Returns the settings, by name, that all processes of a run share: all but where each host keeps the images."""
+    """Returns the settings, by name, that must be equal in all processes: all but those about a host's images."""
     own = ("data.source", "data.data_dir", "data.workers")
     return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}
 

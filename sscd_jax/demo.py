@@ -41,7 +41,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     """Makes the image set, trains, embeds, searches, evaluates and writes the report.
 
     The folder `out` then has images/, run/ (checkpoints and metrics), descriptors/NAME/SET, references.faiss,
-    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted resumes.
+    evaluations/NAME.json, metrics.json and report.html. A demo that was interrupted is resumed.
 
     Args:
         out: the folder.
@@ -53,7 +53,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
 
     Raises:
         ValueError: `out` holds a demo of another seed or length, or something else.
-        FileNotFoundError: the photographs are missing; says which package to install.
+        FileNotFoundError: the photographs are missing; the error says which package to install.
     """
     config = demo_config(out, seed=seed, steps=steps)
     images, earlier = out / "images", out / "run" / "config.json"
@@ -114,12 +114,12 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file or folder is none that a demo leaves when it is interrupted while it makes its images."""
+    """Returns whether a demo that was interrupted while it made its images cannot have left this file or folder."""
     return not path.name.lstrip(".").startswith("images.")
 
 
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
-    """Returns the recipe `demo` for the images in `out`; a shorter run has a tenth of warm-up at most."""
+    """Returns the recipe `demo` for the images in `out`; the warm-up is at most a tenth of a shorter run."""
     config = configs.load(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer
@@ -142,7 +142,7 @@ def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
 
 def _embed(model: SSCD, variables: Any, images: Path, preset: Preset, out: Path) -> dict[str, Descriptors]:
     for name in SETS:
-        # Not the path, as the folder may be moved, and not a name that could be taken for one.
+        # The name is not the path, because the folder may be moved, and it cannot be mistaken for a path.
         source = dataclasses.replace(open_source(str(images / name)), name=f"demo:{name}")
         batch_size = 32 * jax.device_count()
         write_descriptors(model, variables, source, preset, out / name, batch_size=batch_size)

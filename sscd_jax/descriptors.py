@@ -46,7 +46,7 @@ class Descriptors:
     Attributes:
         ids: N unique names of images.
         vectors: float32 [N, D], the descriptor of each.
-        provenance: what made them.
+        provenance: the weights and the preset that made them.
 
     Raises:
         ValueError: there are not as many ids as vectors, ids are not unique, or a vector is not finite.
@@ -74,7 +74,7 @@ class Descriptors:
             raise ValueError(f"the vector of {self.ids[int(np.argmin(finite))]} is not finite")
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the descriptors to the folder `path`, as one shard. A set of descriptors that is there is replaced.
+        """Writes the descriptors to the folder `path`, as one shard. An earlier set of descriptors in it is replaced.
 
         After an error the folder is as it was before.
 
@@ -105,7 +105,7 @@ class Descriptors:
         A single shard of float32 is memory-mapped. Several shards are joined in memory, as float32.
 
         Raises:
-            ValueError: the folder is not a complete set of descriptors; names the file.
+            ValueError: the folder is not a complete set of descriptors; the error names the file.
         """
         made = read_manifest(path)
         shards = list(read_shards(path))
@@ -123,14 +123,14 @@ def is_line(text: str) -> bool:
 
 
 def shard_name(number: int) -> str:
-    """Returns the part of file names that identifies a shard, as 00007."""
+    """Returns the part of file names that identifies a shard, such as 00007."""
     return f"{number:05d}"
 
 
 def write_npy(file: IO[bytes], vectors: np.ndarray) -> None:
     """Writes a C-contiguous array [N, D] to an open file, byte for byte as `np.save`.
 
-    `np.save` itself reports a full disk without the system's reason, as "4096 requested and 0 written".
+    `np.save` itself reports a full disk without the system's reason: "4096 requested and 0 written".
 
     Raises:
         OSError: the array cannot be written.
@@ -148,8 +148,8 @@ def manifest(
     Args:
         counts: the number of vectors in each shard.
         dims: the length of a vector.
-        dtype: of the vectors in the files, float32 or float16.
-        provenance: what made the vectors.
+        dtype: the type of the vectors in the files, float32 or float16.
+        provenance: the weights and the preset that made the vectors.
         errors: the number of images that could not be read and have no vector.
     """
     return {
@@ -168,7 +168,7 @@ def manifest(
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the manifest of a folder, a dictionary as `manifest` returns it.
+    """Reads the manifest of a folder, a dictionary such as `manifest` returns.
 
     Raises:
         ValueError: there is no manifest, or it is damaged.
@@ -194,7 +194,7 @@ def read_shards(path: str | os.PathLike[str]) -> Iterator[tuple[list[str], np.nd
         The n ids of a shard, and their vectors, float32 or float16 [n, D], memory-mapped.
 
     Raises:
-        ValueError: the folder is not a complete set of descriptors; names the file.
+        ValueError: the folder is not a complete set of descriptors; the error names the file.
     """
     folder, made = Path(path), read_manifest(path)
     for shard in made["shards"]:
@@ -221,7 +221,7 @@ def check_same_provenance(**sets: Descriptors) -> None:
         sets: the sets, by the names that an error gives them.
 
     Raises:
-        ValueError: two sets have different weights or presets; names both.
+        ValueError: two sets have different weights or presets; the error names both.
     """
     (first_name, first), *others = sets.items()
     for name, other in others:

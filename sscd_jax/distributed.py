@@ -22,7 +22,7 @@ from jax.extend.backend import register_backend_factory
 
 from sscd_jax.files import cache_folder
 
-# Seconds that a process which is done waits for the others. When they run out, JAX ends all processes.
+# Seconds that a finished process waits for the others. After that, JAX ends all processes.
 _SHUTDOWN = 30 * 24 * 3600
 
 
@@ -56,11 +56,11 @@ def join_processes_if_any(coordinator: str | None = None, count: int | None = No
     if (coordinator, count, index) != (None, None, None):
         if coordinator is None or count is None or index is None or not 0 <= index < count:
             raise ValueError(
-                f"--coordinator {coordinator}, --processes {count}, --process {index}: give all three, as "
+                f"--coordinator {coordinator}, --processes {count}, --process {index}: give all three, such as "
                 "--coordinator HOST:1234 --processes 2 --process 0, where each process has another index, from 0"
             )
         if not re.fullmatch(r".+:\d+", coordinator):
-            raise ValueError(f"--coordinator {coordinator}: its port is missing, as HOST:1234")
+            raise ValueError(f"--coordinator {coordinator}: its port is missing; give HOST:PORT, such as host0:1234")
         try:
             with _said_if_late(
                 f"process {index} of {count} is still waiting for the others at {coordinator}; are all started?"
@@ -130,7 +130,7 @@ def check_same_on_all_processes(values: Mapping[str, str]) -> None:
         values: name -> value, with the same names in all processes.
 
     Raises:
-        ValueError: in every process, if a value differs; names those that do.
+        ValueError: a value differs; raised in every process, and names those that differ.
     """
     digests = [
         np.frombuffer(hashlib.sha256(value.encode("utf-8", "replace")).digest(), np.uint8) for value in values.values()

@@ -40,13 +40,13 @@ def match_matrix(instance_ids: Array, others: Array | None = None) -> Array:
 def info_nce(similarity: Array, positives: Array, negatives: Array, temperature: float) -> Array:
     """Computes InfoNCE: for each row the mean over its positives of -log(e^p / (e^p + sum over negatives of e^n)).
 
-    p and n are similarities over temperature. The paper's InfoNCE (official train.py `loss`), but computed with
+    p and n are similarities over temperature. This is the paper's InfoNCE (official train.py `loss`), but computed with
     log-sum-exp and without the 1e-6 that the official code adds to the sum.
 
     Args:
-        similarity: float32 [R, M], inner products of some embeddings with all.
-        positives: bool [R, M]; the loss of a row without positives is 0.
-        negatives: bool [R, M].
+        similarity: float32 [R, M], the inner products of R of the embeddings with all M.
+        positives: bool [R, M], which pairs are positives; the loss of a row without positives is 0.
+        negatives: bool [R, M], which pairs are negatives.
         temperature: the number that similarities are divided by.
 
     Returns:
@@ -62,14 +62,14 @@ def info_nce(similarity: Array, positives: Array, negatives: Array, temperature:
 def koleo(rows: Array, embeddings: Array, similarity: Array, negatives: Array) -> Array:
     """Computes the Kozachenko-Leonenko estimate of the negative entropy: the mean of -log(distance to the nearest).
 
-    The paper's differential-entropy regularizer. The nearest embedding is searched among the negatives, and the squared
-    distance is clipped to at least 1e-6, as in the official train.py.
+    It is the paper's differential-entropy regularizer. The nearest embedding is searched among the negatives, and the
+    squared distance is clipped to at least 1e-6, as in the official train.py.
 
     Args:
         rows: float32 [R, D] of norm 1, the embeddings over which the mean is taken.
         embeddings: float32 [M, D] of norm 1, all embeddings.
         similarity: float32 [R, M], the inner products of the two.
-        negatives: bool [R, M]; a row without negatives has the distance 2.
+        negatives: bool [R, M], which pairs are negatives; a row without negatives has the distance 2.
 
     Returns:
         float32 scalar.
@@ -173,9 +173,9 @@ def joined(parts: Array, devices: int = 1) -> Array:
 def _of_rows(
     rows: Array, row_ids: Array, numbers: Array, embeddings: Array, instance_ids: Array, temperature: float
 ) -> dict[str, Array]:
-    """Computes the terms of the loss and the metrics for some rows: means over rows, sums and counts over pairs.
+    """Computes the terms of the loss and the metrics for R rows: means over rows, sums and counts over pairs.
 
-    `numbers` is int [R], the positions of the rows among all.
+    `numbers` is int [R], the positions of the rows among all M.
     """
     # By default TPUs multiply matrices in bfloat16, which near similarity 1 quantizes 2 - 2s to steps of about 0.008.
     similarity = jnp.matmul(rows, embeddings.T, precision=lax.Precision.HIGHEST)

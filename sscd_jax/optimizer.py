@@ -35,7 +35,7 @@ def lars(
         trust_coefficient: about the ratio of |g'| to |p|.
         eps: number added to the denominator.
         exclude_bias_and_norm: whether parameters with at most one axis (biases, batch normalization) are neither
-            decayed nor scaled. The official code treats them as all others.
+            decayed nor scaled. The official code treats them like all others.
 
     Returns:
         An optax transformation, whose `update` needs the parameters.

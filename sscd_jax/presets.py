@@ -11,7 +11,7 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 LONGEST_ASPECT = 32
-# Aspects (long side, short side) of the canvases: the usual ones of photographs, then each twice the one before.
+# Aspect ratios (long side, short side) of the canvases: the usual ones of photographs, then powers of 2.
 _ASPECTS = ((1, 1), (4, 3), (3, 2), (16, 9), (9, 4), (3, 1), (4, 1), (8, 1), (16, 1), (LONGEST_ASPECT, 1))
 
 
@@ -23,16 +23,17 @@ class Preset:
     """
 
     mode: Mode = "short"
-    """What is resized to `size`: "short" or "long", that side of the image, keeping its aspect; "skew", both sides,
-    whatever the aspect; "crop", the short side to 8/7 of `size`, then both sides of the center crop."""
+    """What is resized. short and long resize that side of the image to `size`, and keep the aspect ratio.
+    skew resizes both sides to `size`.
+    crop resizes the short side to 8/7 of `size`, and takes the square of side `size` in the center."""
     size: int = 288
-    """Length of that side in pixels, 32 to 4096."""
+    """Number of pixels, from 32 to 4096, of the side or sides that `mode` resizes or crops."""
     mean: Triple = IMAGENET_MEAN
     """Mean of R, G and B, which is subtracted from pixels in [0, 1]."""
     std: Triple = IMAGENET_STD
-    """Standard deviation of R, G and B, by which pixels are divided after that."""
+    """Standard deviation of R, G and B, by which pixels are divided after the mean is subtracted."""
     exif: bool = False
-    """Whether to rotate images upright as their EXIF orientation says; the official code ignores it."""
+    """Rotate images upright by their EXIF orientation. The official code ignores the orientation."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -92,8 +93,8 @@ class Preset:
     def canvases(self) -> list[tuple[int, int]]:
         """Returns the sizes of the arrays that images are padded to, (height, width), from the smallest to the largest.
 
-        They are few, as a program is compiled for each. The height is at most the width: an image that is higher than
-        wide is transposed; see `models.transpose`.
+        There are only a few, because a program is compiled for each. The height is at most the width: an image that is
+        taller than wide is transposed; see `models.transpose`.
         """
         if not self.ragged:
             return [(self.size, self.size)]
@@ -119,7 +120,7 @@ CUSTOM = Preset()
 
 
 def choose(name: PresetName, custom: Preset = CUSTOM) -> Preset:
-    """Returns the preset of a name; for the name "custom" that is `custom`.
+    """Returns the preset of a name, or `custom` for the name "custom".
 
     Raises:
         ValueError: `custom` is given, and the name is another one.

@@ -34,7 +34,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 
 
 def to_devices(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Makes global arrays, split over the devices along the first axis, of the rows that each process has.
+    """Makes global arrays of the rows of all processes, split over the devices along the first axis.
 
     Args:
         batch: name -> array [rows of this process, ...], or nested dictionaries of such arrays.
@@ -56,7 +56,7 @@ def check_divisible(batch_size: int, option: str, devices: int | None = None) ->
 
     Args:
         batch_size: the number of rows.
-        option: the option that sets it, for the message, as "--data.batch-size".
+        option: the option that sets it, for the message, such as "--data.batch-size".
         devices: the number of devices; by default all of all processes.
 
     Raises:
@@ -66,5 +66,6 @@ def check_divisible(batch_size: int, option: str, devices: int | None = None) ->
     if batch_size < 1 or batch_size % devices:
         near = max(batch_size // devices, 1) * devices
         raise ValueError(
-            f"{option} {batch_size} does not divide over {devices} devices: take a multiple of {devices}, as {near}"
+            f"{option} {batch_size} does not divide over {devices} devices: "
+            f"take a multiple of {devices}, such as {near}"
         )

@@ -68,7 +68,7 @@ def test_every_section_is_tested():
         "Stability",
         "Fine-tuning",
         "Interruptions",
-        "Beside PyTorch",
+        "Compared with PyTorch",
         "Published weights",
         "Formats that can be read",
         "Convert, export, fine-tune",

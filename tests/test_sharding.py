@@ -23,7 +23,7 @@ def test_a_batch_is_split_by_rows_and_the_state_is_everywhere():
 @pytest.mark.parametrize(("batch", "near"), [(12, 8), (4, 8), (31, 24)])
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch, near):
     with pytest.raises(
-        ValueError, match=rf"--x {batch} does not divide over 8 devices: take a multiple of 8, as {near}$"
+        ValueError, match=rf"--x {batch} does not divide over 8 devices: take a multiple of 8, such as {near}$"
     ):
         sharding.check_divisible(batch, "--x")
     sharding.check_divisible(near, "--x")

@@ -1,4 +1,4 @@
-"""Measures our augmentations and the official pipeline's on one core, in source images a second.
+"""Measures our augmentations and those of the official pipeline on one core, in source images per second.
 
     pip install -r requirements.txt -e '.[augly]'
     python scripts/benchmarks/augment.py [--out augment.json]
@@ -32,8 +32,8 @@ from sscd_jax.data.sample import photograph_paths
 
 SIZE = 224
 SIDES = (500, 400, 350)
-BATCH = 8  # divides the number of files; one that takes over 32 MB is paid for by the page
-# Source images a second of the official code itself on one core of another machine, measured before this was written.
+BATCH = 8  # divides the number of files; a batch over 32 MB would be slow to allocate
+# Source images per second of the official code itself, measured before on one core of another machine.
 OFFICIAL = {"SIMCLR": 76.9, "STRONG_BLUR": 62.7, "ADVANCED": 50.5}
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -131,7 +131,7 @@ EMOJI: list[Image.Image] = []
 
 
 def with_text(image: Image.Image) -> Image.Image:
-    """transforms/overlay_text.py: letters are added until they do not fit."""
+    """Does what transforms/overlay_text.py does: adds letters until they do not fit."""
     data, characters = random.choice(FONTS)
     font = ImageFont.truetype(io.BytesIO(data), int(min(image.size) * random.uniform(0.1, 0.3)))
     text = "".join(map(chr, random.choices(characters, k=100)))
@@ -156,7 +156,7 @@ def with_text(image: Image.Image) -> Image.Image:
 
 
 def with_emoji(image: Image.Image) -> Image.Image:
-    """transforms/overlay_emoji.py."""
+    """Does what transforms/overlay_emoji.py does."""
     emoji = random.choice(EMOJI)
     scale = min(image.width / emoji.width, image.height / emoji.height) * random.uniform(0.1, 0.5)
     emoji = emoji.resize((int(emoji.width * scale), int(emoji.height * scale)), Image.Resampling.BILINEAR)
@@ -210,7 +210,7 @@ def pillow_decode(files: list[bytes], _: str) -> None:
 
 
 def ours(files: list[bytes], augmentation: str, stage: str) -> Callable[[list[bytes], str], None]:
-    """A pass over the files by a pipeline that ends with a stage."""
+    """Returns a function that passes over the files by a pipeline that ends with `stage`."""
 
     def make(data: tf.Tensor, number: tf.Tensor) -> Any:
         image = decode(data)
@@ -231,7 +231,7 @@ def ours(files: list[bytes], augmentation: str, stage: str) -> Callable[[list[by
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
-    options.autotune.enabled = False  # nothing is made ahead, while others are timed
+    options.autotune.enabled = False  # prepares nothing ahead while others are timed
     options.experimental_optimization.apply_default_optimizations = False
     iterator = iter(dataset.batch(BATCH).with_options(options))
 
@@ -254,7 +254,7 @@ STAGES = ("decode", "draw", "crop and resize", "uint8", "float32")
 def rates(
     functions: dict[str, Callable[..., None]], files: list[bytes], augmentation: str, rounds: int
 ) -> dict[str, float]:
-    """Source images a second of each, its best round; they run in turn, after a round that compiles."""
+    """Returns source images per second of the best round of each; they run in turn, after a round that compiles."""
     best = dict.fromkeys(functions, 0.0)
     for number in range(rounds + 1):
         for name, function in functions.items():

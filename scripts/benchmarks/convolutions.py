@@ -4,7 +4,7 @@
     python scripts/benchmarks/convolutions.py [--backbone resnet50] [--image-size 224] [--views 32]
 
 It prints the best of several runs of the output, the gradient of the input and the gradient of the kernel, in
-milliseconds and in billions of operations a second. PyTorch runs with channels last. The last lines are sums in which
+milliseconds and in billions of operations per second. PyTorch runs with channels last. The last lines are sums in which
 each convolution counts as often as the network has it.
 """
 
@@ -25,7 +25,7 @@ Shape = tuple[int, int, int, int, int]  # side of the input, kernel, channels in
 
 
 def shapes(backbone: str, image_size: int) -> dict[Shape, int]:
-    """How often a network has each convolution, in its order."""
+    """Returns how often a network has each convolution, in its order."""
     import jax
 
     from sscd_jax.models import build_model
@@ -48,7 +48,7 @@ def shapes(backbone: str, image_size: int) -> dict[Shape, int]:
 
 
 def best(function: Callable[[], object]) -> float:
-    """Seconds of the fastest run after a first."""
+    """Returns the seconds of the fastest run, not counting the first."""
     function()
     seconds = []
     for _ in range(RUNS):
@@ -100,9 +100,9 @@ def pytorch(x: np.ndarray, kernel: np.ndarray, d_out: np.ndarray, stride: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50", help="(default %(default)s)")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default %(default)s)")
-    parser.add_argument("--views", type=int, default=32, help="of a batch (default %(default)s)")
+    parser.add_argument("--backbone", default="resnet50", help="backbone of the network (default %(default)s)")
+    parser.add_argument("--image-size", type=int, default=224, help="side of a view in pixels (default %(default)s)")
+    parser.add_argument("--views", type=int, default=32, help="number of views in a batch (default %(default)s)")
     given = parser.parse_args()
     if not find_spec("torch"):
         sys.exit("not installed: torch; pip install 'sscd_jax[torch]'")
@@ -127,7 +127,7 @@ def main() -> None:
             )
         )
         seconds = np.array([ours(x, kernel, d_out, stride), pytorch(x, kernel, d_out, stride)])
-        if channels == 3:  # no gradient of the images is asked for
+        if channels == 3:  # training needs no gradient of the images
             seconds[:, 1] = 0
         sums += count * seconds
         name = f"{count} x {side} px, {k}x{k}, {channels} to {out}" + (f", stride {stride}" if stride > 1 else "")

@@ -3,9 +3,9 @@
     pip install -r requirements.txt -e '.[augly]'
     python scripts/benchmarks/device_augment.py [--batch-size 32] [--backbone resnet50]
 
-It prints the host's rate in source images a second and the time of a training step. The host's rate is that of the
+It prints the host's rate in source images per second and the time of a training step. The host's rate is that of the
 training pipeline on the photographs of the sample at 500 pixels, with all cores and nothing else running. The step
-runs on the devices that JAX finds, with a batch that is there already. The variants run in turn, and the best round of
+runs on the devices that JAX finds, with a batch that they hold already. The variants run in turn, and the best round of
 each counts.
 """
 
@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, help="images of a step, a multiple of 16 (default: %(default)s)"
     )
-    parser.add_argument("--backbone", default="resnet50", help="of the step (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument("--augmentation", default="STRONG_BLUR", help="(default: %(default)s)")
+    parser.add_argument("--backbone", default="resnet50", help="backbone of the network (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=224, help="side of a view in pixels (default: %(default)s)")
+    parser.add_argument("--augmentation", default="STRONG_BLUR", help="set of augmentations (default: %(default)s)")
     arguments: Any = parser.parse_args()
     distributed.start()
     devices = sharding.create_mesh()

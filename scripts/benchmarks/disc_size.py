@@ -1,4 +1,4 @@
-"""Measures an evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training images, 512 dimensions.
+"""Measures an evaluation of DISC2021's size: 50,000 queries, 1,000,000 references and training images, 512 dims.
 
     python scripts/benchmarks/disc_size.py [--queries 50000] [--references 1000000]
 
@@ -24,10 +24,14 @@ DIMS = 512
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=50_000, help="(default %(default)s)")
-    parser.add_argument("--references", type=int, default=1_000_000, help="(default %(default)s)")
-    parser.add_argument("--training", type=int, default=1_000_000, help="(default %(default)s)")
-    parser.add_argument("--candidates", default="per_query", help="per_query or global (default %(default)s)")
+    parser.add_argument("--queries", type=int, default=50_000, help="number of queries (default %(default)s)")
+    parser.add_argument("--references", type=int, default=1_000_000, help="number of references (default %(default)s)")
+    parser.add_argument(
+        "--training", type=int, default=1_000_000, help="number of training images (default %(default)s)"
+    )
+    parser.add_argument(
+        "--candidates", default="per_query", help="rule for candidates, per_query or global (default %(default)s)"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

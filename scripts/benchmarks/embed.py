@@ -1,4 +1,4 @@
-"""Measures photographs a second from files to descriptors on this machine's CPU, ours and the official way in PyTorch.
+"""Measures photographs per second from files to descriptors on this CPU, by this package and by PyTorch.
 
     python scripts/benchmarks/embed.py [--photographs DIR] [--count 1000] [--weights SRC]
 
@@ -9,9 +9,9 @@
 
 Without --photographs it uses cuts of the bundled photographs, in the sizes and aspects that cameras and web pages have.
 Without --weights it uses a ResNet-50 with initial weights; the time does not depend on them. All variants take the same
-files in turn, each in a process of its own that is warm. Each uses as many threads as there are CPUs, and PyTorch also
-as many processes that decode. The last figure is the time of the complete command `sscd-jax embed` for one photograph
-with a warm compilation cache. The descriptors of PyTorch and ours are compared.
+files in turn, each in its own warm process. Each uses as many threads as there are CPUs, and PyTorch also uses as many
+processes that decode. The last figure is the time of the complete command `sscd-jax embed` for one photograph with a
+warm compilation cache. The descriptors of PyTorch and ours are compared.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from PIL import Image
 
 THREADS = os.cpu_count() or 1
 BATCH, ROUNDS = 8, 2
-# Width and height of files, and how many of a hundred have it; a third of them are turned upright.
+# Width and height of files, and how many of a hundred have these; a third of them are in portrait format.
 SIZES = {
     (640, 480): 15,
     (1024, 768): 15,
@@ -147,7 +147,7 @@ def decode(folder: Path) -> Describe:
     return describe
 
 
-# What is measured, and what its photographs a second and its descriptors are compared with.
+# What is measured, and the variant that its speed and its descriptors are compared with.
 WAYS: dict[str, tuple[Callable[[Path, Path], Describe], str]] = {
     "(a) PyTorch, small_288, batch 1": (lambda w, f: pytorch(w, f, aspect=True), ""),
     "(b) ours, small_288": (lambda w, f: ours(w, f, "small_288"), "(a) PyTorch, small_288, batch 1"),
@@ -158,7 +158,7 @@ WAYS: dict[str, tuple[Callable[[Path, Path], Describe], str]] = {
 
 
 def work(way: str, folder: Path, photographs: Path) -> None:
-    """Warms up; for each line of stdin, [first, last), answers on stdout in how many seconds these were described."""
+    """Warms up. Then, for each line [first, last) of stdin, embeds these photographs and prints the seconds."""
     answers = os.fdopen(os.dup(1), "w")  # libraries print to stdout too
     os.dup2(2, 1)
     describe = WAYS[way][0](folder / "weights", photographs)
@@ -187,7 +187,7 @@ def workers(folder: Path, photographs: Path) -> Iterator[dict[str, subprocess.Po
 def answer(worker: Any) -> str:
     line = worker.stdout.readline()
     if not line:
-        sys.exit("a process has ended, see above")
+        sys.exit("a process has ended; its output is above")
     return line
 
 
@@ -203,7 +203,7 @@ def startup(weights: Path, photographs: Path, folder: Path) -> float:
 
 
 def export(source: str | None, folder: Path) -> None:
-    """Writes the weights as both read them; in a process of its own, whose memory is free again afterwards."""
+    """Writes the weights for both. It runs in a separate process, whose memory is free again afterwards."""
     from sscd_jax import distributed
 
     distributed.start()
@@ -226,8 +226,10 @@ def export(source: str | None, folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, help="folder of photographs, without folders in it")
-    parser.add_argument("--count", type=int, default=1000, help="photographs (default 1000)")
-    parser.add_argument("--weights", help="of the width of torchvision's ResNets, in any format that is read")
+    parser.add_argument("--count", type=int, default=1000, help="number of photographs (default 1000)")
+    parser.add_argument(
+        "--weights", help="weights of torchvision's width (64), in any format (default: initial weights)"
+    )
     given = parser.parse_args(arguments)
     if absent := [name for name in ("torch", "torchvision") if not find_spec(name)]:
         sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch]'")

@@ -25,13 +25,13 @@ EVERY = 1.0  # seconds between two readings of the memory
 
 
 def resident() -> float:
-    """Memory of this process in MB."""
+    """Returns the memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
 def encoded_cuts() -> list[bytes]:
-    """JPEGs of several aspects, and one that is cut off."""
+    """Returns JPEGs of several aspect ratios, and one that is truncated."""
     from sscd_jax.data.sample import photograph_paths
 
     cuts = []
@@ -45,8 +45,8 @@ def encoded_cuts() -> list[bytes]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="image of the curve, .png")
-    parser.add_argument("--count", type=int, default=100_000, help="images (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="image of the curve to write, .png")
+    parser.add_argument("--count", type=int, default=100_000, help="number of images (default %(default)s)")
     given = parser.parse_args(arguments)
     distributed.start()
     import jax

@@ -3,7 +3,7 @@
     python scripts/benchmarks/knn.py [--queries 50000] [--references 100000] [--dims 512] [--k 10] [--rounds 2]
 
 The vectors are random unit vectors with planted copies. In turn it runs faiss.knn itself, our search by faiss, our
-search by JAX on all devices, and the matrix products of JAX's tiles with nothing but a sum of each. Then it computes
+search by JAX on all devices, and only the matrix products of JAX's tiles with a sum of each. Then it computes
 the three metrics of queries x k predictions.
 """
 
@@ -31,11 +31,13 @@ from sscd_jax.search.knn import knn
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=50_000, help="(default %(default)s)")
-    parser.add_argument("--references", type=int, default=100_000, help="(default %(default)s)")
-    parser.add_argument("--dims", type=int, default=512, help="(default %(default)s)")
-    parser.add_argument("--k", type=int, default=10, help="(default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="(default %(default)s)")
+    parser.add_argument("--queries", type=int, default=50_000, help="number of queries (default %(default)s)")
+    parser.add_argument("--references", type=int, default=100_000, help="number of references (default %(default)s)")
+    parser.add_argument("--dims", type=int, default=512, help="length of the vectors (default %(default)s)")
+    parser.add_argument("--k", type=int, default=10, help="number of neighbors of each query (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="number of runs of each, of which the best counts (default %(default)s)"
+    )
     given = parser.parse_args()
     distributed.start()
 

@@ -4,7 +4,7 @@
 
 It prints milliseconds and the ratio for the forward pass and both gradients of each layer: the best of several runs,
 with the two implementations in turn. Then it measures a ResNet-50 with and without the XLA flag that
-`sscd_jax.distributed.start` sets, each in a process of its own, and the network's forward pass and gradients with and
+`sscd_jax.distributed.start` sets, each in a separate process, and the network's forward pass and gradients with and
 without the code that keeps XLA from computing sums twice.
 """
 
@@ -40,7 +40,7 @@ MAPS = [(256, 32, 16), (256, 8, 32), (16, 112, 64), (16, 28, 512)]
 
 
 def milliseconds(*functions: Callable[..., Any], arguments: tuple[Any, ...]) -> list[float]:
-    """The best time of each function, run in turn after compilation."""
+    """Returns the best time of each function. They are compiled first, and run in turn."""
     compiled = [jax.jit(f).lower(*arguments).compile() for f in functions]
     best = [float("inf")] * len(functions)
     for run in range(RUNS + 1):
@@ -53,7 +53,7 @@ def milliseconds(*functions: Callable[..., Any], arguments: tuple[Any, ...]) -> 
 
 
 def with_gradients(function: Callable[..., Array]) -> Callable[..., Any]:
-    """The function's output and the gradients with respect to all its arguments."""
+    """Returns a function that computes the output and the gradients with respect to all arguments."""
 
     def both(*arguments: Array) -> Any:
         output, pullback = jax.vjp(function, *arguments)
@@ -82,7 +82,7 @@ def batch_norm(module: nn.Module, x: Array) -> Callable[[Array], Array]:
 
 
 class OurBatchNorm(nn.Module):
-    """With `train` given, as Flax's has it."""
+    """Our batch normalization in training mode, with the signature of Flax's."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -109,7 +109,7 @@ def layers() -> None:
 
 
 def gradients() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Those of a ResNet-50 at 224 px, batch 8, and their arguments."""
+    """Returns the gradient function of a ResNet-50 at 224 px, batch 8, and its arguments."""
     model = build_model("resnet50")
     images = jax.random.normal(jax.random.key(0), (8, 224, 224, 3))
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
@@ -122,13 +122,13 @@ def gradients() -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
 
 def network() -> float:
-    """Milliseconds of a ResNet-50's forward pass and gradients."""
+    """Returns the milliseconds of a ResNet-50's forward pass and gradients."""
     function, arguments = gradients()
     return milliseconds(function, arguments=arguments)[0]
 
 
 def training() -> None:
-    """The same as it is and with `compute_once` doing nothing."""
+    """Reports the gradients of a ResNet-50 as they are, and with `compute_once` doing nothing."""
     function, arguments = gradients()
 
     def again(*arguments: Any) -> Any:
@@ -145,7 +145,7 @@ def training() -> None:
 
 
 def inference() -> None:
-    """A folded ResNet-50's forward pass at 288 px, batch 1, as it is and with `compute_once` doing nothing."""
+    """Reports the forward pass of a folded ResNet-50 as it is, and with `compute_once` doing nothing."""
     model = build_model("resnet50")
     images = jax.random.normal(jax.random.key(0), (1, 288, 288, 3))
     model, variables = fold(model, jax.jit(model.init)(jax.random.key(0), images))

@@ -4,9 +4,9 @@
         [--batches 256 512 1024 2048 4096] [--dtype float32] [--run]
 
 The figures are from the compiled program's own analysis: the memory that it needs on one device besides its arguments,
-which are parameters, statistics, momentum and the uint8 views. Nothing is computed, except with `--run`, which replaces
-the figures of the single step by the time of two steps in microbatches after a first one, and by the peak memory
-that the device reports; GPUs and TPUs do.
+which are parameters, statistics, momentum and the uint8 views. Nothing is computed unless `--run` is given. It replaces
+the figures of the single step by the time of a step in microbatches, the faster of two after a first one, and by the
+peak memory that the device reports (GPUs and TPUs do).
 """
 
 import argparse
@@ -31,12 +31,16 @@ OPTIMIZER = lars(0.1)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18", help="(default %(default)s)")
-    parser.add_argument("--image-size", type=int, default=64, help="pixels (default %(default)s)")
-    parser.add_argument("--microbatch", type=int, default=256, help="images (default %(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096], help="images of each")
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default %(default)s)")
-    parser.add_argument("--run", action="store_true", help="compute steps too")
+    parser.add_argument("--backbone", default="resnet18", help="backbone of the network (default %(default)s)")
+    parser.add_argument("--image-size", type=int, default=64, help="side of a view in pixels (default %(default)s)")
+    parser.add_argument(
+        "--microbatch", type=int, default=256, help="number of images in a microbatch (default %(default)s)"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096], help="batch sizes")
+    parser.add_argument(
+        "--dtype", default="float32", help="type of the activations, float32 or bfloat16 (default %(default)s)"
+    )
+    parser.add_argument("--run", action="store_true", help="also run and time the steps")
     given = parser.parse_args()
     distributed.start()
     model = build_model(given.backbone, dtype=jnp.dtype(given.dtype))
@@ -59,7 +63,7 @@ def mebibytes(count: int) -> str:
 
 
 def compiled(model: SSCD, batch: int, size: int, pieces: int) -> Any:
-    """The step as a program for this batch."""
+    """Returns the step as a compiled program for this batch."""
     state = jax.eval_shape(partial(new_state, model))
     step = partial(train_step, model=model, optimizer=OPTIMIZER, loss=configs.Loss(), pieces=pieces)
     images = jax.ShapeDtypeStruct((2 * batch, size, size, 3), jnp.uint8)
@@ -72,12 +76,12 @@ def new_state(model: SSCD) -> train_state.TrainState:
 
 
 def needed(step: Any) -> int:
-    """Bytes of the compiled step besides its arguments and results."""
+    """Returns the bytes that the compiled step needs besides its arguments and results."""
     return int(step.memory_analysis().temp_size_in_bytes)
 
 
 def measured(step: Any, model: SSCD, batch: int, size: int) -> dict[str, object]:
-    """The faster of two steps, and the most memory that the device has had in use."""
+    """Returns the time of the faster of two steps, and the peak memory of the device."""
     views = np.random.default_rng(0).integers(0, 256, (2 * batch, size, size, 3), np.uint8)
     images, ids = jax.device_put(views), jax.device_put(np.tile(np.arange(batch, dtype=np.int32), 2))
     state, seconds = new_state(model), []

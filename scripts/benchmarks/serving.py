@@ -1,12 +1,12 @@
-"""Measures the images a second that each runtime embeds on this machine's CPU, and those of the network in PyTorch.
+"""Measures how many images per second each runtime and the official network in PyTorch embed on this CPU.
 
     python scripts/benchmarks/serving.py SRC [--size 288] [--seconds 20]
 
 SRC is a network of torchvision's width (64) in any format that `sscd-jax weights` reads. It is exported to a temporary
-folder. Each runtime loads its bundle in a process of its own and must compute the golden descriptors. All runtimes take
+folder. Each runtime loads its bundle in a separate process and must compute the golden descriptors. All runtimes take
 the same photographs as numpy arrays and return numpy arrays; the second column says whether these are uint8 pixels or
 normalized float32. All use as many threads as there are CPUs. They run in turn, and the best call of each counts. On a
-busy machine PyTorch slows down most, which makes the ratios too good, so run it on a quiet one.
+busy machine, PyTorch slows down most, which makes the ratios too good: run this on an idle machine.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROUNDS = 10  # many and short, so that every runtime has a quiet moment
+ROUNDS = 10  # many short ones, so that every runtime gets an undisturbed one
 BATCHES = (1, 8)
 THREADS = os.cpu_count() or 1
 EXPORTS = {  # bundle: format, input
@@ -40,7 +40,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 
 def export(source: str, folder: Path, size: int) -> None:
-    """Writes the bundles of `EXPORTS`; in a process of its own, whose memory is free again before the first round."""
+    """Writes the bundles of `EXPORTS`. It runs in a separate process, whose memory is freed before the first round."""
     from sscd_jax import distributed
 
     distributed.start()
@@ -117,7 +117,7 @@ def saved_model(bundle: Path) -> Call:
     return lambda images: signature(images=tf.constant(images))["descriptors"].numpy()
 
 
-# What is measured: bundle, input, how it is loaded. The first is the reference.
+# What is measured: its bundle, its input, and the function that loads it. The first is the reference.
 RUNTIMES: dict[str, tuple[str, str, Callable[[Path], Call]]] = {
     "official network, PyTorch": ("torchvision", "float32 NCHW", pytorch),
     "our network, batch normalization": (
@@ -134,7 +134,7 @@ RUNTIMES: dict[str, tuple[str, str, Callable[[Path], Call]]] = {
 
 
 def golden_images(bundle: Path, input: str) -> np.ndarray:
-    """The golden images as the input of a runtime."""
+    """Returns the golden images as the input of a runtime."""
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(bundle.glob("golden/*.png"))])
     if input.startswith("uint8"):
         return pixels
@@ -144,9 +144,9 @@ def golden_images(bundle: Path, input: str) -> np.ndarray:
 
 
 def work(runtime: str, folder: Path) -> None:
-    """Loads and checks a runtime, then measures for as many seconds as each line of stdin says.
+    """Loads and checks a runtime, then measures it for as many seconds as each line of stdin says.
 
-    Answers on stdout: images a second of each batch size, in JSON.
+    Writes the images per second of each batch size to stdout, as JSON.
     """
     name, input, load = RUNTIMES[runtime]
     images = golden_images(folder / name, input)
@@ -165,7 +165,7 @@ def work(runtime: str, folder: Path) -> None:
 
 
 def fastest(call: Call, images: np.ndarray, seconds: float) -> float:
-    """Seconds of the fastest call, of as many as fit into `seconds` and at least two."""
+    """Returns the seconds of the fastest call, among as many as fit into `seconds`, and at least two."""
     times: list[float] = []
     while len(times) < 2 or sum(times) < seconds:
         start = time.perf_counter()
@@ -175,7 +175,7 @@ def fastest(call: Call, images: np.ndarray, seconds: float) -> float:
 
 
 def measure(folder: Path, seconds: float) -> dict[str, list[float]]:
-    """Images a second of each runtime, for each batch size: the best of the rounds."""
+    """Returns the images per second of each runtime for each batch size, in its best round."""
     best = {runtime: [0.0] * len(BATCHES) for runtime in RUNTIMES}
     here = [sys.executable, __file__, "--work"]
     with contextlib.ExitStack() as stack:
@@ -208,9 +208,11 @@ def answer(worker: Any, log: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SRC")
+    parser.add_argument("source", metavar="SRC", help="weights in any format")
     parser.add_argument("--size", type=int, default=288, help="side of the images in pixels (default 288)")
-    parser.add_argument("--seconds", type=float, default=20, help="of measuring each runtime (default 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="seconds for which each runtime is measured (default 20)"
+    )
     given = parser.parse_args(arguments)
     if absent := [name for name in ("torch", "torchvision", "onnx", "onnxruntime") if not find_spec(name)]:
         sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch,onnx]'")

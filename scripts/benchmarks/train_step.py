@@ -1,4 +1,4 @@
-"""Measures a training step on this machine, ours and the same in PyTorch, in views a second.
+"""Measures the training step of this package and the same step in PyTorch, in views per second.
 
     pip install -r requirements.txt -e '.[torch]'
     python scripts/benchmarks/train_step.py [--device cpu] [--rounds 7]
@@ -8,8 +8,8 @@ and PyTorch runs with its own order of axes and with channels last. On a GPU, th
 128 images in bfloat16, and PyTorch runs with autocast and channels last, eager and compiled. Both have torchvision's
 network with GeM and a projection, the paper's loss, the same parameters, and uint8 views of photographs. Our step uses
 LARS; PyTorch's uses SGD with momentum, which computes less. Each variant of PyTorch runs beside ours in two warm
-processes, one step each in turn, and the median counts. On the CPU there are never three processes: one that only waits
-would slow the steps of the others down by the memory that it holds.
+processes, one step each in turn, and the median counts. On the CPU there are never three processes, because one
+that waits would slow down the others by the memory that it holds.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Step = Callable[[], float]
 
 
 def prepare(folder: Path, backbone: str, size: int, images: int) -> None:
-    """Writes the parameters and a batch of views; in a process of its own."""
+    """Writes the parameters and a batch of views. It runs in a separate process."""
     import jax
 
     from sscd_jax.data.sample import photograph_paths
@@ -105,7 +105,7 @@ def pytorch(folder: Path, backbone: str, device: str, way: str) -> Step:
 
 
 def ours(folder: Path, backbone: str, device: str) -> Step:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch has the same GPU
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch uses the same GPU
     from sscd_jax import distributed
 
     distributed.start()
@@ -138,7 +138,7 @@ def ours(folder: Path, backbone: str, device: str) -> Step:
 
 
 def work(way: str, folder: Path, backbone: str, device: str) -> None:
-    """Warms up; for each line of stdin, does a step and answers with its seconds. The first answer is the loss."""
+    """Warms up and writes the loss to stdout. Then, for each line of stdin, runs a step and writes its seconds."""
     answers = os.fdopen(os.dup(1), "w")  # libraries print to stdout too
     os.dup2(2, 1)
     step = ours(folder, backbone, device) if way == "ours" else pytorch(folder, backbone, device, way)
@@ -154,12 +154,12 @@ def work(way: str, folder: Path, backbone: str, device: str) -> None:
 def answer(worker: Any) -> float:
     line = worker.stdout.readline()
     if not line:
-        sys.exit("a process has ended, see above")
+        sys.exit("a process has ended; its output is above")
     return float(line)
 
 
 def compare(backbone: str, size: int, images: int, device: str, peer: str, rounds: int) -> None:
-    """Prints the rows of a network, of a peer and ours."""
+    """Prints two rows for a network: the step in PyTorch, and ours."""
     ways = (peer, "ours")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         prepared = [folder, backbone, str(size), str(images)]
@@ -187,8 +187,8 @@ def compare(backbone: str, size: int, images: int, device: str, peer: str, round
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=SETTINGS, default="cpu", help="(default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="steps of each that are timed (default %(default)s)")
+    parser.add_argument("--device", choices=SETTINGS, default="cpu", help="device to measure on (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of timed steps of each (default %(default)s)")
     given = parser.parse_args(arguments)
     if absent := [name for name in ("torch", "torchvision") if not find_spec(name)]:
         sys.exit(f"not installed: {', '.join(absent)}; pip install 'sscd_jax[torch]'")

@@ -4,22 +4,22 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: scripts/slurm/submit.sh [options] -- train CONFIG.py --workdir DIR [options of sscd-jax train]
+usage: scripts/slurm/submit.sh [options] -- train RECIPE --workdir DIR [options of sscd-jax train]
 
-Submits scripts/slurm/train.sbatch: the command after `--` (of sscd-jax) with a process for each GPU. The job goes back to
-the queue where it is preempted or its time is up, and goes on from its latest checkpoint. DIR and the images must be
-where all nodes see them, and sscd-jax must be installed there: pip install -r requirements.txt -e '.[cuda,augly]'
+Submits scripts/slurm/train.sbatch, which runs the sscd-jax command that follows `--` with one process for each GPU. If the
+job is preempted or reaches its time limit, it returns to the queue and resumes from its latest checkpoint. All nodes must
+see DIR, the images and an installation of sscd-jax: pip install -r requirements.txt -e '.[cuda,augly]'
 
-  --nodes N           (default 4)
-  --gpus N            of a node, and processes on it (default 8)
-  --cpus N            for each process, to prepare images (default 12)
-  --name NAME         of the job (default sscd_jax)
-  --time LIMIT        after which the job is put back (default 24:00:00)
-  --partition NAME    (default: Slurm's)
-  --account NAME      (default: Slurm's)
+  --nodes N           number of nodes (default 4)
+  --gpus N            number of GPUs of a node, and of processes on it (default 8)
+  --cpus N            number of cores for each process, to prepare images (default 12)
+  --name NAME         name of the job (default sscd_jax)
+  --time LIMIT        time limit, after which the job returns to the queue (default 24:00:00)
+  --partition NAME    partition of the cluster (default: Slurm's)
+  --account NAME      account that the job is charged to (default: Slurm's)
   --venv DIR          virtual environment to activate (default: the one that is active, if any)
   --follow            show the log as it grows
-  --dry-run           print the commands, run none
+  --dry-run           print the commands and run none
 HELP
 }
 

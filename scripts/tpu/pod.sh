@@ -4,35 +4,35 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: scripts/tpu/pod.sh COMMAND --name NAME --zone ZONE [options] [-- train CONFIG.py --workdir SHARED/RUN ...]
+usage: scripts/tpu/pod.sh COMMAND --name NAME --zone ZONE [options] [-- train RECIPE --workdir SHARED/RUN ...]
 
-A TPU pod slice as a queued resource of Google Cloud, and a training run on all of its workers.
+Requests a TPU pod slice as a queued resource of Google Cloud, and trains on all of its workers.
 
-  create   ask for the slice and wait until it is there
+  create   request the slice and wait until it is ready
   install  copy this repository's latest commit to all workers and install it
-  start    start the command after `--` (of sscd-jax) on all workers
-  stop     end it on all workers
+  start    start the sscd-jax command that follows `--` on all workers
+  stop     end that command on all workers
   follow   show the log of a worker as it grows
-  status   print the state of the slice, and of the run
+  status   print the state of the slice and of the run
   delete   delete the slice
-  run      all of it: create, install, start, wait for the end, delete; after a preemption delete, create, install
-           and start again, where the run goes on from its latest checkpoint. A slice that is there is taken, and a
-           run on it is waited for. Ctrl-C ends the waiting and leaves the slice: `delete` it.
+  run      create, install, start, wait for the end, and delete. After a preemption, delete, create, install and start
+           again; the run resumes from its latest checkpoint. If the slice exists already, it is used, and if a run is
+           on it, `run` waits for that run. Ctrl-C ends the waiting and leaves the slice: `delete` it.
 
-  --name NAME           of the queued resource and of its node
-  --zone ZONE           as us-west4-a
-  --project PROJECT     (default: gcloud's)
-  --type TYPE           of accelerator (default v5litepod-32)
-  --runtime VERSION     of software on the workers (default: the one for the type)
-  --worker N            whose log `follow` shows (default 0)
-  --on-demand           not a spot slice: dearer, and not preempted
-  --data-disk SOURCE    a disk with the images, attached read-only to all workers:
+  --name NAME           name of the queued resource and of its node
+  --zone ZONE           zone of the slice, such as us-west4-a
+  --project PROJECT     Google Cloud project (default: the one that gcloud is configured for)
+  --type TYPE           accelerator type (default v5litepod-32)
+  --runtime VERSION     software version on the workers (default: the one for the type)
+  --worker N            number of the worker whose log `follow` shows (default 0)
+  --on-demand           request a slice that is not preempted, at a higher price than a spot slice
+  --data-disk SOURCE    disk with the images, attached read-only to all workers:
                         projects/PROJECT/zones/ZONE/disks/DISK
-  --setup COMMAND       what `install` runs on every worker at its end, as to mount the disk
-  --interval SECONDS    between two looks at the state (default 60)
+  --setup COMMAND       command that `install` runs at its end on every worker, for example to mount the disk
+  --interval SECONDS    seconds between two checks of the state (default 60)
   --retries N           failures in a row, of the run or of the request, after which `run` gives up (default 3)
-  --keep                `run` does not delete the slice at the end
-  --dry-run             print the commands, run none; for `run` with a preemption on the way
+  --keep                do not delete the slice at the end of `run`
+  --dry-run             print the commands and run none; `run` pretends that a preemption happens
 HELP
 }
 
@@ -119,7 +119,7 @@ on_workers() { # WORKER COMMAND
 
 errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
-pretended=(NONE ACTIVE SUSPENDED ACTIVE ACTIVE) # what a dry run sees, one after the other
+pretended=(NONE ACTIVE SUSPENDED ACTIVE ACTIVE) # the states that a dry run pretends to see, in order
 state=''
 look() { # sets state
     local ask=(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)')
@@ -137,7 +137,7 @@ look() { # sets state
             state=NONE
         else
             cat "$errors" >&2
-            state=UNKNOWN # a fault on the way to Google's service says nothing of the slice
+            state=UNKNOWN # an error of the request says nothing about the slice
         fi
     fi
 }
@@ -149,7 +149,7 @@ create() {
     run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${options[@]}"
 }
 
-wait_for_slice() { # fails where there will be none
+wait_for_slice() { # fails if there will be no slice
     while true; do
         look
         case $state in
@@ -165,7 +165,7 @@ delete() {
     run gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
-# ---- The run. Python comes by uv, as workers may have an older one than 3.11.
+# ---- The run. uv installs Python, because workers may have a version before 3.11.
 
 # shellcheck disable=SC2016 # expanded on the workers
 INSTALL='set -e
@@ -215,7 +215,7 @@ ask_run() { # sets answer: running, missing, unreachable, or the status with whi
     elif answer=$(on_workers 0 "$ASK"); then
         answer=${answer##*$'\n'}
     else
-        answer=unreachable # as while it is preempted
+        answer=unreachable # for example while the slice is preempted
     fi
 }
 
@@ -227,7 +227,7 @@ failed() { # WHAT
 }
 
 begin() {
-    { on_workers all "$STOP" && install && start; } || say "not started; the next look tells why"
+    { on_workers all "$STOP" && install && start; } || say "not started; the next check of the state shows why"
 }
 
 keep_running() {
@@ -237,11 +237,11 @@ keep_running() {
             NONE | SUSPENDED | FAILED)
                 if [[ $state == FAILED ]]; then failed "the request failed"; fi
                 if [[ $state != NONE ]]; then
-                    say "the slice is $state: it is asked for again"
-                    delete || say "not deleted; tried again after the next look"
+                    say "the slice is $state: requesting it again"
+                    delete || say "not deleted; trying again after the next check of the state"
                 fi
                 if ! create; then
-                    failed "could not ask for the slice"
+                    failed "could not request the slice"
                 elif wait_for_slice; then
                     begin
                 fi
@@ -256,9 +256,9 @@ keep_running() {
                     running) failures=0 ;;
                     unreachable) ;;
                     *)
-                        # The one that failed is the one whose log ends in more than that another is gone.
+                        # The log of the worker that failed shows the error; the logs of the others only say that a worker is gone.
                         [[ $answer == missing ]] || on_workers all "$LAST" || true
-                        failed "the run is not there, or ended with an error ($answer): it is started"
+                        failed "the run is missing or ended with an error ($answer): starting it"
                         begin
                         ;;
                 esac

@@ -2,7 +2,7 @@
 
     python -m sscd_jax.beam IMAGES --weights W --out DIR [--preset small_288] [-- --runner=DataflowRunner ...]
 
-A shard is one archive, or several images that are files of their own. docs/beam.md describes how to run the pipeline on
+A shard is one archive, or several image files. docs/beam.md describes how to run the pipeline on
 Google Cloud Dataflow with TPUs or GPUs.
 """
 
@@ -44,7 +44,7 @@ class Work:
         weights: the weights of the network, at a path that every worker can read.
         out: the folder of descriptors, which every worker can write to.
         preset: how images are resized and normalized.
-        dtype: of the vectors in the files.
+        dtype: the type of the vectors in the files.
         batch_size: the number of images in a batch over the devices of a worker; None for the default of
             `write_descriptors`.
         max_pixels: images with more pixels are not read.
@@ -64,9 +64,9 @@ class Files:
     """The files of a shard.
 
     Attributes:
-        number: of the shard.
+        number: the number of the shard.
         names: the files' names relative to the folder of images.
-        paths: where they are.
+        paths: the files' paths.
     """
 
     number: int
@@ -79,13 +79,13 @@ def plan_files(work: Work, shard_size: int) -> str:
 
     Args:
         work: the options of the pipeline.
-        shard_size: the number of images in a shard of files that are no archives.
+        shard_size: the number of image files in a shard.
 
     Returns:
         The path of the plan, a text file whose lines are the JSON of `Files`.
 
     Raises:
-        ValueError: as `list_files`; two files give the same ids; or the folder was written by something else.
+        ValueError: `list_files` raises it, two files give the same ids, or the folder was written by something else.
     """
     out = epath.Path(work.out)
     path = out / PLAN / FILES
@@ -163,7 +163,7 @@ class EmbedShard(beam.DoFn):
 def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
     """Splits a source into images that can be embedded, and the path and reason of those that `embed` would refuse.
 
-    In a pipeline they are errors of their own, so that one bad archive does not end it.
+    A pipeline reports these as unreadable images, so that one bad archive does not end it.
     """
     seen: set[str] = set()
     kept: list[int] = []
@@ -239,12 +239,12 @@ def run(
 ) -> None:
     """Embed images by a Beam pipeline. OUT is the same folder of descriptors that `sscd-jax embed` writes.
 
-    Options after -- are Beam's, as -- --runner=DataflowRunner --project=P --region=R. Rerun the same command to resume,
-    and to embed files that IMAGES has gained.
+    Options after -- are passed to Beam, such as -- --runner=DataflowRunner --project=P --region=R. Rerun the same
+    command to resume, and to embed files that were added to IMAGES.
 
     Args:
-        images: A folder, which is searched recursively, a text file of paths, a .tar or a .parquet file. Workers must
-            be able to read it.
+        images: A folder (searched recursively), a text file of paths, a .tar file or a .parquet file. Workers must be
+            able to read it.
         weights: Weights of any format, at a path that workers can read.
         out: Folder for the descriptors, which workers can write to.
         preset: How images are resized and normalized.

@@ -26,8 +26,8 @@ def calibrate(
 ) -> None:
     """Fit a transform, score normalization and a threshold on your own images.
 
-    With training descriptors alone, the threshold gives a false-positive rate: the share of the queries that copy
-    nothing and still have a match. With queries whose originals are known (`sscd-jax benchmark make` makes them from
+    With training descriptors alone, the threshold gives a false-positive rate: of the queries that copy nothing, the
+    share that has a match. With queries whose originals are known (`sscd-jax benchmark make` makes them from
     your images), the threshold gives a precision instead. The command prints the error rates to expect on images that
     the calibration was not fitted on.
 
@@ -38,7 +38,7 @@ def calibrate(
         queries: The descriptors of queries whose originals are known. It requires --references and --ground-truth.
         ground_truth: The CSV file that says which query copies which reference. Its header is query_id,reference_id.
         precision: The share of the answers that should be correct. The default is 0.9 with --ground-truth.
-        false_positive_rate: The share of the queries that copy nothing that may have a match. The default is 0.01
+        false_positive_rate: Of the queries that copy nothing, the share that may have a match. The default is 0.01
             without --ground-truth.
         method: How descriptors are transformed. Whitening becomes centering if there are too few training descriptors.
         score_norm: The score normalization by the training descriptors, as weight[first,last], or none.

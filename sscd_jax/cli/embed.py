@@ -31,14 +31,14 @@ def embed(
     """Embed images: write their descriptors to the folder OUT.
 
     Images that cannot be read are listed in OUT/errors.jsonl and left out. Rerun the same command to resume, and to
-    embed images that IMAGES has gained; an interruption loses at most a minute of work. Processes of a TPU pod, or of
-    a Slurm or Open MPI job, find one another and share the work; other processes share it by --shard.
+    embed images that were added to IMAGES; an interruption loses at most a minute of work. Processes of a TPU pod, or
+    of a Slurm or Open MPI job, find one another and share the work; other processes share it by --shard.
 
     Args:
-        images: A folder, which is searched recursively, a text file of paths, a .tar (webdataset) or .parquet file,
-            folders and lists of these, tfds:NAME, or sample.
+        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
+            list of these, a pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
-            `sscd-jax weights convert` reads, or the name of fetched weights, as sscd_disc_mixup.
+            `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
         out: Folder for the descriptors: .npy shards, ids, manifest.json, and errors.jsonl if images could not be read.
         preset: How images are resized and normalized. small_288 resizes the short side to 288 pixels; skew_320 resizes
             to 320 x 320; long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center
@@ -48,16 +48,16 @@ def embed(
             that memory stays the same. By default 1 on a CPU, which computes as many batches at a time as it has
             cores, and 128 for each accelerator.
         dtype: Type of the descriptors in the files. float16 halves their size.
-        shard: I/N, as 0/4, if this is one of N processes that share the work and that JAX does not know as one job:
-            it computes the I-th of N shares. Start all N with the same other options. 0/1 makes one process of a job
-            compute everything.
+        shard: I/N, such as 0/4: compute only share I of N, counted from 0. Give it if N processes share the work and
+            JAX does not connect them by itself, and start all of them with the same other options. 0/1 makes a process
+            of a connected job compute everything.
         shard_size: Number of images in each pair of .npy and ids files. By default 128 batches, but at least 1024.
         max_pixels: Images with more pixels are reported and left out.
         strict: Stop at the first image that cannot be read.
         workers: Number of threads that decode images. By default one for each core.
         retry: Compute those shards again that have images that could not be read.
         split: Split of a TFDS data set. By default train.
-        data_dir: Folder of TFDS data sets. By default TFDS's own.
+        data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
     """
     from sscd_jax import weights as known_weights
     from sscd_jax.distributed import join_processes_if_any
@@ -115,5 +115,5 @@ def _share(text: str) -> tuple[int, int]:
     try:
         part, parts = map(int, text.split("/"))
     except ValueError as error:
-        raise ValueError(f"--shard {text}: give I/N, as 0/4") from error
+        raise ValueError(f"--shard {text}: give I/N, such as 0/4") from error
     return part, parts

@@ -65,8 +65,8 @@ def evaluate_disc(
             k x queries pairs over all queries. The default is per_query, and both with --root.
         k: The number of candidates per query.
         precision: The precisions for which the threshold of the score is printed.
-        edits: A CSV file with the columns query_id, edits (as "crop + text") and optionally strength, for metrics by
-            kind and number of edits. With --root, the default is its queries.csv if it has one.
+        edits: A CSV file with the columns query_id, edits (such as "crop + text") and optionally strength, for metrics
+            by kind and number of edits. With --root, the default is its queries.csv if it has one.
         calibration: A file that `sscd-jax calibrate` wrote. It adds a row for this calibration, and the precision
             and recall at its threshold.
         bootstrap: The number of sets of queries drawn for the confidence intervals. 0 computes none, which is faster.
@@ -138,7 +138,7 @@ def evaluate_disc(
 def _readable(
     pairs: list[tuple[str, str]], found: disc2021.Split, queries: Descriptors, references: Descriptors
 ) -> list[tuple[str, str]]:
-    """Returns the pairs whose images could be read, and prints how many others there are."""
+    """Returns the pairs whose images could be read, and prints how many pairs are left out."""
     unread = [
         set(disc2021.open_images(found.folders[part]).ids) - set(one.ids)
         for part, one in (("queries", queries), ("references", references))
@@ -148,7 +148,7 @@ def _readable(
     if len(kept) < len(pairs):
         lost = next(pair for pair in pairs if pair[0] in unread[0] or pair[1] in unread[1])
         print(
-            f"{len(pairs) - len(kept)} pairs of the ground truth are left out, as {lost[0]},{lost[1]}: an image "
+            f"{len(pairs) - len(kept)} pairs of the ground truth are left out, such as {lost[0]},{lost[1]}: an image "
             "cannot be read (errors.jsonl of the descriptors says why)",
             file=sys.stderr,
         )
@@ -156,7 +156,7 @@ def _readable(
 
 
 def _embedded(found: disc2021.Split, weights: str, descriptors: Path, preset: PresetName) -> dict[str, Path | None]:
-    """Embeds what is missing of a split, and returns the folders of descriptors."""
+    """Embeds the parts of a split that have no descriptors yet, and returns the folders of descriptors."""
     from sscd_jax import weights as known_weights
     from sscd_jax.embedding import evaluation_sets
 
@@ -238,7 +238,7 @@ def evaluate_copydays(
 def _copydays_folder(
     root: Path, weights: str, descriptors: Path, preset: PresetName, distractors: str | None, training: str | None
 ) -> dict[str, Path | None]:
-    """Embeds what is missing of Copydays' folder, and returns the folders of descriptors."""
+    """Embeds the images of Copydays that have no descriptors yet, and returns the folders of descriptors."""
     from sscd_jax import weights as known_weights
     from sscd_jax.datasets import copydays
     from sscd_jax.embedding import evaluation_sets
@@ -261,8 +261,8 @@ def evaluate_compare(before: tyro.conf.Positional[Path], after: tyro.conf.Positi
     if the 95 % confidence interval of the difference contains 0.
 
     Args:
-        before: The JSON file that `sscd-jax evaluate` wrote for the one network.
-        after: The JSON file for the other network.
+        before: The JSON file that `sscd-jax evaluate` wrote for the first network.
+        after: The JSON file for the second network.
     """
     from sscd_jax.evaluation.compare import compare
     from sscd_jax.evaluation.results import read_rows

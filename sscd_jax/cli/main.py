@@ -1,4 +1,4 @@
-"""The command `sscd-jax`: finds the command that is asked for, runs it, and says in one line what went wrong."""
+"""The command `sscd-jax`: finds and runs the command that the user names, and reports an error in one line."""
 
 import functools
 import gc
@@ -19,8 +19,8 @@ from sscd_jax.cli.native_output import native_output_to_log
 from sscd_jax.files import is_full
 from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
-# Name: its function, and its line in the list of commands. A command is imported when it is called, so that help is
-# shown at once.
+# The name of each command, its function, and its line in the list of commands. A command is imported only when it is
+# called, so that the help is shown at once.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Train a small network on bundled photographs and report how well it finds copies."),
     "train": ("train:train", "Train a network from a recipe, or resume a run."),
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line without the program's name; by default that of this process.
 
     Raises:
-        SystemExit: With status 1 after an error of the user's making, which is one line on stderr; 2 for a wrong
-            command line; 130 after Ctrl-C.
+        SystemExit: With status 1 after an error that the user can mend, which is one line on stderr; with status 2 for
+            a wrong command line; with status 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if arguments == ["--version"]:
@@ -117,8 +117,8 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
         config = recipes.load(rest[0])
         parameters = [p.replace(default=config) if p.name == "config" else p for p in signature.parameters.values()]
         signature = signature.replace(parameters=parameters)
-    # What tyro reads. The line breaks within the description of an option are removed, as tyro would keep them.
-    # functools.wraps is of no use: tyro looks through it.
+    # tyro reads these attributes. The line breaks within the description of an option are removed, as tyro would keep
+    # them. functools.wraps would not help, since tyro follows it to the function itself.
     bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")
     bind.__annotations__ = command.__annotations__
     bind.__signature__ = signature  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ def _start() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     distributed.start()
     limit_readahead()
-    gc.set_threshold(50_000, 10, 5)  # what JAX and TensorFlow trace stays, and each collection would go through it
+    gc.set_threshold(50_000, 10, 5)  # many objects of JAX and TensorFlow stay alive; do not visit them often
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
 
 

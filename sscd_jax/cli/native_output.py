@@ -25,11 +25,11 @@ tail -n 20 "$1"
 def native_output_to_log(*, expected: tuple[type[BaseException], ...]) -> Iterator[None]:
     """Redirects file descriptor 2 to a temporary file; `sys.stderr` still reaches the terminal.
 
-    The file is removed at the end. It is kept, and named on the terminal, after an exception that is not expected and
-    where the process ends without reaching the end, as by an abort in native code.
+    The file is removed at the end. It is kept and named on the terminal after an unexpected exception, and after a
+    process that ended early, for example by an abort in native code.
 
     Args:
-        expected: Exceptions after which nobody needs the file.
+        expected: Exceptions after which the file is removed, too.
     """
     try:
         shell = shutil.which("sh", path=os.defpath)
@@ -37,7 +37,7 @@ def native_output_to_log(*, expected: tuple[type[BaseException], ...]) -> Iterat
             raise FileNotFoundError("sh")
         terminal = os.dup(2)
         log, path = tempfile.mkstemp(prefix="sscd-jax-", suffix=".log")
-    except OSError:  # no shell, as on Windows; descriptor 2 is closed; no room for a file: the terminal gets everything
+    except OSError:  # no shell (Windows), descriptor 2 is closed, or the disk is full: use the terminal
         yield
         return
     watcher = subprocess.Popen(
@@ -77,7 +77,7 @@ def native_output_to_log(*, expected: tuple[type[BaseException], ...]) -> Iterat
 
 
 def _is_descriptor_2(stream: object) -> bool:
-    """Whether a stream writes to file descriptor 2; a test's or a notebook's may not."""
+    """Returns whether a stream writes to file descriptor 2, which that of a test or a notebook may not do."""
     try:
         return stream.fileno() == 2  # type: ignore[attr-defined]
     except (AttributeError, OSError, ValueError):

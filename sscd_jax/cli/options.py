@@ -7,7 +7,7 @@ import tyro
 if TYPE_CHECKING:
     from sscd_jax.data.image_source import Source
 
-# The help of an argument that has a default or is not the only one says more; this is its form on the command line.
+# A positional argument that the help shows as IMAGES. The docstring of each command says what it accepts.
 Images = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
 
 
@@ -15,9 +15,9 @@ def open_images(images: str, *, split: str | None, data_dir: str | None) -> "Sou
     """Opens the images that a command is given.
 
     Args:
-        images: A folder, a file, tfds:NAME or sample, as `data.sources.open_source` reads them.
-        split: Split of a TFDS data set; train if None.
-        data_dir: Folder of the TFDS data sets; that of TFDS if None.
+        images: A folder, a file, tfds:NAME or sample; see `data.sources.open_source`.
+        split: Split of a TFDS data set; by default, train.
+        data_dir: Folder that holds the TFDS data sets; by default, TFDS chooses it.
 
     Raises:
         ValueError: There are no such images, or `split` or `data_dir` is given for images that TFDS does not hold.

@@ -36,7 +36,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
 
     Args:
         out: the JSON file for the rows.
-        evaluation: what to print and write.
+        evaluation: the evaluation to print and write.
         precision: the height of the dotted line in the chart of precision and recall.
     """
     rows = evaluation.rows

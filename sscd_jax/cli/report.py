@@ -46,7 +46,7 @@ def report(
     prefixes = [f"{one}: " for one in name] or _prefixes(evaluations)
     results = [r for one, prefix in zip(read_ones, prefixes, strict=True) for r in results_of(one, prefix=prefix)]
     rows = [row for one in read_ones for row in one.rows]
-    # Among the best pairs over all queries, some queries have no candidate, so these answers are not shown.
+    # Rows of the rule "global" are not shown in images, because some queries have no candidate there.
     rank = [(row.get("candidates") != "global", row.get("uAP", row.get("overall_uAP"))) for row in rows]
     shown = rank.index(max(rank))
     earlier = [pair for one in read_ones for pair in one.sources]

@@ -27,8 +27,8 @@ class Archive:
     """The images of an archive.
 
     Attributes:
-        names: of the images in the archive, without the extension.
-        read: returns the bytes of the k-th image; raises OSError where it cannot be read.
+        names: the names of the images in the archive, without the extension.
+        read: a function that returns the bytes of the k-th image, or raises OSError if it cannot be read.
     """
 
     names: list[str]
@@ -36,7 +36,7 @@ class Archive:
 
 
 def open_archive(path: str) -> Archive | None:
-    """Opens an archive. Returns None where the extension is not that of an archive.
+    """Opens an archive. Returns None if the extension is not that of an archive.
 
     Raises:
         ValueError: a Parquet file has no column of images, or several of which none is named image.
@@ -73,9 +73,9 @@ def _tar(path: str) -> Archive:
                 else:
                     places.append((member.offset_data, member.size))
             file.seek(archive.offset)
-            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes damage for the end, which is a block of zeros
+            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile mistakes damage for the end, a block of zeros
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
-    except Exception as error:  # tarfile raises all kinds on damaged headers; how many images follow is not known
+    except Exception as error:  # tarfile raises many types; how many images follow is not known
         places.append(f"the archive is damaged after {len(names)} images: {error}")
         names.append("?")
 
@@ -99,7 +99,7 @@ def _parquet(path: str) -> Archive:
         with storage.open_file(path) as opened:
             file = pyarrow.parquet.ParquetFile(opened)
             schema, counts = file.schema_arrow, _row_counts(file)
-    except Exception as error:  # pyarrow raises all kinds on damaged metadata
+    except Exception as error:  # pyarrow raises many types on damaged metadata
         reason = f"the archive cannot be read: {error}"
 
         def fail(_: int) -> bytes:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 224  # of a cell, in pixels
-_FONT_SIZE, _GAP = 11, 6  # of captions, and between cells, in pixels
+SIDE = 224  # side of a cell, in pixels
+_FONT_SIZE, _GAP = 11, 6  # font size of captions, and space between cells, in pixels
 _CHARACTERS = 36  # longest line of a caption
 
 
@@ -23,7 +23,7 @@ def draw_sheet(cells: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequenc
     """Draws the sheet.
 
     Args:
-        cells: rows of square images, uint8 [S, S, 3]; every row has as many.
+        cells: rows of square images, uint8 [S, S, 3]; every row has the same number of images.
         captions: the caption of each image, in parts that are joined by commas.
     """
     font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 2

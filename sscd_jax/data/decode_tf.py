@@ -26,7 +26,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
-        # An exception here would not do: TensorFlow prints its traceback.
+        # No exception is raised here, because TensorFlow would print its traceback.
         try:
             return np.asarray(open_image(data)), ""
         except ValueError as error:
@@ -40,7 +40,7 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(tf.image.extract_jpeg_shape(data)[:2])
     with tf.control_dependencies([_check_size(height, width)]):
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # as Pillow does
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # the method of Pillow
 
 
 def _is_deep_png(data: tf.Tensor) -> tf.Tensor:

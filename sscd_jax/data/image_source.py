@@ -30,9 +30,9 @@ class Source:
 
     Attributes:
         name: the source as the user named it.
-        ids: one for each image. Training does not need them to be unique; what does calls `check_unique_ids`.
-        paths: one for each image: its file, or where it is in an archive or a data set, for messages.
-        record: returns the encoded bytes of the image of an index; None where `paths` are files.
+        ids: one for each image. They may repeat in training; code that needs unique ids calls `check_unique_ids`.
+        paths: one for each image: its file, or its place in an archive or a data set, for messages.
+        record: a function from the index of an image to its encoded bytes; None if `paths` are files.
         files: the files that are read; empty for TFDS data sets.
     """
 

@@ -12,7 +12,7 @@ from sscd_jax.presets import Preset
 
 HEIF = find_spec("pillow_heif") is not None  # the extra heif
 MAX_PIXELS = 89_478_485  # Pillow's guard against decompression bombs
-# Formats that photographs come in. EPS and others for which Pillow runs a program on the file are not among them.
+# Formats that photographs come in. EPS and others that Pillow decodes by another program are left out.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
 
 
@@ -38,8 +38,8 @@ def formats() -> tuple[str, ...]:
 def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes an image of any format that Pillow reads.
 
-    Transparent images are composited on white. Of 16-bit channels the upper 8 bits are taken. CMYK is converted as
-    Pillow does it, without color profiles. Of an animation the first frame is taken.
+    Transparent images are composited on white. 16-bit channels are reduced to their upper 8 bits. CMYK is converted as
+    Pillow does it, without color profiles. An animation gives its first frame.
 
     Args:
         data: the encoded image.
@@ -58,7 +58,7 @@ def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS)
     if not HEIF and data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"):
         raise ValueError("HEIC needs the extra heif: pip install 'sscd_jax[heif]'")
     if not features.check("avif") and data[4:12] in (b"ftypavif", b"ftypavis"):
-        raise ValueError("this Pillow was built without AVIF: take the wheel from PyPI")
+        raise ValueError("this Pillow was built without AVIF: install the wheel from PyPI")
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
@@ -69,19 +69,19 @@ def open_image(data: bytes, *, exif: bool = False, max_pixels: int = MAX_PIXELS)
             opened.format == "TIFF" and opened.mode.startswith("I") and getattr(opened, "tag_v2", {}).get(262) == 0
         )
         transparent = opened.info.get("transparency")
-        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # of 16 bits, while Pillow decodes to 8
+        if isinstance(transparent, tuple) and "16B" in str(opened.tile):  # it has 16 bits, and Pillow decodes to 8
             opened.info["transparency"] = tuple(value >> 8 for value in transparent)
         return _rgb(ImageOps.exif_transpose(opened) if exif else opened, inverted=inverted)
     except UnidentifiedImageError as error:
         raise ValueError("not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: over {max_pixels}") from error
-    except Exception as error:  # Pillow's plugins raise all kinds on damaged bytes, also SyntaxError and struct.error
+    except Exception as error:  # Pillow's plugins raise many types on damaged bytes, such as SyntaxError
         raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
-    """Converts to RGB on white. `inverted`: a TIFF of over 8 bits whose 0 is white, which Pillow ignores."""
+    """Converts to RGB on white. `inverted` says that 0 is white, which Pillow ignores in a TIFF of over 8 bits."""
     if image.mode.startswith("I"):
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
@@ -103,7 +103,7 @@ def _rgb(image: Image.Image, *, inverted: bool) -> Image.Image:
 
 
 def apply_preset(image: Image.Image, preset: Preset) -> Image.Image:
-    """Resizes an RGB image, and crops its center where the preset says so. The pixels equal torchvision's.
+    """Resizes an RGB image, and crops its center if the preset says so. The pixels equal torchvision's.
 
     Raises:
         ValueError: the preset keeps the aspect ratio, and that of the image is beyond 1:32.

@@ -25,7 +25,7 @@ class Batch:
         index: int64 [n], the indexes in the source of the images in the first n rows.
         images: uint8 [B, H, W, 3]; rows beyond n are zero.
         sizes: int32 [B, 2], height and width of each image; 1 in rows without an image.
-        transposed: whether the images are transposed, which images that are taller than wide are.
+        transposed: whether these are images that are taller than wide, all of which are transposed.
     """
 
     index: np.ndarray

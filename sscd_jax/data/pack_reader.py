@@ -89,7 +89,7 @@ def read_index(path: str) -> Index:
             texts["ids"].split("\0"), **arrays, reasons={int(k): str(v) for k, v in json.loads(texts["reasons"])}
         )
         _check(index)
-    except Exception as error:  # numpy and zipfile raise all kinds on damaged files
+    except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise ValueError(f"{path} is damaged: {error}") from error
     return index
 

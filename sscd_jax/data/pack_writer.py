@@ -52,7 +52,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
         source: the images.
         out: the folder of the pack, on disk or in a store.
         shard_bytes: the largest size of a shard in bytes. A shard with a single image may be larger.
-        retry: whether to write those shards again that have images which could not be read before.
+        retry: whether to write the shards again that have images which could not be read before.
 
     Returns:
         A summary: images, shards, bytes, unreadable (the numbers of each) and out.
@@ -189,7 +189,7 @@ def _part_path(out: str, number: int) -> str:
 
 
 def _complete_part(source: Source, out: str, number: int, first: int) -> Index | None:
-    """Returns the index of a shard, or None where it is not complete or does not begin with the image `first`."""
+    """Returns the index of a shard, or None if it is not complete or does not begin with the image `first`."""
     path = _part_path(out, number)
     if not storage.exists(path):
         return None
@@ -262,7 +262,7 @@ def _name(image_id: str, path: str, data: bytes) -> str:
     if extension.lower() not in IMAGE_EXTENSIONS:
         try:
             extension = f".{Image.open(BytesIO(data), formats=formats()).format}".lower()
-        except Exception:  # Pillow raises all kinds; any bytes are packed
+        except Exception:  # Pillow raises many types; any bytes are packed
             extension = ".bin"
     return "/".join(part for part in image_id.split("/") if part not in ("", ".", "..")) + extension
 

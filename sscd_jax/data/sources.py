@@ -156,8 +156,8 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
 
     Args:
         source: the name of the source.
-        names: of the files; without their extensions they become ids.
-        paths: of the files.
+        names: the names of the files, which become the ids, without their extensions.
+        paths: the paths of the files.
 
     Raises:
         ImportError: a file is a Parquet file and the extra parquet is not installed.

@@ -33,7 +33,7 @@ def open_tfds(source: str, split: str, data_dir: str | None) -> Source:
     Args:
         source: "tfds:NAME".
         split: the name of a split, a part of one such as "train[:100]", or "all".
-        data_dir: as `open_source` has it.
+        data_dir: as for `open_source`.
 
     Raises:
         ValueError: the data set is not prepared, or has no such split or no image; the error says what to do.
@@ -76,7 +76,7 @@ def open_tfds(source: str, split: str, data_dir: str | None) -> Source:
             yield from (example[ID] for example in _in_order(builder, split, only))
 
     numbers = [f"{split}/{i:08d}" for i in range(len(examples))]
-    # Examples are known by their numbers, which are those of other images in another version of the data set.
+    # Examples are identified by numbers, which may mean other images in another version. So the name has the version.
     where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
     name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
     ids: Sequence[str] = numbers

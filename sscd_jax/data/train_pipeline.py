@@ -70,20 +70,20 @@ def train_batches(
         augmentation: a key of `augment.views.RECIPES`.
         seed: the random seed of order and views.
         min_crop_area: the smallest share of an image's area that a view shows.
-        mixup_group: the number of images among whose views mixing takes place; None for no mixing.
+        mixup_group: the number of images whose views are mixed with one another; None for no mixing.
         color_ops: whether the host or the device computes color jitter, grayscale, blur and mixing. For the device, the
             batches have what it needs; see `training.device_augment`.
         start_step: the step of the first batch.
-        host_index: which of the hosts this one is.
+        host_index: the index of this host.
         host_count: the number of hosts, among which each batch is divided.
-        workers: the number of threads that augment, and of those that read; by default one a core to augment, and two
-            a core to read.
+        workers: the number of threads that augment, and of those that read; by default one per core to augment, and
+            two per core to read.
 
     Returns:
         Batches as dicts. With b = batch_size / host_count:
           * images: uint8 [2b, S, S, 3], first views before second views.
-          * instance_ids: int32 [2b], the index of each view's example, or [2b, 2] where views are mixed.
-          * requested, used: int64 [b], the indexes of the examples. They differ where an image was replaced.
+          * instance_ids: int32 [2b], the index of each view's example, or [2b, 2] if views are mixed.
+          * requested, used: int64 [b], the indexes of the examples. They differ if an image was replaced.
           * color_ops, mixing: [2b, ...], what is left to the device; only with color_ops="device".
 
     Raises:
@@ -209,7 +209,7 @@ def _interleave(dataset: tf.data.Dataset, function, workers: int | None) -> tf.d
 def _options(workers: int | None) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # Its thread may miss that the pipeline ends, which then waits for it up to a minute (TensorFlow 2.21).
+    # The thread of autotune may miss the end of the pipeline, which then waits for up to a minute (TensorFlow 2.21).
     options.autotune.enabled = False
     if workers is not None:
         options.threading.private_threadpool_size = workers

@@ -54,7 +54,7 @@ class Edited:
 
     Attributes:
         kinds: the edits, in the order in which they were applied.
-        strength: of all of them, one of STRENGTHS, or "" if it is not known.
+        strength: the strength of all of them, one of STRENGTHS, or "" if it is not known.
     """
 
     kinds: tuple[str, ...]

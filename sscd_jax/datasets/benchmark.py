@@ -44,7 +44,7 @@ _SHEET_ROWS, _SHEET_COLUMNS = 10, 5
 
 @dataclass(frozen=True)
 class Options:
-    """What the set has; see `sscd-jax benchmark make --help`.
+    """What the set consists of; see `sscd-jax benchmark make --help`.
 
     The numbers `references`, `training` and `non_copies` that are None get an even share of the remaining images.
     """
@@ -90,7 +90,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
     Args:
         source: the images, with unique ids.
         out: the folder, which must not exist.
-        options: what the set has.
+        options: what the set consists of.
         workers: the number of processes; by default one for each core.
 
     Returns:
@@ -178,7 +178,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
 
 
 def _begin(folder: Path, source: Source, options: Options) -> None:
-    """Creates the folder, or checks that the one there is of the same source and options."""
+    """Creates the folder, or checks that the existing one has the same source and options."""
     listed = _hash(json.dumps([*source.ids]))
     made_by = {"source": location(source.name), "images": len(source), "listed": listed} | asdict(options)
     made_by["versions"] = {name: version(name) for name in ("sscd_jax", "numpy", "pillow")}

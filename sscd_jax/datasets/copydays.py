@@ -37,7 +37,9 @@ def find(root: Path) -> dict[str, list[Path]]:
         if block not in blocks:
             what = f"no images of the block {block}" if blocks else "no Copydays"
             folders = ", ".join(_folders(block) if blocks else COPYDAYS_BLOCKS)
-            raise ValueError(f"{what} in {root}: looked for images as 200000.jpg in it and in its folders {folders}")
+            raise ValueError(
+                f"{what} in {root}: looked for images such as 200000.jpg in it and in its folders {folders}"
+            )
     return blocks
 
 

@@ -89,8 +89,8 @@ def find_all(root: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
     """Finds all parts of DISC2021 in a folder.
 
     Returns:
-        The folders of images of each part, and the ground truth of each part that is of queries. Parts are named train,
-        references, val_queries, dev_queries and test_queries. Training images and references may be alone.
+        The folders of images of each part, and the ground truth of each part that has queries. Parts are named train,
+        references, val_queries, dev_queries and test_queries. Training images and references may have no queries.
 
     Raises:
         ValueError: there is no part, queries lack their ground truth or references, or two folders are the same part.

@@ -23,7 +23,7 @@ from sscd_jax.files import write_bytes, write_text
 
 SCREENED, ORIGINALS = "screened.jsonl", "originals"
 LEAST_SIDE = 64  # pixels
-LONGEST_ASPECT = 4  # edits can multiply it, and presets end at 1:32
+LONGEST_ASPECT = 4  # edits can multiply it, and presets take at most 1:32
 LEAST_DETAIL = 5.0  # gray levels
 # Two images are near duplicates if their grayscale thumbnails of 16 x 16 pixels have a higher correlation.
 _NEARLY_THE_SAME = 0.98
@@ -103,7 +103,7 @@ def local_file(source: Source, folder: Path, index: int) -> str:
 
 
 class _Selection:
-    """Selects images, and of duplicates and near duplicates the first.
+    """Selects images, and only the first of several duplicates or near duplicates.
 
     Attributes:
         kept, left_out, errors: what `select_images` returns.
@@ -161,7 +161,7 @@ class Log:
     """A file of JSON lines, to which lines are appended. An incomplete last line, of a killed process, is dropped.
 
     Attributes:
-        lines: what was in the file.
+        lines: the lines that were in the file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -42,7 +42,7 @@ class Disc2021(tfds.core.GeneratorBasedBuilder):
     references, train, dev_queries and dev_queries_groundtruth.csv, test_queries and test_queries_groundtruth.csv. Each
     folder may be in parts, such as references_0 and references_1. The names of the official code of SSCD also work:
     val_ref, training, val_query and val_groundtruth_matches.csv. Queries need their ground truth and the references.
-    Training images and references may be alone.
+    Training images and references do not need queries.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -1,7 +1,7 @@
 """A pool of processes that work on images.
 
-`ProcessPoolExecutor.map` submits all jobs at once, until Python 3.14 has `buffersize`. Here the jobs are taken as the
-results are, so that they may come from a generator that reads images.
+`ProcessPoolExecutor.map` submits all jobs at once (Python 3.14 adds the argument `buffersize`). Here a new job is taken
+only when a result is taken, so that the jobs may come from a generator that reads images.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ def ordered_map(function: Callable[[T], U], workers: int) -> Iterator[Callable[[
     """Yields a function that maps `function` over jobs in several processes, with the results in order.
 
     Args:
-        function: what is called; it must be picklable.
+        function: the function that is called for each job; it must be picklable.
         workers: the number of processes; with 1, the current process does the work.
 
     Raises:
@@ -62,7 +62,7 @@ def ordered_map(function: Callable[[T], U], workers: int) -> Iterator[Callable[[
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
-    """Prepares a worker process, which ignores Ctrl-C, as its parent handles it, and ends when its parent ends."""
+    """Prepares a worker process: it ignores Ctrl-C, which its parent handles, and ends when its parent ends."""
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -26,7 +26,7 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_variables
 
 BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
-SAVE_SECONDS = 15.0  # at most so much work is lost when a process is killed
+SAVE_SECONDS = 15.0  # a process that is killed loses about this much work at most
 
 
 def write_descriptors(
@@ -47,8 +47,8 @@ def write_descriptors(
 ) -> dict[str, Any]:
     """Embeds the images of a source and writes their descriptors to the folder `out`; see `Descriptors` and `shards`.
 
-    A second call resumes: it computes only what is missing, which includes images that the source has gained. What is
-    written does not depend on how often the work was interrupted or on how many processes shared it.
+    A second call resumes: it computes only what is missing, which includes images that were added to the source. What
+    is written does not depend on how often the work was interrupted or on how many processes shared it.
 
     Args:
         model: the network.
@@ -58,7 +58,7 @@ def write_descriptors(
         out: the folder of descriptors. Its name is in the progress bar.
         batch_size: the number of images in a batch over the devices of this process; by default 1 on a CPU and 128 for
             each accelerator.
-        dtype: of the vectors in the files.
+        dtype: the type of the vectors in the files.
         shard: (i, n) if this process computes every n-th shard from the i-th on. By default i and n are JAX's process
             index and process count.
         shard_size: the number of images in a shard; by default 128 batches, but at least 1024.
@@ -74,7 +74,7 @@ def write_descriptors(
     Raises:
         ValueError: the batch does not divide over the devices, two images have the same id, `out` holds something
             else, no image can be read, or, if `strict`, one image cannot be read.
-        OSError: a file cannot be written, as when the disk is full; names the file.
+        OSError: a file cannot be written, for example because the disk is full; the error names the file.
 
     Examples:
         >>> model, variables = weights.load("sscd_disc_mixup")
@@ -167,7 +167,7 @@ def made_by(variables: Any, preset: Preset, source: str) -> Provenance:
     """Returns the provenance of descriptors that a network makes now.
 
     Args:
-        variables: of the network; their hash identifies the weights.
+        variables: the variables of the network, whose hash identifies the weights.
         preset: how the images are resized and normalized.
         source: where the images come from, as the user gave it.
     """
@@ -186,10 +186,10 @@ class _Shard:
     """A shard that is being computed.
 
     Attributes:
-        number: of the shard.
-        rows: from the index of an image in the source to its row; only of images that are to be computed.
+        number: the number of the shard.
+        rows: a map from the index of an image in the source to its row, for the images that are to be computed.
         vectors: float32 [n, D], the descriptors by row; NaN where there is none yet.
-        errors: path and reason by row of images without a descriptor.
+        errors: path and reason, by row, of images that have no descriptor.
         missing: the number of images about which nothing is known yet.
         unsaved: rows that were computed and are in no file yet.
     """
@@ -218,9 +218,9 @@ def compute_shards(
 ) -> Iterator[tuple[int, list[dict[str, str]]]]:
     """Embeds shards of the plan and writes each as soon as it is complete.
 
-    Every SAVE_SECONDS, and when it is interrupted, it saves the rows of the shard at work. A later call takes these as
-    they are. As only complete batches are saved, the remaining images form the same batches as without an
-    interruption, and their descriptors are the same to the last bit.
+    Every SAVE_SECONDS, and on an interruption, it saves the rows of the current shard that are computed, and a later
+    call uses them. Only complete batches are saved, so that the remaining images form the same batches as without an
+    interruption, and have the same descriptors to the last bit.
 
     Args:
         model, variables, source, preset, mesh, batch_size, max_pixels, workers: as for `embed`.
@@ -229,12 +229,12 @@ def compute_shards(
         errors: path and reason of further images without a descriptor, which are recorded with each of these shards.
 
     Yields:
-        The number of images that were finished since the last time, and path and reason of those among them that
-        cannot be read. Rows that an earlier call saved are not counted.
+        The number of images that were finished since the previous yield, and path and reason of those among them
+        that cannot be read. Rows that an earlier call saved are not counted.
 
     Raises:
-        ValueError: as `embed`.
-        OSError: a file cannot be written; names the file.
+        ValueError: as for `embed`.
+        OSError: a file cannot be written; the error names the file.
     """
     index_of = {one: i for i, one in enumerate(source.ids)}
     at_work: dict[int, _Shard] = {}

@@ -61,9 +61,9 @@ def embed(
         source: the images.
         preset: how the images are resized and normalized.
         batch_size: the number of images in a batch over all devices of the mesh, a multiple of the number of devices.
-        mesh: the devices, all of this process.
-        groups: indexes of images, by default one group with all of them. The descriptors of a group come before those
-            of the next. To the last bit, a descriptor depends only on the images that its group contains.
+        mesh: the devices, all of which belong to this process.
+        groups: groups of indexes of images, by default one group with all of them. The descriptors of a group come
+            before those of the next. To the last bit, a descriptor depends only on the images that its group contains.
         max_pixels: images with more pixels count as unreadable.
         workers: the number of threads that decode images; by default one for each core.
 
@@ -80,7 +80,7 @@ def embed(
         ...         indexes, vectors = item
     """
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
-        raise ValueError("images are embedded on the devices of one process: take create_local_mesh()")
+        raise ValueError("images are embedded on the devices of one process: use create_local_mesh()")
     inputs = jax.device_put(variables, replicated(mesh))
     by_orientation = {False: _fold(inputs, model=model)}
     run = partial(_descriptors, model=folded(model), mean=preset.mean, std=preset.std)

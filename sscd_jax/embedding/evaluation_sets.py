@@ -24,10 +24,10 @@ def embed_split(
             References and training images, which all splits but val share, go to OUT/references and OUT/training.
 
     Returns:
-        The folders of descriptors of `queries`, `references` and `training`; None for images that are not there.
+        The folders of descriptors of `queries`, `references` and `training`; None for a part without images.
 
     Raises:
-        ValueError: as `write_descriptors`.
+        ValueError: as for `write_descriptors`.
     """
     written: dict[str, Path | None] = dict.fromkeys(split.folders)
     for part, folders in split.folders.items():

@@ -24,14 +24,14 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
     that of all descriptors. The file appears under its name when it is complete.
 
     Args:
-        folder: of the descriptors; the queries if `references` are given.
+        folder: the folder of descriptors; those of the queries if `references` is given.
         out: the file; one that exists is replaced.
-        references: a second folder, for a submission.
+        references: the folder of descriptors of the references, for a submission to ISC2021.
 
     Raises:
         ValueError: the extension is unknown, a folder is not a complete set of descriptors, or the two folders differ
             in weights or preset.
-        ImportError: the format needs an extra; names it.
+        ImportError: the format needs an extra; the error names it.
         OSError: the file cannot be written.
 
     Examples:
@@ -47,7 +47,9 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
         ".h5": _hdf5,
     }
     if out.suffix not in writers or out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"--out {out}: a file in a folder that exists, with the extension {', '.join(writers)}")
+        raise ValueError(
+            f"--out {out}: it must be a file in a folder that exists, with the extension {', '.join(writers)}"
+        )
     if references and writers[out.suffix] is not _hdf5:
         raise ValueError(f"--out {out}: queries and references go into one file only in .hdf5")
     with atomic_file(out) as temporary:

@@ -1,7 +1,7 @@
 """PDQ, a perceptual hash, as vectors: the baseline that a learned descriptor has to beat.
 
 Facebook, "The TMK+PDQF video-hashing algorithm and the PDQ image-hashing algorithm" (2019), by the package `pdqhash`.
-That is optional: for most versions of Python it is published as source code alone.
+The package is optional, because for most versions of Python it is published as source code only.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HINT = "pdqhash is not installed: pip install 'sscd_jax[pdq]', which may need a 
 
 
 def is_installed() -> bool:
-    """Whether hashes can be computed."""
+    """Returns whether hashes can be computed."""
     return find_spec("pdqhash") is not None
 
 
@@ -31,11 +31,11 @@ def pdq_vectors(paths: Sequence[Path]) -> np.ndarray:
         paths: N image files.
 
     Returns:
-        float32 [N, 256], of +-1/16.
+        float32 [N, 256]; all values are 1/16 or -1/16.
 
     Raises:
-        ImportError: pdqhash is not installed; says how to install it.
-        ValueError: a file is not an image that Pillow can read; names it.
+        ImportError: pdqhash is not installed; the error says how to install it.
+        ValueError: a file is not an image that Pillow can read; the error names it.
     """
     if not is_installed():
         raise ImportError(HINT, name="pdqhash")

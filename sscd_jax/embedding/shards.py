@@ -3,8 +3,8 @@
     plan/made_by.json           weights, preset, dtype and source; descriptors of any other kind are refused
     plan/00000.txt ...          ids of the images of a shard, fixed before any of them is embedded
     vectors-00000.npy           their descriptors, without those of images that could not be read
-    ids-00000.txt               ids of the rows; written last, so the shard is complete where this file exists
-    errors-00000.jsonl          the images that could not be read, and why; only where there are any
+    ids-00000.txt               ids of the rows; written last, so the shard is complete if this file exists
+    errors-00000.jsonl          the images that could not be read, and why; only if there are any
     saved-00000-*.npz           rows of a shard that is being computed, removed when the shard is complete
     manifest.json, errors.jsonl written when all shards are complete
 
@@ -40,7 +40,7 @@ class Shards:
     Args:
         folder: the folder of descriptors, on disk or in a store; it is created if it does not exist.
         provenance: the weights and the preset of the descriptors.
-        dtype: of the vectors in the files, float32 or float16.
+        dtype: the type of the vectors in the files, float32 or float16.
         source: where the images come from, an absolute path if it is one. A folder that holds descriptors of another
             source is refused.
 
@@ -74,10 +74,10 @@ class Shards:
             raise ValueError(f"{folder} holds descriptors of {before}, not of {now}: name another folder")
 
     def plan(self, ids: Sequence[str], shard_size: int) -> int:
-        """Adds the ids that are not in the plan yet as new shards, and returns how many these ids are.
+        """Adds the ids that are not in the plan yet as new shards, and returns the number of these ids.
 
         Args:
-            ids: of the images; none has a line break.
+            ids: the ids of the images; none has a line break.
             shard_size: the number of images in each new shard; the last one may have fewer.
 
         Raises:
@@ -102,7 +102,7 @@ class Shards:
         """
         path, text = self.folder / PLAN / f"{shard_name(number)}.txt", "".join(f"{i}\n" for i in ids)
         if self._create(path, text) != text:
-            raise ValueError(f"{path} is of another process, and plans other images: were some added just now?")
+            raise ValueError(f"{path} was written by another process for other images: were images added just now?")
 
     def numbers(self) -> list[int]:
         """Returns the numbers of all shards of the plan, in ascending order."""
@@ -126,7 +126,7 @@ class Shards:
         Each call writes a new file. `write` removes all of the shard.
 
         Args:
-            number: of the shard.
+            number: the number of the shard.
             rows: n positions among the `planned` ids.
             vectors: float32 [n, D], their descriptors.
         """
@@ -138,7 +138,7 @@ class Shards:
     def saved(self, number: int) -> dict[int, np.ndarray]:
         """Returns what processes have saved of a shard: from a position among the planned ids to float32 [D].
 
-        A damaged file counts as if it were not there: its rows are computed again.
+        A damaged file is ignored, so that its rows are computed again.
         """
         found: dict[int, np.ndarray] = {}
         for path in self.folder.glob(f"saved-{shard_name(number)}-*.npz"):
@@ -157,21 +157,21 @@ class Shards:
         """Writes a shard, unless it is complete already.
 
         Args:
-            number: of the shard.
-            ids: of the n images that have a descriptor.
+            number: the number of the shard.
+            ids: the ids of the n images that have a descriptor.
             vectors: float32 [n, D], the descriptors.
             errors: path and reason of each image that has none.
 
         Raises:
-            OSError: a file cannot be written, as when the disk is full; names the file.
+            OSError: a file cannot be written, for example because the disk is full; the error names it.
         """
-        if not self.is_complete(number):  # else another process was faster, and wrote the same
+        if not self.is_complete(number):  # otherwise another process was faster and wrote the same
             name = shard_name(number)
             path = self.folder / f"errors-{name}.jsonl"
             if errors:
                 replace_file(path, lambda file: file.write(_json_lines(errors)))
             else:
-                path.unlink(missing_ok=True)  # of an attempt that was interrupted just here
+                path.unlink(missing_ok=True)  # left by an attempt that was interrupted
             vectors = vectors.astype(self.dtype)
             replace_file(self.folder / f"vectors-{name}.npy", lambda file: write_npy(file, vectors))
             text = "".join(f"{i}\n" for i in ids)
@@ -194,8 +194,8 @@ class Shards:
             counts: the number of vectors of the shards for which it is known; those of the others are read.
 
         Raises:
-            ValueError: no image could be read, or a file of vectors is damaged; says what to do.
-            OSError: a file cannot be written, as when the disk is full; names the file.
+            ValueError: no image could be read, or a file of vectors is damaged; the error says what to do.
+            OSError: a file cannot be written, for example because the disk is full; the error names it.
         """
         numbers = self.numbers()
         if not self.complete().issuperset(numbers):
@@ -212,7 +212,7 @@ class Shards:
         if errors or parts:
             replace_file(path, join)
         else:
-            path.unlink(missing_ok=True)  # of a time when there were some
+            path.unlink(missing_ok=True)  # left by an earlier call
         counts = counts or {}
         rows = [counts[number] if number in counts else self._count(number, dims) for number in numbers]
         if not any(rows):
@@ -300,7 +300,7 @@ def replace_file(path: epath.Path, write: Callable[[Any], Any]) -> None:
         write: writes the contents to an open binary file.
 
     Raises:
-        OSError: the file cannot be written; names it.
+        OSError: the file cannot be written; the error names it.
     """
     try:
         with _naming(path), _atomic_file(path) as temporary, temporary.open("wb") as file:
@@ -324,7 +324,7 @@ def _naming(path: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _atomic_file(path: epath.Path) -> Iterator[epath.Path]:
-    """`files.atomic_file`, for stores too."""
+    """Does the same as `files.atomic_file`, also in a store."""
     if not in_store(os.fspath(path)):
         with files.atomic_file(path) as local:
             yield epath.Path(local)
@@ -346,5 +346,5 @@ def _lines(path: epath.Path) -> list[str]:
 
 
 def _json_lines(rows: Sequence[Mapping[str, str]]) -> bytes:
-    # Names of files need not be valid Unicode; what is not becomes an escape that JSON has too.
+    # Names of files need not be valid Unicode; bytes that are not become escapes, which JSON has too.
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")

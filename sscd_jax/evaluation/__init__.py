@@ -1,1 +1,1 @@
-"""How well copies are found."""
+"""Measures how well copies are found: metrics, confidence intervals, comparisons and reports."""

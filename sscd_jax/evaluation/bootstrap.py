@@ -77,13 +77,13 @@ class Sample:
 
 
 def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[Sample]:
-    """Draws sets of as many queries as there are, with replacement.
+    """Draws sets of queries with replacement, each with as many queries as there are.
 
     A query that is drawn twice is in the set twice, with all its predictions and its pairs of the ground truth. The
     same seed draws the same rows of queries.
 
     Args:
-        predictions: of all queries, also of those that copy nothing.
+        predictions: the predictions of all queries, including those that copy nothing.
         count: the number of sets.
         seed: random seed of the draws.
     """
@@ -94,7 +94,7 @@ def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[
 
 
 def sample_of(predictions: Predictions, times: np.ndarray) -> Sample:
-    """Returns the set in which each query is as often as `times` says, int64 [Q]."""
+    """Returns the set that contains each query as often as `times` says, int64 [Q]."""
     order = np.lexsort((predictions.is_match, -predictions.score))
     return _sample(predictions.query[order], np.flatnonzero(predictions.is_match[order]), times)
 
@@ -109,12 +109,12 @@ def _sample(query: np.ndarray, correct: np.ndarray, times: np.ndarray) -> Sample
 def resampled(
     predictions: Predictions, *, samples: int = 1000, seed: int = 0, precisions: Sequence[float] = ()
 ) -> dict[str, np.ndarray]:
-    """Measures sets of as many queries, drawn from the queries with replacement.
+    """Measures sets of queries that are drawn with replacement, each with as many queries as there are.
 
     The same seed draws the same queries for two evaluations of them, so that their differences are paired.
 
     Args:
-        predictions: of all queries, also of those that copy nothing.
+        predictions: the predictions of all queries, including those that copy nothing.
         samples: the number of sets.
         seed: random seed of the draws.
         precisions: the precisions for which the threshold and the recall are measured as well.
@@ -146,7 +146,7 @@ def interval(values: np.ndarray, *, of: int = 0) -> tuple[float, float]:
     Args:
         values: float [samples]; those that are NaN are left out.
         of: the number of trials if the values are shares, else 0. A share of 0 or 1 does not vary when it is
-            resampled; its interval is that of the posterior under Jeffreys' prior, because 0 of a few may not be 0.
+            resampled, although it is not certain; its interval is that of the posterior under Jeffreys' prior.
 
     Returns:
         (low, high), or (NaN, NaN) if all values are NaN.
@@ -171,13 +171,13 @@ def by_id(predictions: Predictions, ids: Sequence[str]) -> Predictions:
 def as_row(
     values: dict[str, np.ndarray], ids: Sequence[str], truth: Sequence[tuple[str, str]], *, of: int
 ) -> dict[str, Any]:
-    """Returns what a row of results keeps of a bootstrap: the intervals, and the values with a hash of the queries.
+    """Returns the part of a row of results that a bootstrap gives: intervals, and values with a hash of the queries.
 
     Args:
-        values: by metric, float64 [samples].
-        ids: of the queries.
+        values: the resampled values of each metric, float64 [samples].
+        ids: the ids of the queries.
         truth: pairs (query id, reference id).
-        of: the number of queries that the values are shares of.
+        of: the number of queries of which the values are shares.
     """
     samples = len(next(iter(values.values())))
     text = json.dumps([sorted(ids), sorted(set(map(tuple, truth))), samples])

@@ -16,12 +16,13 @@ def by_edit(
 ) -> list[dict[str, Any]]:
     """Measures groups of copies: by kind of edit, by number of edits, by strength, and by kind and one of the others.
 
-    Each group is measured in the ranking of all queries, at its precisions and its threshold. So the metric of all
-    copies is the mean of the metrics of groups that partition them, weighted by their numbers of pairs.
+    Each group is measured in the ranking of all queries, with the precisions and the threshold of that ranking. If
+    groups partition the copies, the metric of all copies is therefore the mean of the metrics of the groups, weighted
+    by their numbers of pairs.
 
     Args:
-        predictions: of all queries.
-        query_ids: the ids of the rows.
+        predictions: the predictions of all queries.
+        query_ids: the ids of the queries, by row.
         edits: how each query was edited; queries that copy nothing are ignored.
         bootstrap: the number of sets of queries drawn for the confidence intervals, each with its own ranking; 0 for
             none.
@@ -35,7 +36,7 @@ def by_edit(
     """
     copies = np.flatnonzero(predictions.positives)
     if absent := [query_ids[i] for i in copies.tolist() if query_ids[i] not in edits]:
-        raise ValueError(f"{len(absent)} queries are not in the file of edits, as {absent[0]}")
+        raise ValueError(f"{len(absent)} queries are not in the file of edits, such as {absent[0]}")
     made = [edits[query_ids[i]] for i in copies.tolist()]
     kinds = sorted({kind for one in made for kind in one.kinds})
     numbers = sorted({len(one.kinds) for one in made})

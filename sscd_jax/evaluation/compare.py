@@ -35,7 +35,7 @@ def compare(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
             raise ValueError("an evaluation has no bootstrap to compare by: evaluate again, without --bootstrap 0")
         if old["bootstrap"]["of"] != new["bootstrap"]["of"]:
             raise ValueError(
-                "the two evaluations are of other queries, another ground truth, or other numbers of samples: evaluate "
+                "the two evaluations differ in their queries, ground truth or number of bootstrap samples: evaluate "
                 "both on the same"
             )
         for metric in [name for name in old["bootstrap"] if name in new["bootstrap"] and name != "of"]:

@@ -12,7 +12,7 @@ from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.search.faiss_backend import project
 from sscd_jax.search.knn import is_unit, knn, similarities
 
-_PREFIX = 4  # so many characters of a name say which original it is made from: 2014 of 201402
+_PREFIX = 4  # the first characters of a name, which it shares with its original: 2014 of 201402
 
 METRICS = ("strong_mAP", "overall_uAP")
 
@@ -29,9 +29,9 @@ def evaluate(
     """Measures each codec. All images are queries; originals and distractors are searched, by L2 distance.
 
     Args:
-        copydays: descriptors whose ids are `block/file`, as strong/200001.jpg or strong/200001; see `COPYDAYS_BLOCKS`.
-        distractors: what is searched besides the originals, or None.
-        training: what codecs are fitted on; None if they need no fitting.
+        copydays: descriptors whose ids are `block/file`, such as strong/200001; see `COPYDAYS_BLOCKS`.
+        distractors: descriptors of images that are searched besides the originals, or None.
+        training: descriptors on which codecs are fitted; None if no codec needs them.
         codecs: faiss factory strings that end in Flat.
         k: the number of neighbors per query that count.
         bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
@@ -42,8 +42,8 @@ def evaluate(
         and block_intervals.
 
     Raises:
-        ValueError: descriptors differ in provenance, an id is of no block of Copydays or of no original, a block is
-            missing, or training descriptors are missing or too few.
+        ValueError: descriptors differ in provenance, an id belongs to no block of Copydays or to no original, a block
+            is missing, or training descriptors are missing or too few.
     """
     if bootstrap < 0:
         raise ValueError(f"the bootstrap is of {bootstrap} samples; it must be 0 for none, or more")
@@ -92,7 +92,7 @@ def predict(
 
 
 def reference_ids(copydays: Descriptors, distractors: Descriptors | None) -> list[str]:
-    """Returns the ids of what is searched, in the order of the references of `predict`."""
+    """Returns the ids of the images that are searched, in the order of the references of `predict`."""
     originals = [one for one in copydays.ids if one.rpartition("/")[0] == COPYDAYS_BLOCKS[0]]
     return [*originals, *([] if distractors is None else distractors.ids)]
 
@@ -150,7 +150,7 @@ def _resampled(
         drawn = np.bincount(number, sample.times)
         there = drawn > 0
         blocks[row, there] = np.bincount(number, sample.times * by_query)[there] / drawn[there]
-        # By trapezoids: the mean of the precisions after and before each correct prediction.
+        # The area by trapezoids uses the mean of the precisions before and after each correct prediction.
         lost = sample.incorrect_inverse_ranks() + sample.incorrect_inverse_ranks(shift=1)
         values["overall_uAP"][row] = (sample.copies - lost / 2).sum() / (sample.times @ predictions.positives)
     by_block = dict(zip(names.tolist(), blocks.T, strict=True))
@@ -162,10 +162,10 @@ def _blocks(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the block of each image, and the prefix of its name that identifies its original."""
     block, _, name = np.char.rpartition(np.asarray(ids), "/").T
     if unknown := sorted({*block.tolist()} - {*COPYDAYS_BLOCKS}):
-        raise ValueError(f"{unknown[0] or ids[0]} is no block of Copydays: they are {', '.join(COPYDAYS_BLOCKS)}")
+        raise ValueError(f"{unknown[0] or ids[0]} is not a block of Copydays: they are {', '.join(COPYDAYS_BLOCKS)}")
     for name_of in ("original", "strong"):
         if name_of not in block:
-            raise ValueError(f"there are no images of the block {name_of}: ids should be as {name_of}/200001")
+            raise ValueError(f"there are no images of the block {name_of}: ids must look like {name_of}/200001")
     return block, np.array([one[:_PREFIX] for one in name.tolist()])
 
 

@@ -53,14 +53,14 @@ def evaluate(
     """Measures each score normalization and codec.
 
     Args:
-        queries: descriptors of the queries, also of those that copy nothing.
-        references: descriptors of what is searched.
-        training: what codecs are fitted on and scores are normalized by; None if neither needs it.
+        queries: descriptors of the queries, including those that copy nothing.
+        references: descriptors of the images that are searched.
+        training: descriptors on which codecs are fitted and by which scores are normalized; None if not needed.
         ground_truth: pairs (query id, reference id).
         codecs: faiss factory strings; by default `default_codecs`.
-        score_norms: each as "1.0[0,2]", or None for no normalization.
+        score_norms: each such as "1.0[0,2]", or None for no normalization.
         k: the number of candidates per query.
-        candidates: "per_query" for the k best of each query, "global" for the k x queries best of all.
+        candidates: "per_query" for the k best of each query, "global" for the best k x Q pairs of all Q queries.
         bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
 
     Returns:
@@ -160,7 +160,8 @@ def predict(
     check_same_provenance(queries=queries, references=references, **background)
     lengths = {one.vectors.shape[1] for one in (queries, references, *background.values())}
     if len(lengths) > 1:
-        raise ValueError(f"descriptors are of {' and '.join(map(str, sorted(lengths)))} dimensions: embed all alike")
+        dims = " and ".join(map(str, sorted(lengths)))
+        raise ValueError(f"descriptors are of {dims} dimensions: embed all of them by the same network")
     truth = _pairs(queries.ids, references.ids, ground_truth)
     found = {}
     for codec in codecs:
@@ -229,7 +230,7 @@ def _pairs(query_ids: Sequence[str], reference_ids: Sequence[str], pairs: Sequen
         raise ValueError("the ground truth has no pairs")
     if absent:
         raise ValueError(
-            f"{len(absent)} ids of the ground truth have no descriptor, as {', '.join(absent[:3])}: "
+            f"{len(absent)} ids of the ground truth have no descriptor, such as {', '.join(absent[:3])}: "
             f"ids of queries look like {query_ids[0]}, of references like {reference_ids[0]}"
         )
     return np.array([query_row[q] * len(reference_ids) + reference_row[r] for q, r in dict.fromkeys(pairs)], np.int64)

@@ -14,7 +14,7 @@ from sscd_jax.search.calibration import Calibration, Method, Transform, fit_tran
 from sscd_jax.search.knn import knn
 from sscd_jax.search.score_norm import ScoreNorm
 
-HELD_BACK = 20_000  # at most so many training images are held back to count false matches
+HELD_BACK = 20_000  # the largest number of training images that are held back to count false matches
 
 
 def calibrate_by_rate(
@@ -27,7 +27,7 @@ def calibrate_by_rate(
     background: int = 50_000,
     seed: int = 0,
 ) -> Calibration:
-    """Fits a calibration whose threshold a query that copies nothing passes at a given rate.
+    """Fits a calibration for a false-positive rate: of the queries that copy nothing, the share that has a match.
 
     A third of the training images, which should not copy one another, is held back and searched for: in the references
     or, without references, in the second third. The transform and the background come from the rest. The threshold is
@@ -36,10 +36,10 @@ def calibrate_by_rate(
 
     Args:
         training: descriptors of images like the queries and the references.
-        references: what will be searched; a larger set gives more false matches.
-        rate: the share of queries that may have a false match.
+        references: descriptors of the images that will be searched; a larger set gives more false matches.
+        rate: the false-positive rate, between 0 and 1.
         method: whiten, center, or none.
-        score_norm: as "1.0[0,2]", or None.
+        score_norm: the score normalization, such as "1.0[0,2]", or None.
         background: the number of training descriptors that are kept for the normalization.
         seed: random seed of the division of the training images, and of the choice of the background.
 
@@ -103,8 +103,8 @@ def calibrate_by_precision(
 
     Args:
         training, method, score_norm, background, seed: as for `calibrate_by_rate`.
-        queries: descriptors of the queries, also of those that copy nothing.
-        references: what is searched.
+        queries: descriptors of the queries, including those that copy nothing.
+        references: descriptors of the images that are searched.
         ground_truth: pairs (query id, reference id).
         precision: the share of the answers that should be correct.
         k: the number of candidates per query.
@@ -120,7 +120,7 @@ def calibrate_by_precision(
     (found,) = disc.predict_calibrated(queries, references, ground_truth, fitted, k=k)
     recall, threshold = recall_at_precision(precision_recall(found.predictions), precision)
     if threshold is None:
-        raise ValueError(f"no threshold has a precision of {precision:g} on these queries: ask for less")
+        raise ValueError(f"no threshold has a precision of {precision:g} on these queries: give a lower --precision")
     expected = _out_of_sample(found.predictions, precision, samples, seed)
     facts = {
         "expected": expected,
@@ -135,7 +135,7 @@ def _out_of_sample(predictions: Predictions, precision: float, samples: int, see
     """Measures precision, recall and false-positive rate at queries that the threshold was not chosen on.
 
     The intervals are those of a mixture over the sets of queries: one draw for each set from the posterior of its share
-    (a Beta distribution, by Jeffreys' prior), because 0 of a few is not certainly 0.
+    (a Beta distribution, by Jeffreys' prior), because a share of 0 in a few queries does not show that it is 0.
     """
     scores = -np.sort(-predictions.score[predictions.is_match])
     copies_nothing = predictions.positives == 0

@@ -1,7 +1,7 @@
-"""Writes an evaluation to disk, and reads it: NAME.json has its rows, the folder NAME beside it the rest.
+"""Writes an evaluation to disk, and reads it: NAME.json has its rows, and the folder NAME beside it has the rest.
 
-The folder holds thresholds.csv, by_edit.csv if it is known how queries were edited, predictions.npz, from which charts
-and reports are made, and the charts (see `report.evaluation_charts`).
+The folder holds thresholds.csv; by_edit.csv, if the edits of the queries are known; predictions.npz, from which charts
+and reports are made; and the charts (see `report.evaluation_charts`).
 """
 
 import csv
@@ -29,12 +29,12 @@ class Evaluation:
     """Rows of metrics and the searches that they measure.
 
     Attributes:
-        rows: of `disc.evaluate` or `copydays.evaluate`, also with by_edit if it is known how queries were edited.
+        rows: the rows of `disc.evaluate` or `copydays.evaluate`, with by_edit if the edits of the queries are known.
         found: the search of each row.
-        query_ids, reference_ids: the ids of the rows that predictions name.
+        query_ids, reference_ids: the ids of the queries and references, by the rows that predictions name.
         ground_truth: pairs (query id, reference id), in the order of `Found.pair_scores`.
-        edits: how queries were edited, by query id, where known.
-        facts: name -> text, what a reader should know of how the evaluation was made.
+        edits: how queries were edited, by query id, if it is known.
+        facts: name -> text, for the foot of a report: how the evaluation was made.
         sources: pairs ("queries" or "references", where its images were, as `open_source` takes it).
     """
 
@@ -62,7 +62,7 @@ def check_free(out: Path) -> None:
     """Raises ValueError if the folder of NAME.json holds something else than an earlier evaluation."""
     folder = out.with_suffix("")
     if folder.exists() and not (folder / PREDICTIONS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{out}: its charts would go to {folder}, which holds something else: take another name")
+        raise ValueError(f"{out}: its charts would go to {folder}, which holds something else: choose another name")
 
 
 def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None = None) -> Path:
@@ -70,8 +70,8 @@ def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None
 
     Args:
         out: the path of NAME.json.
-        evaluation: what to write.
-        draw: writes charts to the folder that it is given.
+        evaluation: the evaluation to write.
+        draw: a function that writes charts to a given folder.
 
     Returns:
         The folder NAME.
@@ -106,7 +106,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Reads the rows of an evaluation.
 
     Raises:
-        ValueError: there is no such file, or it holds something else; names it.
+        ValueError: there is no such file, or it holds something else; the error names it.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def read(path: Path) -> Evaluation:
     """Reads an evaluation that `write` wrote.
 
     Raises:
-        ValueError: a file is missing or damaged; names it.
+        ValueError: a file is missing or damaged; the error names it.
     """
     rows = read_rows(path)
     file = path.with_suffix("") / PREDICTIONS

@@ -1,4 +1,4 @@
-"""Evaluates sets of descriptors: searches, measures every search, and gathers what is written about it.
+"""Evaluates sets of descriptors: searches, measures every search, and gathers the facts for a report.
 
 The commands `sscd-jax evaluate disc` and `evaluate copydays` and the demo call these two functions;
 `sscd_jax.evaluation.results` writes what they return.
@@ -39,13 +39,13 @@ def evaluate_disc(
     Args:
         queries, references, training, codecs, score_norms, k: as for `disc.predict`.
         ground_truth: pairs (query id, reference id); each counts once.
-        rules: how candidates are chosen, a row for each; see `disc.evaluate`.
+        rules: the rules by which candidates are chosen, with a row for each; see `disc.evaluate`.
         precisions: the precisions for which each row gives the threshold of the score.
-        edits: how each query was made; each row then has metrics by edit.
-        calibration: adds a row for each rule, by this calibration and at its threshold.
-        bootstrap: sets of queries to draw for the confidence intervals; 0 for none.
-        facts: what the report says of the evaluation; by default `facts_of` the descriptors.
-        sources: where the images are; by default where they were when they were embedded.
+        edits: how each query was edited; each row then has metrics by edit.
+        calibration: a calibration, which adds a row for each rule, with precision and recall at its threshold.
+        bootstrap: the number of sets of queries drawn for the confidence intervals; 0 for none.
+        facts: name -> text, for the foot of a report; by default `facts_of` the descriptors.
+        sources: pairs of a set and where its images are; by default `sources_of` the descriptors.
 
     Returns:
         The evaluation: a row for each rule, score normalization and codec, then those of the calibration.
@@ -105,7 +105,7 @@ def evaluate_copydays(
 
 
 def facts_of(sets: Mapping[str, Descriptors | None], **more: str) -> dict[str, str]:
-    """Returns what a reader should know of the descriptors that were compared: numbers of images, weights, preset."""
+    """Returns facts about the descriptors for a report: numbers of images, weights, and preset."""
     given = {name: one for name, one in sets.items() if one is not None}
     provenance = next(iter(given.values())).provenance
     counts = {name.capitalize(): f"{len(one.ids)} images" for name, one in given.items()}

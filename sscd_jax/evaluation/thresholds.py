@@ -18,13 +18,13 @@ def at_thresholds(predictions: Predictions, thresholds: np.ndarray) -> list[dict
     """Measures predictions at thresholds of the score.
 
     Args:
-        predictions: of all queries.
+        predictions: the predictions of all queries.
         thresholds: float [T].
 
     Returns:
         T rows with threshold; answers, the number of predictions with at least that score; correct, the number of
-        these in the ground truth; precision and recall; and false_alarms, the share of the queries that copy nothing
-        and have an answer, or None if all queries copy something.
+        these in the ground truth; precision and recall; and false_alarms: of the queries that copy nothing,
+        the share that has an answer, or None if all queries copy something.
     """
     correct = predictions.score[predictions.is_match]
     answers = _at_least(predictions.score, thresholds)

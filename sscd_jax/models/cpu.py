@@ -1,18 +1,19 @@
-"""What is written differently for XLA:CPU, in one place; on other platforms XLA's own operations are used.
+"""Operations that are written differently for XLA:CPU; on other platforms, XLA's own operations are used.
 
-What XLA:CPU lacked in the version `MEASURED_ON`, by what `scripts/benchmarks/layers.py` measures:
+In the version `MEASURED_ON`, XLA:CPU had these weaknesses, as `scripts/benchmarks/layers.py` measures:
 
 * 3x3 convolutions on maps of at most 2x2, and the gradient of a strided convolution with respect to its input, ran at a
   twentieth of the machine's speed. They are written as one matrix product per tap of the kernel; a 3x3 on a map of at
-  most 2x2 is one product, four pixels times four, as most of its nine taps meet padding alone.
-* Gradients of convolutions in a loop (as when a batch is computed in pieces) had no fast kernel in the form that
-  autodiff gives them. They are written by hand.
+  most 2x2 is one product, of four pixels by four, because most of its nine taps meet only padding.
+* Gradients of convolutions in a loop (for example, when a batch is computed in pieces) had no fast kernel in the form
+  that autodiff gives them. They are written by hand.
 * The 7x7 convolution of stride 2 on 3 channels gathered slowly. At inference it is a 4x4 convolution of 12 channels.
 * The gradient of max-pooling was a scalar loop, means of products wrote the products to memory, and sums were computed
   again wherever they were used.
 
-If nothing of this is faster any more: `conv2d` is `_native`, `channel_means` a mean, `max_pool_3x3_stride_2` is
-flax.linen.max_pool, and `compute_once` and `stem_conv2d` go. tests/models/test_cpu.py says when to measure again.
+Once none of this is faster any more, replace `conv2d` by `_native`, `channel_means` by a mean, and
+`max_pool_3x3_stride_2` by flax.linen.max_pool, and remove `compute_once` and `stem_conv2d`. tests/models/test_cpu.py
+says when to measure again.
 """
 
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def stem_conv2d(x: Array, kernel: Array) -> Array:
 
 
 def _by_cells(x: Array, kernel: Array) -> Array:
-    """Takes cells of 2x2 pixels as one pixel with four times the channels: a 4x4 convolution, with less to gather."""
+    """Treats cells of 2x2 pixels as one pixel with four times the channels: a 4x4 convolution, with less to gather."""
     batch, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     x = jnp.pad(x, ((0, 0), (4, 2 * rows - height + 2), (4, 2 * columns - width + 2), (0, 0)))
@@ -101,12 +102,12 @@ def _by_cells(x: Array, kernel: Array) -> Array:
 
 
 def _is_small(x: Array) -> bool:
-    """Whether maps are at most 2 high or wide; a symbolic size of `jax.export` counts as larger."""
+    """Returns whether maps are at most 2 high or wide; a symbolic size of `jax.export` counts as larger."""
     return any(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
 
 
 def _is_dense(x: Array, kernel: Array, stride: int) -> bool:
-    """Whether each output pixel depends on every input pixel: 3x3 on a map of at most 2x2."""
+    """Returns whether each output pixel depends on every input pixel: 3x3 on a map of at most 2x2."""
     return kernel.shape[0] == 3 and stride == 1 and all(isinstance(side, int) and side <= 2 for side in x.shape[1:3])
 
 
@@ -152,8 +153,8 @@ def channel_means(*factors: Array) -> Array:
         return reduce(jnp.multiply, [x.astype(jnp.float32) for x in factors])
 
     def by_rows(*factors: Array) -> Array:
-        # XLA:CPU writes a product to memory before it sums it. A sum of a few slices it computes in one pass, without
-        # that; the rest of the sum is a matrix product, which reads what it multiplies once.
+        # XLA:CPU writes a product to memory before it sums it, except for a sum of a few slices, which it computes in
+        # one pass. The rest of the sum is a matrix product, which reads its operands once.
         batch, height, width, channels = factors[0].shape
         slices = next(n for n in range(8, 0, -1) if height % n == 0)
         split = [x.reshape(batch, slices, height // slices, width * channels) for x in factors]
@@ -198,8 +199,8 @@ def runtime_one(x: Array) -> Array:
 def compute_once(x: Array, one: Array) -> Array:
     """Returns x, and keeps XLA:CPU from computing it again at each use.
 
-    XLA:CPU fuses a sum, and all sums that are part of it, into every operation that uses it; a division it computes
-    once. So x is divided by `one`, which is `runtime_one`.
+    XLA:CPU fuses a sum, and all sums that are part of it, into every operation that uses it, but it computes a division
+    only once. So x is divided by `one`, which is `runtime_one`.
     """
     return lax.platform_dependent(x, one, cpu=lambda x, one: x / one.astype(x.dtype), default=lambda x, _: x)
 

@@ -71,7 +71,7 @@ def unfolded_leaves(bias: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def lacks_statistics(variables: Any) -> bool:
-    """Whether all batch normalizations are those of `unfold`, so that the statistics of training are lost."""
+    """Returns whether all batch normalizations are those of `unfold`, so that the statistics of training are lost."""
     stats = traverse_util.flatten_dict(jax.device_get(variables["batch_stats"]))
     blank = unfolded_leaves(np.zeros(1))
     return all(bool((leaf == blank[path[-1]]).all()) for path, leaf in stats.items())
@@ -87,7 +87,7 @@ def restore_statistics(model: SSCD, variables: Any, images: Array) -> Any:
     Args:
         model: the network.
         variables: its variables.
-        images: normalized images, float [B, H, W, 3], as the training will see them.
+        images: normalized images, float [B, H, W, 3], as the training sees them.
     """
 
     def moments(variables: Any, images: Array) -> Any:

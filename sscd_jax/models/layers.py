@@ -119,7 +119,7 @@ def halve(sizes: Array | None) -> Array | None:
 
 
 def gem_pool(x: Array, p: float, sizes: Array | None = None) -> Array:
-    """Generalized-mean pooling: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
+    """Computes generalized-mean pooling: [B, H, W, C] -> float32 [B, C] (arXiv 1711.02512; official gem_pooling.py).
 
     It is computed in float32 whatever the dtype of x, as the floor of 1e-6 to the power of 3 underflows half precision.
     If `sizes`, int32 [B, 2], is given, each mean is over that height and width of its map.

@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (grouped in ResNeXt), 1x1 convolutions; the output is four times as wide as the stage."""
+    """A 1x1, a 3x3 (grouped in ResNeXt) and a 1x1 convolution; the output is four times as wide as the stage."""
 
     features: int
     stride: int = 1
@@ -69,7 +69,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Array, features: int, train: bo
 
 
 class ResNet(nn.Module):
-    """Images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
+    """Maps images to feature maps: float [B, H, W, 3] -> [B, H/32, W/32, 8 * width * block.expansion].
 
     With `folded` there is no batch normalization: `models.folding` has folded it into the convolutions. With `remat`
     training recomputes the inside of each block for the gradient instead of keeping it.
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
         one = runtime_one(self.variables["params"]["conv1"]["kernel"])
         x = nn.relu(BatchNorm(dtype=self.dtype, folded=self.folded, name="bn1")(x, train))
         sizes = halve(sizes)
-        x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU zero is as good a padding as -inf
+        x = max_pool_3x3_stride_2(zero_padding(x, sizes))  # after a ReLU, padding with 0 equals padding with -inf
         sizes = halve(sizes)
         block = nn.remat(self.block, static_argnums=(2,)) if self.remat and train else self.block
         for stage, blocks in enumerate(self.stage_sizes):

@@ -1,4 +1,4 @@
-"""The SSCD network: a ResNet, GeM pooling, a linear projection, L2 (official models/model.py)."""
+"""The SSCD network: a ResNet, GeM pooling, a linear projection, L2 normalization (official models/model.py)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def normalize(
 
     Args:
         images: [..., 3], uint8 from 0 to 255, or float from 0 to 1.
-        mean, std: of RGB in [0, 1].
+        mean, std: the mean and the standard deviation of R, G and B, for pixels from 0 to 1.
 
     Returns:
         (images - mean) / std, float32 [..., 3].
@@ -39,7 +39,7 @@ def normalize(
 
 
 class SSCD(nn.Module):
-    """Normalized images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
+    """Maps normalized images, float [B, H, W, 3], to descriptors of norm 1, float32 [B, dims].
 
     The descriptors are not L2-normalized if `normalized` is False. If `dims` is 0 there is no projection, and they are
     the pooled features.
@@ -84,10 +84,11 @@ def build_model(
 
     Args:
         backbone: "resnet18", "resnet50", "resnext101_32x4d" or "resnext101_32x8d".
-        dims: length of a descriptor; 0 leaves the projection out, so that descriptors are the pooled features.
-        width: channels of the first convolution, 64 in every published network; a smaller one makes a narrow network.
+        dims: the length of a descriptor; 0 leaves the projection out, so that descriptors are the pooled features.
+        width: the number of channels of the first convolution, 64 in every published network; all other layers are
+            proportional to it.
         pool_param: GeM's power p, 3 in the paper; 1 is mean pooling.
-        dtype: of the activations; parameters, statistics, pooling and descriptors stay float32.
+        dtype: the type of the activations; parameters, statistics, pooling and descriptors stay float32.
         remat: whether training recomputes the inside of residual blocks for the gradient, which needs less memory.
 
     Raises:

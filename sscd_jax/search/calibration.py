@@ -85,7 +85,7 @@ def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
     sound = int((variance > LEAST_VARIANCE * variance[-1]).sum())
     if count <= dims or sound < dims:
         why = f"{count} training descriptors vary along {min(sound, count - 1)} of {dims} dimensions"
-        return centered, f"centered, not whitened: {why}, and whitening needs all; give more and more varied images"
+        return centered, f"centered, not whitened: {why}, and whitening needs all; give more varied images"
     return Transform(centered.mean, (directions / np.sqrt(variance)).astype(np.float32)), ""
 
 
@@ -98,7 +98,7 @@ class Calibration:
         norm: score normalization; None for none.
         background: float32 [B, K], the transformed training descriptors that `norm` uses.
         threshold: pairs with at least this score are called copies.
-        provenance: of the descriptors that the calibration is for.
+        provenance: the provenance of the descriptors that the calibration is for.
         facts: how it was fitted, and which precision and recall to expect.
     """
 
@@ -161,7 +161,7 @@ class Calibration:
         """Reads a calibration that `write` has written.
 
         Raises:
-            ValueError: the file does not exist, is damaged, or is not a calibration; names it.
+            ValueError: the file does not exist, is damaged, or is not a calibration; the error names it.
         """
         try:
             with np.load(path, allow_pickle=False) as data:
@@ -171,7 +171,7 @@ class Calibration:
             width = matrix.shape[1] if matrix.size else len(mean)
             shapes = mean.ndim == 1 and (not matrix.size or matrix.shape[0] == len(mean))
             if meta["format"] != FORMAT or not shapes or (norm and background.shape[1:] != (width,)):
-                raise ValueError("it has another form")
+                raise ValueError("its format or its shapes are wrong")
             if any(one.dtype != np.float32 or not np.isfinite(one).all() for one in (mean, matrix, background)):
                 raise ValueError("its numbers are not finite")
             if not np.isfinite(float(meta["threshold"])):
@@ -180,4 +180,4 @@ class Calibration:
             transform = Transform(mean, matrix if matrix.size else None)
             return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no calibration: {error}; make one by `sscd-jax calibrate`") from error
+            raise ValueError(f"{path} is not a calibration: {error}; make one by `sscd-jax calibrate`") from error

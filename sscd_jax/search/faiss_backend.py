@@ -1,4 +1,4 @@
-"""Search, codecs and indexes by faiss. No other module imports faiss, and this one only when a function is called."""
+"""Search, codecs and indexes by faiss. Only this module imports faiss, and only when one of its functions is called."""
 
 import os
 
@@ -32,7 +32,7 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
     """Fits a faiss codec and returns vectors as it encodes them, as the official code's `project`.
 
     Args:
-        codec: a faiss factory string that ends in Flat, as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
+        codec: a faiss factory string that ends in Flat, such as "PCAW512,L2norm,Flat"; "Flat" changes nothing.
         training: float32 [T, D], on which the codec is fitted; None only for "Flat".
         others: further arrays of vectors, each float32 [N, D].
 
@@ -46,7 +46,7 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
     if codec == "Flat":
         return [*given, *others]
     if not codec.endswith(",Flat"):
-        raise ValueError(f"codec {codec}: it must end in Flat, as PCAW512,L2norm,Flat")
+        raise ValueError(f"codec {codec}: it must end in Flat, such as PCAW512,L2norm,Flat")
     import faiss
 
     if training is None:
@@ -57,7 +57,7 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
         raise ValueError(f"codec {codec}: faiss knows no such factory string; one is PCAW512,L2norm,Flat") from error
     encoder = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
     if not isinstance(encoder, faiss.IndexFlat):
-        raise ValueError(f"codec {codec}: only transforms before Flat give vectors, as PCAW512,L2norm,Flat")
+        raise ValueError(f"codec {codec}: only transforms before Flat give vectors, such as PCAW512,L2norm,Flat")
     try:
         index.train(contiguous(training))
     except RuntimeError as error:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sscd_jax.sharding import by_rows, create_local_mesh, replicated
 
 QUERIES, TILE = 1024, 8192  # rows of a tile of similarities, which takes 32 MB, and its columns
-GROUP = 32  # adjacent columns whose maximum decides whether `_top` looks at them
+GROUP = 32  # number of adjacent columns that `_top` first compares by their maximum
 
 
 def knn(
@@ -87,7 +87,7 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
             scores = (2 * scores if double else scores) + offset
             values, at = _top(scores, min(k, tile))
             values, at = jnp.concatenate([best[0], values], 1), jnp.concatenate([best[1], number * tile + at], 1)
-            values, chosen = lax.top_k(values, k)  # of equals the first, which are of earlier tiles
+            values, chosen = lax.top_k(values, k)  # of equal scores the first, which is of an earlier tile
             return (values, jnp.take_along_axis(at, chosen, 1)), None
 
         none = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
@@ -100,7 +100,7 @@ def _best(queries: Array, shares: Array, offsets: Array, *, k: int, double: bool
 
 
 def _top(scores: Array, k: int) -> tuple[Array, Array]:
-    """`lax.top_k`, but faster: the k best are in the k groups of adjacent columns with the best maxima."""
+    """Does the same as `lax.top_k`, faster: the k best are in the k groups of adjacent columns with the best maxima."""
     rows, columns = scores.shape
     groups = columns // GROUP
     if columns % GROUP or k >= groups:

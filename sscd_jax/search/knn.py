@@ -8,7 +8,7 @@ from tqdm import tqdm
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
 BLOCK = 4096  # queries that are searched at once; faiss itself uses the same number
-SPARE = 4  # so many times the average number of pairs a query are searched first, as some queries have more
+SPARE = 4  # each query gets this many times the average number of pairs first, as some queries have more
 
 
 def knn(

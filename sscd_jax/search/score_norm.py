@@ -14,7 +14,7 @@ class ScoreNorm:
     """How scores are normalized: minus `weight` times a query's mean similarity to some of its background neighbors.
 
     Attributes:
-        weight: of the mean similarity.
+        weight: the factor of the mean similarity.
         first: the first neighbor that counts; 0 is the nearest.
         last: the last neighbor that counts.
     """
@@ -40,7 +40,7 @@ class ScoreNorm:
         match = re.fullmatch(r"\s*(\d*\.?\d+)\[(\d+)(?:,(\d+))?\]\s*", text)
         last = int(match[3] or match[2]) if match else -1
         if match is None or last < int(match[2]):
-            raise ValueError(f"score normalization {text!r} is not of the form weight[first,last], as 1.0[0,2]")
+            raise ValueError(f"score normalization {text!r} is not of the form weight[first,last], such as 1.0[0,2]")
         return cls(float(match[1]), int(match[2]), last)
 
 

@@ -1,1 +1,1 @@
-"""Training: one loop, `train.train`, and what it needs."""
+"""Training: the loop, `train.train`, and the modules that it uses."""

@@ -22,18 +22,18 @@ BEST_METRIC = "uAP"
 
 @contextlib.contextmanager
 def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Checkpointer]:
-    """Opens the checkpoints of a run, and on leaving waits for the one that is being written.
+    """Opens the checkpoints of a run. At the end of the block, waits for the one that is being written.
 
     Orbax writes a checkpoint to a temporary folder and renames it, so that it is complete or absent. Temporary folders
     that a killed process left are removed.
 
     Args:
-        workdir: the run's folder; it is made if it is missing.
-        keep: how many of the latest checkpoints are kept, besides the one with the best validation uAP.
+        workdir: the run's folder; it is created if it does not exist.
+        keep: the number of latest checkpoints that are kept, besides the one with the best validation uAP.
 
     Raises:
-        FullDiskError: the disk has no space left, for a checkpoint or for anything else that is written within.
-        KeyboardInterrupt: Ctrl-C was pressed within; the message says where the run resumes.
+        FullDiskError: the disk has no space left, for a checkpoint or for another file that is written in the block.
+        KeyboardInterrupt: Ctrl-C was pressed in the block; the message says where the run resumes.
     """
     policies = ocp.training.preservation_policies
     best = policies.BestN(
@@ -55,7 +55,7 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
         except BaseException as error:
             try:
                 orbax_workarounds.wait(checkpoints.close)
-            except Exception as other:  # it must not replace the first error, and is often the same
+            except Exception as other:  # it must not hide the first error, and is often the same
                 if not (is_full(other) and is_full(error)):
                     print(f"the last checkpoint could not be written: {other}", file=sys.stderr)
             if isinstance(error, KeyboardInterrupt) and not error.args:
@@ -67,7 +67,7 @@ def open_checkpoints(workdir: Path, *, keep: int) -> Iterator[ocp.training.Check
 def save(
     checkpoints: ocp.training.Checkpointer, state: TrainState, config: Config, metrics: dict[str, float] | None
 ) -> Any:
-    """Starts to write the state under its step, after the checkpoint before it is complete.
+    """Waits until the previous checkpoint is complete, then starts to write the state under its step.
 
     Args:
         checkpoints: the run's checkpoints.
@@ -79,7 +79,7 @@ def save(
         A handle for `check`.
 
     Raises:
-        FullDiskError: the disk has too little space left. Other errors may come from the checkpoint before.
+        FullDiskError: the disk has too little space left. Other errors may come from the previous checkpoint.
     """
     finish(checkpoints)  # Orbax waits for it anyway, and the space left is known only then
     disk_space.check_room(Path(checkpoints.directory), sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
@@ -112,7 +112,7 @@ def restore(checkpoints: ocp.training.Checkpointer, state: TrainState, config: C
     if saved.model != config.model:
         raise ValueError(
             f"the run in {checkpoints.directory.parent} trains {saved.model}, not {config.model}: "
-            "take another --workdir, or the same model"
+            "name another --workdir, or use the same model"
         )
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), dataclasses.asdict(state)
@@ -133,7 +133,7 @@ def remove_after(checkpoints: ocp.training.Checkpointer, step: int) -> None:
 
 
 def resumption(workdir: Path) -> str:
-    """Returns the words for what the same command does: where it resumes, or that it begins again."""
+    """Returns a text that says where the same command resumes, or that it begins again."""
     steps = saved_on_disk(workdir)
     if not steps:
         return "rerun the same command; it begins at step 1, as no checkpoint was saved"

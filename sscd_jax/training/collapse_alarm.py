@@ -12,10 +12,10 @@ LOWER_RATE = (
 
 
 class CollapseAlarm:
-    """Says once what to change when the mean over the last steps exceeds a limit, and again after it was below.
+    """Gives advice when the mean over the last steps exceeds a limit, and again only after it was below the limit.
 
     Args:
-        warmup_steps: steps in which nothing is said, as descriptors are still moving apart.
+        warmup_steps: the number of steps in which it is silent, because descriptors are still moving apart.
     """
 
     def __init__(self, warmup_steps: int) -> None:

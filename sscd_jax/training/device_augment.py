@@ -40,7 +40,7 @@ def mix(images: Array, *, share: Array, box: Array, group: int, processes: int =
     """Applies mixup and cutmix to each view and its partner, as `data.augment.mixup` does on the CPU.
 
     Args:
-        images: uint8 [M, S, S, 3]; one process after the other, in each the first views before the second views.
+        images: uint8 [M, S, S, 3], process by process; in each, the first views come before the second views.
         share: float32 [M], the weight of the view in mixup, where its partner has 1 - share; 1 without mixup.
         box: int32 [M, 4], top, left, bottom and right of the box that cutmix takes from the partner; empty without it.
         group: the number of images of a mixing group.

@@ -1,4 +1,4 @@
-"""A full disk becomes one line that says what to do, whichever library notices it first."""
+"""Turns the error of a full disk into one line that says what to do, whichever library notices it first."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ class FullDiskError(OSError):
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Checks that a disk has so many bytes left; quotas are not seen.
+    """Checks that a disk has `needed` bytes left. Quotas are not taken into account.
 
     Raises:
         FullDiskError: fewer than `needed` bytes are left.
@@ -30,7 +30,7 @@ def explained(folder: Path, remedy: Callable[[], str]) -> Iterator[None]:
 
     Args:
         folder: the folder to name.
-        remedy: returns what to do; called after an error only.
+        remedy: a function that returns what to do; it is called only after an error.
 
     Raises:
         FullDiskError: the disk is full. All other errors pass as they are.

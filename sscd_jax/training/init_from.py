@@ -16,7 +16,7 @@ from sscd_jax.weights import load
 
 
 def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset, *, projection: bool) -> TrainState:
-    """Replaces the weights of a new run's state by those of a file.
+    """Replaces the weights of a new run's state by those of a file, run or published network.
 
     Args:
         path: anything that `weights.load` reads: a file, the folder of a run, or the name of published weights.
@@ -31,13 +31,13 @@ def start_from(path: str, state: TrainState, model: SSCD, views: tf.data.Dataset
         The state with the weights, placed on devices as `state` is.
 
     Raises:
-        ValueError: the file holds another network; says which options agree with it.
+        ValueError: the file holds another network; the error says which options agree with it.
     """
     loaded, variables = load(path)
     found, wanted = describe(loaded), describe(model)
     has_projection = projection and found["dims"] > 0
     if projection and not has_projection:
-        print(f"{path} has no projection: it is initialized at random", file=sys.stderr)
+        print(f"{path} has no projection: it is initialized randomly", file=sys.stderr)
     same = ["backbone", "width", "pool_param", *(["dims"] if has_projection else [])]
     if wrong := [name for name in same if found[name] != wanted[name]]:
         options = " ".join(f"--model.{name.replace('_', '-')} {found[name]}" for name in wrong)

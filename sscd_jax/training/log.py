@@ -1,4 +1,4 @@
-"""What a training run writes as it proceeds: JSON lines, TensorBoard events, a progress bar, unreadable images."""
+"""The log of a training run: JSON lines, TensorBoard events, a progress bar, and a list of unreadable images."""
 
 import contextlib
 import io
@@ -29,8 +29,8 @@ COMPILING_SHOWN = 1.0  # seconds between two updates of the elapsed time
 class TrainLog:
     """The log of a run, resumed at the latest of its checkpoints.
 
-    A step's metrics are handed over by `later` when the step is dispatched, and read by the next `write`, a step later,
-    so that the dispatch of steps never waits for their results. Of several processes the first one writes; the others
+    The metrics of a step are passed to `later` when the step is dispatched, and read by the next `write`, a step later,
+    so that dispatching steps never waits for their results. Of several processes the first one writes; the others
     write only the images that they cannot read.
 
     Attributes:
@@ -51,11 +51,11 @@ class TrainLog:
 
         Args:
             workdir: the run's folder, which must exist.
-            saved: the steps of the checkpoints; lines of later steps are removed, as these steps are done again.
+            saved: the steps of the checkpoints; lines of later steps are removed, because these steps are repeated.
             total: the number of steps of the run.
-            batch_size: images of a step, for the rate.
-            schedule: step -> learning rate.
-            warmup_steps: steps in which the alarm for collapsed descriptors is silent.
+            batch_size: the number of images of a step, for the rate.
+            schedule: a function from a step to its learning rate.
+            warmup_steps: the number of steps in which the alarm for collapsed descriptors is silent.
         """
         start = max(saved, default=0)
         self._process = jax.process_index()
@@ -192,7 +192,7 @@ class TrainLog:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Removes the lines of later steps, which will be done again, and a line that a killed process left incomplete."""
+    """Removes the lines of later steps, which will be repeated, and a line that a killed process left incomplete."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]

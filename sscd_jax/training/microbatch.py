@@ -19,7 +19,7 @@ def gradients_in_pieces(
 ) -> tuple[Array, Any, Any, optax.Params]:
     """Computes a loss of all views and its gradient, with the activations of one piece at a time in memory.
 
-    First all pieces are embedded, then the gradient of the loss with respect to the embeddings is computed, and at last
+    First all pieces are embedded, then the gradient of the loss with respect to the embeddings is computed, and finally
     each piece is embedded again and its part of the gradient is propagated back to the parameters.
 
     The result is the gradient of the complete batch if `embed` treats each view on its own, as with frozen batch

@@ -43,7 +43,7 @@ def quiet(is_expected: IsExpected) -> Iterator[None]:
     TensorStore reports the errors of the others to an event loop that Orbax has closed by then.
 
     Args:
-        is_expected: whether the caller reports this error.
+        is_expected: a function that says whether the caller reports an error.
     """
     _FILTER.error, _FILTER.is_expected = None, is_expected
     logging.getLogger("absl").addFilter(_FILTER)  # it stays, as threads may be late

@@ -27,7 +27,7 @@ class Interruption:
     """The signals that a run has received.
 
     Attributes:
-        preempted: whether SIGTERM arrived, which machines send that are about to be taken away.
+        preempted: whether SIGTERM arrived, as it does before a machine is preempted.
         interrupted: whether Ctrl-C was pressed.
     """
 

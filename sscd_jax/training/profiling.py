@@ -12,12 +12,12 @@ import jax
 class Profile:
     """Writes a trace of some steps to a folder that TensorBoard and Perfetto open.
 
-    Only one of several processes may trace: JAX takes a folder with two traces for invalid.
+    Only one of several processes may trace: JAX regards a folder with two traces as invalid.
 
     Args:
         folder: the folder of the trace.
         first: the first step to trace; the first steps of a process include compilation and are best left out.
-        steps: how many steps to trace; 0 for no trace.
+        steps: the number of steps to trace; 0 for no trace.
     """
 
     def __init__(self, folder: Path, *, first: int, steps: int) -> None:

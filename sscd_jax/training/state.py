@@ -38,7 +38,7 @@ def create(model: SSCD, optimizer: optax.GradientTransformation, seed: int, shar
     Args:
         model: the network.
         optimizer: the optimizer.
-        seed: the seed of the parameters.
+        seed: the random seed of the parameters.
         sharding: where the state is placed.
     """
 
@@ -47,5 +47,5 @@ def create(model: SSCD, optimizer: optax.GradientTransformation, seed: int, shar
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 
-    # The default generator, threefry, takes XLA several times longer to compile for so many draws.
+    # For this many draws, XLA needs several times as long to compile the default generator, threefry.
     return jax.jit(initialize, out_shardings=sharding)(jax.random.key(seed, impl="rbg"))

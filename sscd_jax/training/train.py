@@ -62,8 +62,8 @@ def train_step(
         model: the network.
         optimizer: the optimizer whose state `state` holds.
         loss: temperature, weight and warm-up of the loss.
-        mixup_group: images of a mixing group; used only with `mixing`.
-        pieces: how many pieces the batch is computed in (`microbatch.gradients_in_pieces`).
+        mixup_group: the number of images of a mixing group; used only with `mixing`.
+        pieces: the number of pieces in which the batch is computed (`microbatch.gradients_in_pieces`).
         devices: the number of devices; used only if pieces > 1.
 
     Returns:
@@ -120,20 +120,21 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
 
     Args:
         config: the recipe.
-        workdir: the folder of the run; it is made if it is missing. Several processes share it.
+        workdir: the folder of the run; it is created if it does not exist. Several processes share it.
 
     Returns:
         The latest value of each metric, by name.
 
     Raises:
-        ValueError: the config cannot be run on these devices or this data; says what to change.
-        FloatingPointError: the loss is not finite; names the step and the last good checkpoint.
-        FullDiskError: the disk of `workdir` has no space left; says after which step the same call resumes.
+        ValueError: the config cannot be run on these devices or this data; the error says what to change.
+        FloatingPointError: the loss is not finite; the error names the step and the last good checkpoint.
+        FullDiskError: the disk of `workdir` has no space left; the error says after which step the same call resumes.
         Preempted: SIGTERM arrived; the state is saved, and the same call resumes.
         Interrupted: Ctrl-C was pressed; the state is saved, and the same call resumes.
-        KeyboardInterrupt: Ctrl-C was pressed again before the state was saved; says where the same call resumes.
+        KeyboardInterrupt: Ctrl-C was pressed again before the state was saved; the error says where the same
+            call resumes.
     """
-    # ---- Devices and data: what cannot work is refused here, before any image is read.
+    # ---- Devices and data. Settings that cannot work are refused here, before any image is read.
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file: name a folder for the run")
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):

@@ -24,14 +24,14 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """What a validation needs, opened before training begins.
+    """The images and the ground truth of a validation, opened before training begins.
 
     Attributes:
         queries: the images to find copies of.
         references: the images that are searched.
         ground_truth: pairs (query id, reference id) of copies.
         preset: how the images are resized and normalized.
-        batch_size: images of a batch, over all devices of a process.
+        batch_size: the number of images in a batch over all devices of a process.
     """
 
     queries: Source
@@ -57,7 +57,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
     known = set(queries.ids), set(references.ids)
     if absent := [pair for pair in ground_truth if pair[0] not in known[0] or pair[1] not in known[1]]:
         raise ValueError(
-            f"{config.ground_truth} has {len(absent)} pairs without their images, as {absent[0]}: "
+            f"{config.ground_truth} has {len(absent)} pairs without their images, such as {absent[0]}: "
             f"queries have ids like {queries.ids[0]}, references like {references.ids[0]}"
         )
     return ValidationSet(queries, references, ground_truth, choose(config.preset, config.custom), config.batch_size)
@@ -66,7 +66,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
 def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:
     """Measures copy detection by nearest-neighbor search without score normalization (official train.py validation).
 
-    Every process computes all of it, on its own devices.
+    Every process embeds all images, on its own devices.
 
     Args:
         data: the validation set; its images that cannot be read are left out.

@@ -14,10 +14,10 @@ __all__ = ["Weights", "find", "hash_variables", "load", "read"]
 def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
     """Loads a network and its variables from official files, ONNX graphs, training runs or exports.
 
-    The format is told by the content of the file; see `formats.read_file`.
+    The format is recognized by the content of the file; see `formats.read_file`.
 
     Args:
-        path: a file or folder, or the name of published weights that were fetched.
+        path: a file, a folder, or the name of published weights that were fetched.
         backbone: the backbone that the network must have; by default any.
 
     Returns:
@@ -25,8 +25,8 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
 
     Raises:
         FileNotFoundError: there is no such file, folder or fetched weights.
-        ValueError: the file cannot be read, or holds another backbone; names the file.
-        ImportError: the format needs an extra; says which.
+        ValueError: the file cannot be read, or holds another backbone; the error names the file.
+        ImportError: the format needs an extra; the error says which.
 
     Examples:
         >>> model, variables = load("sscd_disc_mixup.torchvision.pt")
@@ -40,7 +40,7 @@ def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:
 
 
 def read(path: str | Path) -> Weights:
-    """Reads weights as `load` does, with what is known of where they come from."""
+    """Reads weights as `load` does, and also returns their format, origin and preset."""
     file = find(path)
     try:
         return read_file(file)
@@ -54,7 +54,7 @@ def find(path: str | Path) -> Path:
     """Returns the path itself, or the file of the published weights of this name.
 
     Raises:
-        FileNotFoundError: there is neither; says how to fetch published weights.
+        FileNotFoundError: there is neither; the error says how to fetch published weights.
     """
     if Path(path).exists():
         return Path(path)

@@ -1,4 +1,4 @@
-"""Any file of weights to one of ours."""
+"""Converts weights of any format to a safetensors file of this package."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,20 +17,20 @@ def convert(
     origin: Mapping[str, str] | None = None,
     expected: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Reads weights of any format (see `formats.read_file`), writes them as safetensors of ours, and reads them again.
+    """Reads weights of any format (see `formats.read_file`), writes them as safetensors, and reads them back to check.
 
     Args:
-        source: file or folder.
-        out: a file whose name ends in .safetensors; it is written completely or not at all.
-        origin: what is known of where the weights come from, added to what the source says itself.
-        expected: backbone and dims that the network must have.
+        source: the file or folder of the weights.
+        out: a file whose name ends in .safetensors; it is written atomically.
+        origin: facts about where the weights come from, such as a URL, added to those in the source.
+        expected: the backbone and the dims that the network must have.
 
     Returns:
-        Summary: source, format, backbone, dims, width, pool_param, sha256 (of the weights), out.
+        A summary: source, format, backbone, dims, width, pool_param, sha256 (of the weights), out.
 
     Raises:
-        ValueError: as `read_file`; the network is not the expected one; `out` has another extension; or what was
-            written is not what was read.
+        ValueError: `read_file` raises it; the network is not the expected one; `out` has another extension; or the
+            weights that were written differ from those that were read.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: name a file that ends in .safetensors")
@@ -44,5 +44,5 @@ def convert(
     with atomic_file(out) as temporary:
         write_safetensors(temporary, weights.model, weights.variables, {**weights.origin, **(origin or {})})
         if hash_variables(read_file(temporary).variables) != sha256:
-            raise ValueError(f"what was written to {out} is not what was read from {source}: is the disk sound?")
+            raise ValueError(f"the weights in {out} differ from those in {source}: the disk may be faulty")
     return {"source": str(source), "format": weights.format, **network, "sha256": sha256, "out": str(out)}

@@ -1,7 +1,7 @@
 """Exports weights to other runtimes, as bundles: the file, a model card, golden pairs and SHA-256 sums.
 
-A golden pair is an image and its descriptor, by which a deployment can be checked. What was written is loaded by its
-own runtime and compared with our network on such pairs before the bundle appears.
+A golden pair is an image and its descriptor, by which a deployment can be checked. Before the bundle appears, its own
+runtime loads it, and the descriptors are compared with those of this package on such pairs.
 """
 
 import json
@@ -44,7 +44,7 @@ Input = Literal["float32", "uint8"]
 Head = Literal["l2", "raw"]
 
 RUNTIMES = {"torchvision": "torch", "onnx": "onnxruntime", "stablehlo": "jax", "saved_model": "tensorflow"}
-PROGRAMS = ("onnx", "stablehlo", "saved_model")  # that hold the computation too
+PROGRAMS = ("onnx", "stablehlo", "saved_model")  # formats that also hold the computation
 LOWEST_COSINE = 1 - 1e-5
 GOLDEN_IMAGES = 8
 
@@ -63,19 +63,19 @@ def export(
     """Writes weights as a bundle and returns its model card.
 
     Args:
-        source: file, folder or name of weights, see `weights.read`.
+        source: a file, a folder or the name of published weights; see `weights.read`.
         out: the folder of the bundle; it appears when the export has passed its check, and replaces an earlier bundle.
         format: the format to write, see `native.BUNDLES`.
         images: images for the check; the first ones that can be read become the golden pairs.
         preset: how images for the network are resized and normalized.
         input: for formats that hold the computation: "float32", normalized images, or "uint8", pixels from 0 to 255.
         head: for formats that hold the computation: "l2", descriptors of norm 1, or "raw", before L2 normalization.
-        license: of the weights; by default what the source says.
+        license: the license of the weights; by default, the one that the source states.
 
     Raises:
         ValueError: the format has no such input or head, `out` holds something else, or the format's runtime computes
             other descriptors than our network.
-        FileNotFoundError, ImportError: as `weights.read`; or the runtime's extra is not installed.
+        FileNotFoundError, ImportError: as for `weights.read`; or the runtime's extra is not installed.
     """
     if format not in PROGRAMS and (input, head) != ("float32", "l2"):
         raise ValueError(f"{format} holds weights alone: --input and --head are for {', '.join(PROGRAMS)}")
@@ -84,7 +84,7 @@ def export(
         raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
     weights = read(source)
     network = describe(weights.model)
-    model = build_model(**network).clone(normalized=head == "l2")  # in float32, whatever it was trained in
+    model = build_model(**network).clone(normalized=head == "l2")  # in float32, even if it was trained in bfloat16
     if format == "torchvision" and network["width"] != 64:
         raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
     golden = _golden_images(images, preset)
@@ -128,7 +128,7 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
     """Returns the lowest cosine between rows of float32 [N, D], and the largest relative difference of their norms.
 
     Raises:
-        ValueError: they are too different for the same descriptors.
+        ValueError: the descriptors differ too much.
     """
     if expected.shape != found.shape:
         raise ValueError(f"the export gives {list(found.shape)} descriptors instead of {list(expected.shape)}")
@@ -145,7 +145,7 @@ def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def _golden_images(images: Source, preset: Preset) -> list[np.ndarray]:
-    """Returns the first images that can be read, as the preset makes them, uint8 [H, W, 3] of one or several sizes."""
+    """Returns the first images that can be read, resized by the preset, uint8 [H, W, 3] of one or several sizes."""
     found: list[np.ndarray] = []
     for index in range(len(images)):
         try:
@@ -156,7 +156,7 @@ def _golden_images(images: Source, preset: Preset) -> list[np.ndarray]:
         if len(found) == GOLDEN_IMAGES:
             break
     if not found:
-        raise ValueError(f"{images.name} has no image that can be read, and the export must be checked on some")
+        raise ValueError(f"{images.name} has no image that can be read, on which the export could be checked")
     return found
 
 

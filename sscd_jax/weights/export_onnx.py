@@ -105,7 +105,7 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
 
 
 def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
-    """Runs a graph of one input and one output by onnxruntime on the CPU; images are as its input wants them."""
+    """Runs a graph of one input and one output by onnxruntime on the CPU; its input determines the shape of images."""
     try:
         import onnxruntime
     except ImportError as error:

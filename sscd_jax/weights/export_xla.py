@@ -75,7 +75,7 @@ def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, p
     SavedModel. Serving it does not need JAX.
     """
     import tensorflow as tf
-    from tensorflow.compiler.tf2xla.python.xla import call_module  # by which jax2tf, too, puts a program into a graph
+    from tensorflow.compiler.tf2xla.python.xla import call_module  # jax2tf also uses it to put a program into a graph
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     model, variables = fold(model, variables)
@@ -88,7 +88,7 @@ def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, p
 
     module = tf.Module()
     module.weights = jax.tree.map(lambda leaf: tf.Variable(np.asarray(leaf), trainable=False), variables)
-    weights = tf.nest.flatten(module.weights)  # sorted by name, as JAX has them
+    weights = tf.nest.flatten(module.weights)  # sorted by name, as in JAX
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         arguments = [*weights, images]
@@ -111,8 +111,8 @@ def write_saved_model(path: Path, model: SSCD, variables: Any, *, uint8: bool, p
 def _for_older_readers(program: bytes) -> bytes:
     """Writes a serialized program in the form of an older StableHLO.
 
-    JAX writes StableHLO of a few weeks ago, and TensorFlow's releases read that of months ago: what JAX 0.12 writes by
-    itself TensorFlow 2.21 cannot read ("failed to deserialize portable artifact").
+    By default, JAX writes StableHLO that is a few weeks old, and a release of TensorFlow reads only what was current
+    months ago: TensorFlow 2.21 cannot read programs of JAX 0.12 ("failed to deserialize portable artifact").
     """
     with ir.Context() as context:
         stablehlo.register_dialect(context)

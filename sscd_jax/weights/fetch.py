@@ -1,4 +1,4 @@
-"""Published weights: downloaded, checked, converted, and kept in the cache."""
+"""Downloads published weights, checks and converts them, and keeps them in the cache."""
 
 import contextlib
 import functools
@@ -33,7 +33,7 @@ PUBLISHED = {  # backbone and length of a descriptor
 }
 LICENSE = "MIT (Meta Platforms, Inc.)"
 
-LIMIT = 2 * 2**30  # bytes, many times those of any published file: a mirror must not fill the disk
+LIMIT = 2 * 2**30  # bytes, many times the size of any published file, so that no mirror fills the disk
 TRIES = 5
 OTHER_WAYS = "other ways: --url MIRROR, --file PATH"
 
@@ -63,16 +63,16 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Pat
 
     Args:
         name: one of `PUBLISHED`.
-        url: of a mirror of the published file, to download from instead, whether or not the weights are in the cache.
+        url: the address of a mirror, to download from instead, whether or not the weights are in the cache.
         file: a copy of the published file on disk, to read instead; it is left as it is.
 
     Returns:
         The file NAME.safetensors in the cache.
 
     Raises:
-        ValueError: the name is unknown, both `url` and `file` are given, or the weights are broken or not those of the
-            name.
-        OSError: the download failed; says why, how much of it is kept, and which other ways there are.
+        ValueError: the name is unknown, both `url` and `file` are given, or the weights are broken or are not those
+            of the name.
+        OSError: the download failed; the error says why, how much of it is kept, and which other ways there are.
     """
     if name not in PUBLISHED:
         raise ValueError(f"no published weights {name!r}; choose one of {', '.join(PUBLISHED)}")
@@ -87,18 +87,18 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out.with_name(f"{name}.lock")):
         if is_default and (found := _intact(name)):
-            return found  # made by the process that was waited for
+            return found  # the other process has made it
         if file is not None:
             _convert(name, file, out, {"file": file.name})
         else:
             _from_url(name, url, out)
         for part in out.parent.glob(f"{name}*.part"):
-            _discard(part)  # also what another mirror left
+            _discard(part)  # also those of other mirrors
     return out
 
 
 def _intact(name: str) -> Path | None:
-    """The converted file, if it is there and not damaged."""
+    """Returns the converted file if it exists and is not damaged, else None."""
     found = cached(name)
     try:
         return found if found and read_file(found) else None
@@ -108,12 +108,12 @@ def _intact(name: str) -> Path | None:
 
 
 def _lock(path: Path) -> contextlib.AbstractContextManager[object]:
-    """Acquires a lock, to be released by `with` or at the latest with the process; says so if it must wait."""
+    """Acquires a lock, which `with` or the end of the process releases; prints a line if it must wait."""
     lock = FileLock(path)
     try:
         return lock.acquire(blocking=False)
     except Timeout:
-        print(f"another process fetches {path.stem}: waiting for it", file=sys.stderr)
+        print(f"another process is fetching {path.stem}: waiting for it", file=sys.stderr)
         return lock.acquire()
 
 
@@ -133,10 +133,10 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LIMIT:
-                raise ValueError("it unpacks to too much")
+                raise ValueError(f"it unpacks to more than {LIMIT:,} bytes")
             if broken := archive.testzip():
                 raise ValueError(f"{broken} does not fit its checksum")
-    except Exception as error:  # of many kinds, by where the bytes are wrong
+    except Exception as error:  # its type depends on where the bytes are wrong
         raise ValueError(f"{path} is broken ({error}): fetch or copy it again") from error
 
 
@@ -158,7 +158,7 @@ def _from_url(name: str, url: str | None, out: Path) -> None:
 
 
 def _download(url: str, shown: str, part: Path) -> None:
-    """Completes `part`, resuming from what is there; tries again where that may help."""
+    """Completes `part`, resuming from the bytes that it has; tries again if that may help."""
     try:
         RETRYING(functools.partial(_request, url, shown, part))
     except requests.RequestException as error:
@@ -173,8 +173,8 @@ def _request(url: str, shown: str, part: Path) -> None:
     """Makes one request, for the bytes that are not there yet.
 
     Raises:
-        requests.RequestException: trying again may help.
-        OSError: it will not.
+        requests.RequestException: the request failed, and trying again may help.
+        OSError: the request failed, and trying again does not help.
     """
     there, version = _begun(shown, part)
     headers = {"Accept-Encoding": "identity"}
@@ -195,7 +195,7 @@ def _request(url: str, shown: str, part: Path) -> None:
             _note(part).write_text(json.dumps({"url": shown, "version": _version(sent)}))
         elif status in (206, 416):
             _discard(part)
-            raise requests.ConnectionError(f"{said} and has another file than before")
+            raise requests.ConnectionError(f"{said} and has a different file than before")
         elif status in (408, 429) or status >= 500:
             raise requests.ConnectionError(said)
         else:
@@ -218,7 +218,7 @@ def _note(part: Path) -> Path:
 
 
 def _begun(shown: str, part: Path) -> tuple[int, str]:
-    """Returns how many bytes are there and of which version of the file; 0 if the version is not known."""
+    """Returns the number of bytes that `part` has and the version of the file; 0 if the version is not known."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(_note(part).read_text())
         if note["url"] == shown and note["version"]:

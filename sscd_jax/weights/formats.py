@@ -1,4 +1,4 @@
-"""Reads any file of weights; the format is told by the content, not by the name."""
+"""Reads any file of weights; the format is recognized by the content, not by the name."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from sscd_jax.weights.native import (
 )
 from sscd_jax.weights.state_dict import COUNTER, from_state_dict
 
-# What the readers of archives and graphs raise on damaged files.
+# The exceptions that the readers of archives and graphs raise on damaged files.
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -51,8 +51,8 @@ def read_file(path: Path) -> Weights:
     Raises:
         FileNotFoundError: there is no such file or folder.
         ValueError: the format is not known, the file is broken or would execute code, or keys are unknown, missing or
-            of the wrong shape; names the file.
-        ImportError: the format needs an extra; says which.
+            of the wrong shape; the error names the file.
+        ImportError: the format needs an extra; the error says which.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -79,7 +79,7 @@ def read_file(path: Path) -> Weights:
         raise ValueError(f"{path}: {error or type(error).__name__}") from error
     raise ValueError(
         f"{path} is not a known file of weights: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
-        f".safetensors, ONNX, or an .npz of ours; it starts with {head!r}"
+        f".safetensors, ONNX, or this package's .npz; it starts with {head!r}"
     )
 
 
@@ -91,7 +91,7 @@ def _read_folder(path: Path) -> Weights:
             config, variables = runs.load_run(path)
         except FileNotFoundError:
             raise
-        except Exception as error:  # Orbax and TensorStore raise many kinds
+        except Exception as error:  # Orbax and TensorStore raise many types
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
             raise ValueError(
                 f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
@@ -158,7 +158,7 @@ def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
         return _from_state_dict(state, "TorchScript", origin, **attributes)
     if any(name.endswith("/data.pkl") for name in names):
         return _read_torch(path, origin)
-    raise ValueError(f"{path} is an archive, but neither PyTorch's nor an .npz of ours")
+    raise ValueError(f"{path} is an archive, but neither PyTorch's nor this package's .npz")
 
 
 def _read_torch(path: Path, origin: dict[str, str]) -> Weights:
@@ -185,7 +185,7 @@ def _read_safetensors(path: Path, origin: dict[str, str]) -> Weights:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in sorted(file.keys())}
     except (safetensors.SafetensorError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is a broken file of safetensors: {error}") from error
+        raise ValueError(f"{path} is a broken safetensors file: {error}") from error
     if METADATA in metadata:
         return _ours(arrays, metadata[METADATA], "sscd_jax, safetensors")
     return _from_state_dict(arrays, "safetensors", origin)

@@ -1,7 +1,7 @@
-"""Our own formats, safetensors and npz; what is in a bundle; hashes.
+"""The formats of this package (safetensors and npz with metadata), the layout of bundles, and hashes.
 
-A file of ours holds the variables by path ("params/backbone/conv1/kernel"), float32, and metadata in JSON that say
-which network they belong to and where they come from.
+A file of these formats holds the variables by path ("params/backbone/conv1/kernel"), float32, and metadata in JSON that
+say which network they belong to and where they come from.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ class Weights:
     Attributes:
         model: the Linen module.
         variables: {"params": ..., "batch_stats": ...}, float32.
-        format: what kind of file they were in, for messages.
-        origin: what is known of where they come from, as the license and the SHA-256 of the original file.
+        format: the format of the file that they were read from, for messages.
+        origin: where they come from, as far as it is known, such as the license and the SHA-256 of the original file.
         preset: how images for this network are resized and normalized, or None if the file does not say.
     """
 
@@ -60,7 +60,7 @@ def _members(folder: Path) -> set[str]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder holds a bundle that `export` wrote and nothing else, so that it may be replaced."""
+    """Returns whether a folder holds only a bundle that `export` wrote, so that it may be replaced."""
     try:
         listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
         known = json.loads((path / CARD).read_text())["format"] in BUNDLES
@@ -72,7 +72,7 @@ def is_bundle(path: Path) -> bool:
 def _read_npz(path: Path) -> Weights:
     with np.load(path, allow_pickle=False) as file:
         if METADATA not in file:
-            raise ValueError(f"{path} is not an .npz of ours: it has no array {METADATA}")
+            raise ValueError(f"{path} is not this package's .npz: it has no array {METADATA}")
         arrays = {key: file[key] for key in file.files}
     metadata = str(arrays.pop(METADATA))
     return _ours(arrays, metadata, "sscd_jax, npz")
@@ -91,7 +91,7 @@ def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is
     try:
         model = build_model(**network)
     except TypeError as error:
-        raise ValueError(f"its metadata describe no network of ours: {network}") from error
+        raise ValueError(f"its metadata describe no network of this package: {network}") from error
     expected = abstract_variables(folded(model) if is_folded else model)
     variables = fit({tuple(key.split("/")): value for key, value in arrays.items()}, expected, {}, [])
     return unfold(folded(model), variables) if is_folded else (model, variables)
@@ -100,7 +100,7 @@ def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is
 def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
     """Writes variables, folded or not, as safetensors with our metadata."""
     arrays = {name: np.ascontiguousarray(value) for name, value in _by_name(variables).items()}
-    # Not save_file, whose file only its owner may read.
+    # save_file is not used, because only the owner could read its file.
     path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin)}))
 
 

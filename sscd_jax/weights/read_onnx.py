@@ -31,20 +31,21 @@ def import_onnx() -> Any:
 def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
     """Reads an ONNX file.
 
-    A quantized weight becomes scale x (value - zero point) in float32; that the graph rounds activations is ignored. A
-    convolution with folded batch normalization is followed by one that only adds its bias (`models.folding.unfold`).
+    A quantized weight becomes scale x (value - zero point) in float32; the rounding of activations in the graph is
+    ignored. A convolution with folded batch normalization is followed by a batch normalization that only adds its bias
+    (`models.folding.unfold`).
 
     Returns:
         (model, variables, whether any weight was quantized).
 
     Raises:
-        ValueError: the file is not ONNX, or its graph is not an SSCD network; says where it differs from one.
+        ValueError: the file is not ONNX, or its graph is not an SSCD network; the error says where they differ.
         ImportError: onnx is not installed.
     """
     onnx = import_onnx()
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own
+    except Exception as error:  # protobuf raises exceptions of its own
         raise ValueError(f"{path} is not an ONNX file: {error}") from error
     for tensor in model.graph.initializer:
         for entry in tensor.external_data if tensor.data_location == onnx.TensorProto.EXTERNAL else ():
@@ -66,8 +67,8 @@ class _Block(NamedTuple):
     Attributes:
         add: the node that ends it.
         main: its convolutions, or the batch normalizations that follow them, in order.
-        shortcut: the same of its shortcut, or None.
-        stride: of the block.
+        shortcut: the same for the shortcut, or None.
+        stride: the stride of the block.
         fork: the node whose output it takes.
     """
 
@@ -165,7 +166,7 @@ class _Graph:
     def head(self, flat: dict[Keys, np.ndarray], names: dict[Keys, str]) -> tuple[float, int]:
         """Adds the projection to `flat`, and returns GeM's power and the length of a descriptor.
 
-        As in `from_state_dict`, a classifier of 1000 classes after mean pooling is left out: it is that of ImageNet.
+        As in `from_state_dict`, a classifier of 1000 classes after mean pooling, that of ImageNet, is left out.
         """
         powers = [node for node in self.nodes if node.op_type == "Pow"]
         power = float(self.value(powers[0].input[1]).item()) if powers else 1.0
@@ -205,9 +206,9 @@ class _Graph:
         raise ValueError("it has a cycle")
 
     def cuts_off(self, node: Any) -> bool:
-        """Whether a node maps negative values to 0.
+        """Returns whether a node maps negative values to 0.
 
-        Quantizers remove a Relu before a QuantizeLinear whose zero point is the smallest integer, as that clips too.
+        Quantizers remove a Relu before a QuantizeLinear whose zero point is the smallest integer: that node clips, too.
         """
         if node.op_type == "QuantizeLinear":
             zero = self.value(node.input[2])
@@ -215,7 +216,7 @@ class _Graph:
         return node.op_type == "Relu" or (node.op_type == "Clip" and float(self.value(node.input[1])) == 0)
 
     def is_block(self, node: Any) -> bool:
-        """Whether an Add joins two branches, and does not add a bias."""
+        """Returns whether an Add joins two branches, and does not add a bias."""
         return not any(map(self.is_constant, node.input))
 
     def block(self, add: Any) -> _Block:

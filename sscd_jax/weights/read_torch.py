@@ -38,10 +38,10 @@ def read_state_dict(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], 
         (arrays by name, hyperparameters or {} if there are none, whether it is a Lightning checkpoint).
 
     Raises:
-        ValueError: the file is broken, would execute code, or holds no state dict; names the file.
+        ValueError: the file is broken, would execute code, or holds no state dict; the error names the file.
         ImportError: torch is not installed.
     """
-    with path.open("rb") as file:  # given a path, torch would go by its extension
+    with path.open("rb") as file:  # given a path, torch would choose the format by the extension
         content = _load(path, file, LIGHTNING_NAMES)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds {type(content).__name__}, not a state dict: save model.state_dict()")
@@ -60,7 +60,7 @@ def read_torchscript(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     a state dict, within instances of classes that the archive's code defines, and those are read as `Inert`.
 
     Raises:
-        ValueError: the file is broken or would execute code; names the file.
+        ValueError: the file is broken or would execute code; the error names the file.
         ImportError: torch is not installed.
     """
     values = io.BytesIO()
@@ -131,7 +131,7 @@ def _torchscript_classes(data: bytes) -> list[str]:
     """Returns the names of the classes that the archive's own code defines and its values are instances of."""
     try:
         named = {str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
-    except Exception as error:  # genops raises many kinds
+    except Exception as error:  # genops raises many types
         raise ValueError(f"a broken TorchScript archive: {error}") from error
     return sorted(name for name in named if name.startswith("__torch__."))
 

@@ -19,12 +19,12 @@ def saved_steps(checkpoints: ocp.training.Checkpointer) -> list[int]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is the folder of a run or of one of its checkpoints, which `load_run` reads."""
+    """Returns whether a path is the folder of a run or of one of its checkpoints, which `load_run` reads."""
     return (path / FOLDER).is_dir() or path.parent.name == FOLDER
 
 
 def has_step(workdir: Path) -> bool:
-    """Whether a run has a complete checkpoint from which it can resume."""
+    """Returns whether a run has a complete checkpoint from which it can resume."""
     return bool(saved_on_disk(workdir))
 
 

@@ -1,4 +1,4 @@
-"""Converts state dicts of the official code (torchvision or classy_vision names) to our variables and back.
+"""Converts state dicts of the official code (torchvision or classy_vision names) to Flax variables and back.
 
 `module_names` is the table of names, with one row per module.
 """
@@ -67,7 +67,7 @@ def from_state_dict(state: Mapping[str, np.ndarray], *, pool_param: float = 3.0)
         pool_param: GeM's power, which a state dict does not hold.
 
     Raises:
-        ValueError: keys are unknown, missing or of another shape than the network's; lists all of them.
+        ValueError: keys are unknown, missing or of another shape than the network's; the error lists all of them.
     """
     projection, plain = True, False
     if "conv1.weight" in state:  # the ResNet alone
@@ -107,11 +107,11 @@ def fit(
     Args:
         flat: the arrays.
         expected: shapes by path, see `abstract_variables`.
-        names: what the file calls each path, for messages.
-        problems: messages about problems that were found before.
+        names: the name of each path in the file, for messages.
+        problems: messages about problems that the caller has found.
 
     Raises:
-        ValueError: arrays are missing, unknown, of another shape or not finite; lists all of them.
+        ValueError: arrays are missing, unknown, of another shape or not finite; the error lists all of them.
     """
     odd = [path for path, value in flat.items() if value.dtype.kind not in "fiub"]  # complex, objects, text
     problems = problems + [f"{flat[path].dtype} instead of numbers: {names.get(path, '/'.join(path))}" for path in odd]
@@ -191,7 +191,7 @@ def _architecture(state: Mapping[str, np.ndarray], classy: bool, projection: boo
     if absent := [key for key in needed[: 2 + projection] if key not in state]:
         first = ", ".join(sorted(state)[:5])
         raise ValueError(
-            f"not the weights of an SSCD network: no {', '.join(absent)}; it has {len(state)} keys, as {first}. "
+            f"not the weights of an SSCD network: no {', '.join(absent)}; it has {len(state)} keys, such as {first}. "
             "Is it another network, or do the names have a prefix?"
         )
     stem, inner = (state[key].shape for key in needed[:2])

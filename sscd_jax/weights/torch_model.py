@@ -1,6 +1,6 @@
 """The official network in PyTorch, torchvision's ResNet with GeM and L2, with the official names (models/model.py).
 
-It must run in a process of its own, as `export` runs it: importing torchvision after TensorFlow crashes (in triton).
+It must run in a separate process, as `export` runs it: importing torchvision after TensorFlow crashes (in triton).
 """
 
 import json

@@ -320,7 +320,7 @@ def test_copydays_from_its_folders(run, images, tmp_path, capsys):
     assert row["block_mAP"] == dict.fromkeys(["original", "strong", "jpegqual/75", "crops/10"], 1.0)
     bad = ["--copydays", str(tmp_path / "Ddistractors")]
     assert "at least one neighbor" in fails(capsys, "evaluate", "copydays", *bad, "--k", "0")
-    assert "is no block of Copydays" in fails(capsys, "evaluate", "copydays", *bad)
+    assert "is not a block of Copydays" in fails(capsys, "evaluate", "copydays", *bad)
 
 
 def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):

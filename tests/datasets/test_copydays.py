@@ -51,7 +51,7 @@ def test_one_level_down(official, tmp_path):
 def test_what_is_missing_is_named(official, tmp_path):
     for root in (tmp_path / "absent", tmp_path):
         with pytest.raises(
-            ValueError, match=r"no Copydays in .*: looked for images as 200000\.jpg .* original, strong"
+            ValueError, match=r"no Copydays in .*: looked for images such as 200000\.jpg .* original, strong"
         ):
             find(root / "x")
     shutil.rmtree(official / "strong")

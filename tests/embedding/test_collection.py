@@ -135,7 +135,7 @@ def test_names_that_cannot_be_a_line_are_reported(folder, variables, tmp_path):
 
 
 def test_what_cannot_work_is_refused(folder, variables, tmp_path):
-    with pytest.raises(ValueError, match=r"--batch-size 12 does not divide over 8 devices: take a multiple of 8, as 8"):
+    with pytest.raises(ValueError, match=r"12 does not divide over 8 devices: take a multiple of 8, such as 8"):
         write(variables, folder, tmp_path / "out", batch_size=12)
     (folder / "b" / "000.png").write_bytes((folder / "b" / "000.jpg").read_bytes())
     with pytest.raises(ValueError, match=r"000\.jpg and .*000\.png have the same id b/000"):

@@ -206,7 +206,7 @@ def test_a_query_that_cannot_be_read_is_left_out(validation, weights, capsys):
     (validation / "val_query" / "Q00003.jpg").write_bytes(b"no image")
     main(["evaluate", "disc", "--root", str(validation), "--weights", weights, "--preset", "skew_320"])
     said = capsys.readouterr().err
-    assert "1 pairs of the ground truth are left out, as Q00003,R00000" in said
+    assert "1 pairs of the ground truth are left out, such as Q00003,R00000" in said
     rows = json.loads((validation / "descriptors" / "val.disc.json").read_text())
     assert rows[0]["accuracy_at_1"] == 1.0
 

@@ -42,7 +42,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
     assert one.plan(IDS, 4) == 10
     monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had listed them before
     assert other.plan(IDS, 4) == 10, "the same plan"
-    with pytest.raises(ValueError, match=r"00000\.txt is of another process, and plans other images"):
+    with pytest.raises(ValueError, match=r"00000\.txt was written by another process for other images"):
         other.plan(["x", *IDS], 4)
     assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 

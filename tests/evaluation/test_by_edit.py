@@ -105,5 +105,5 @@ def test_all_of_a_few_are_not_all():
 
 
 def test_queries_without_edits_are_named():
-    with pytest.raises(ValueError, match="1 queries are not in the file of edits, as d"):
+    with pytest.raises(ValueError, match="1 queries are not in the file of edits, such as d"):
         by_edit(FOUND, [*"abcde"], {name: edits for name, edits in EDITS.items() if name != "d"})

@@ -59,7 +59,7 @@ def test_what_cannot_be_compared():
     rows = evaluated(1.0, 1)
     with pytest.raises(ValueError, match="no bootstrap to compare by"):
         compare(rows, evaluated(1.0, 1, bootstrap=0))
-    with pytest.raises(ValueError, match="other numbers of samples"):
+    with pytest.raises(ValueError, match="number of bootstrap samples"):
         compare(rows, evaluated(1.0, 1, bootstrap=10))
     with pytest.raises(ValueError, match="no codec and score normalization in common"):
         compare(rows, [row | {"codec": "PCA8,Flat"} for row in rows])

@@ -62,7 +62,7 @@ def test_what_cannot_be_measured_says_why():
     def of(*ids: str) -> Descriptors:
         return Descriptors(ids, np.eye(len(ids), 8, dtype=np.float32), PROVENANCE)
 
-    with pytest.raises(ValueError, match="other is no block of Copydays: they are original, strong, jpegqual/3"):
+    with pytest.raises(ValueError, match="other is not a block of Copydays: they are original, strong, jpegqual/3"):
         copydays.evaluate(of("original/200000", "other/200001"), None, None)
     with pytest.raises(ValueError, match="no images of the block strong"):
         copydays.evaluate(of("original/200000"), None, None)

@@ -126,7 +126,7 @@ def test_damaged_files_are_named(tmp_path):
     rng = np.random.default_rng(0)
     for damaged in (b"", b"text", intact[:200], intact[:-30]):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"c\.npz is no calibration.*sscd-jax calibrate"):
+        with pytest.raises(ValueError, match=r"c\.npz is not a calibration.*sscd-jax calibrate"):
             Calibration.read(path)
     for _ in range(60):
         data = bytearray(intact)
@@ -139,7 +139,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="its threshold is not finite"):
         Calibration.read(path)
     np.savez(path, mean=np.zeros(3))
-    with pytest.raises(ValueError, match="is no calibration"):
+    with pytest.raises(ValueError, match="is not a calibration"):
         Calibration.read(path)
-    with pytest.raises(ValueError, match=r"absent\.npz is no calibration"):
+    with pytest.raises(ValueError, match=r"absent\.npz is not a calibration"):
         Calibration.read(tmp_path / "absent.npz")

@@ -92,7 +92,7 @@ def test_the_projection_is_taken_or_initialized(tmp_path, capsys):
         assert_same(started.params["embeddings"], projection)
         for one, other in zip(jax.tree.leaves(started), jax.tree.leaves(state), strict=True):
             assert one.sharding == other.sharding, "on the devices where the run's state lives"
-    assert "none.safetensors has no projection: it is initialized at random" in capsys.readouterr().err
+    assert "none.safetensors has no projection: it is initialized randomly" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_options_that_do(images, tmp_path):

@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path):
 
 def test_another_network_is_refused_in_an_existing_run(trained, tmp_path):
     other = dataclasses.replace(trained.config, model=Model(backbone="resnet18", dims=16, width=8, pool_param=2.0))
-    with pytest.raises(ValueError, match="take another --workdir"):
+    with pytest.raises(ValueError, match="name another --workdir"):
         train(other, trained.copied(tmp_path / "run"))
 
 

@@ -78,7 +78,7 @@ def test_arrays_that_do_not_fit_are_listed(kind, tmp_path):
         (b"", "not a known file of weights"),
         (b"<!DOCTYPE html><html>not found", "not a known file of weights"),
         (b"PK\x03\x04 cut off", "cut off or broken"),
-        ((30).to_bytes(8, "little") + b'{"a": 1}' + bytes(100), "broken file of safetensors"),
+        ((30).to_bytes(8, "little") + b'{"a": 1}' + bytes(100), "broken safetensors file"),
     ],
 )
 def test_what_is_no_file_of_weights(data, message, tmp_path):
@@ -117,7 +117,7 @@ def test_archives_are_checked_for_path_and_size(tmp_path, monkeypatch):
     archive(tmp_path / "bomb.pt", {"archive/data.pkl": bytes(2000)})
     monkeypatch.setattr(files, "MAX_ARCHIVE", 1000)
     for name, message in {
-        "other.zip": "neither PyTorch's nor an .npz of ours",
+        "other.zip": "neither PyTorch's nor this package's .npz",
         "outside.pt": "members outside its own folder",
         "bomb.pt": "would unpack to more than",
     }.items():
@@ -127,7 +127,7 @@ def test_archives_are_checked_for_path_and_size(tmp_path, monkeypatch):
 
 def test_an_npz_of_something_else(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match=r"a\.npz is not an \.npz of ours"):
+    with pytest.raises(ValueError, match=r"a\.npz is not this package's \.npz"):
         weights.load(tmp_path / "a.npz")
 
 

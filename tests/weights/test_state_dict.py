@@ -91,7 +91,7 @@ def test_what_is_no_network_is_an_error():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda key: f"module.{key}", r"it has 122 keys, as module\.backbone.*prefix"),
+        (lambda key: f"module.{key}", r"it has 122 keys, such as module\.backbone.*prefix"),
         (lambda key: key.replace("backbone.layer3.1.", "backbone.layer3.2."), "do not fit the network"),
     ],
 )

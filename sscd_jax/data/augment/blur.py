@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sscd_jax.data.augment.packed_pixels import weighted_sum, xla
 
-# For radii up to these, Pillow's Gaussian blur reaches so many pixels far. One loop is compiled for each.
+# Pillow's Gaussian blur of at most each radius reaches this many pixels to each side. One loop is compiled for each.
 _RADII = (math.sqrt(6), 5.0)
 _REACHES = (6, 15)
 MAX_REACH = _REACHES[-1]
@@ -24,7 +24,7 @@ def kernel(radius: tf.Tensor) -> tf.Tensor:
     whole = tf.floor((tf.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - tf.square(whole + 1)))
     at = tf.range(-MAX_REACH, MAX_REACH + 1, dtype=tf.float32)
-    # The weight of a box at a distance is 1 inside, a fraction on the rim, and 0 beyond.
+    # The weight of a box at a distance is 1 inside, a fraction on the rim, and 0 outside.
     distance = tf.abs(at[:, None] - at)
     box = tf.where(distance <= whole, 1.0, tf.where(distance == whole + 1, part, 0.0)) / (2 * (whole + part) + 1)
     return tf.linalg.matvec(box, tf.linalg.matvec(box, box[MAX_REACH]))[: MAX_REACH + 1]
@@ -75,7 +75,7 @@ def _blur(size: int):
             def step(number: tf.Tensor, lines: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 return number + 1, tf.switch_case(number, [lambda: along(lines, reach), lambda: across(lines, reach)])
 
-            # In a loop, as XLA would fuse the two steps and compute the first again for each neighbor of the second.
+            # A loop keeps XLA from fusing both steps and computing the first again for each neighbor of the second.
             lines = tf.reshape(view, [size, 3 * size])
             return tf.while_loop(lambda number, _: number < 2, step, (0, lines))[1]
 

@@ -37,7 +37,7 @@ def _turn_hue(view: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     hue = (hue - 256 * tf.floor(hue * (1 / 256))) * (6 / 255)
     saturation = tf.floor(tf.cast(255 * chroma, tf.float32) / tf.cast(tf.maximum(value, 1), tf.float32))
     value = tf.cast(value, tf.float32)
-    chroma = value * saturation * (1 / 255)  # as of the color in 8 bits
+    chroma = value * saturation * (1 / 255)  # the chroma of the color in 8 bits
 
     # Each channel of an HSV color is the value minus the chroma times a trapezoid function of the hue.
     def channel(start: float) -> tf.Tensor:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from sscd_jax.files import atomic_file, cache_folder
 
 FONT_SIZE = 48  # pixels
-_ROWS, _BASELINE = 84, 58  # of a rendered letter in pixels, with room for accents above and below
-_LETTERS = 128  # rendered of each font, evenly over its characters
+_ROWS, _BASELINE = 84, 58  # height and baseline of a rendered letter in pixels, with room for accents
+_LETTERS = 128  # letters that are rendered of each font, spread evenly over its characters
 EMOJI_SIZE = 72  # pixels, as in the wheel
 _FORMAT = 2  # version of the cached file
 
@@ -54,7 +54,7 @@ class Atlas:
 def load_atlas() -> Atlas:
     """Returns the atlas from the cache, or renders it, which takes some seconds.
 
-    Where it cannot be cached, a line on stderr says so.
+    If it cannot be cached, a line on stderr says so.
 
     Raises:
         ImportError: AugLy or fontTools is not installed; the error names the extra to install.
@@ -62,7 +62,7 @@ def load_atlas() -> Atlas:
     """
     assets = _assets()
     path = cache_folder("overlays") / f"augly-{version('augly')}-{FONT_SIZE}-{_LETTERS}-{_FORMAT}.npz"
-    # Whatever is wrong with the cached file, the atlas is rendered again.
+    # If the cached file is missing or damaged in any way, the atlas is rendered again.
     with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as arrays:
         return Atlas(**{field.name: arrays[field.name] for field in fields(Atlas)})
     atlas = _render(assets)

@@ -2,8 +2,8 @@
 
 Before the crop, another image is pasted onto the image or put under it, the frame of a screenshot is added, or the
 perspective is changed. After the colors, channels are swapped or dropped, pixels are enlarged, noise is added, or a
-rectangle is erased. (tf-image also has `channel_swap` and `channel_drop`, which draw from TensorFlow's global state:
-views would depend on the order of threads.)
+rectangle is erased. (tf-image also has `channel_swap` and `channel_drop`, but they draw from TensorFlow's global random
+state, so that views would depend on the order of threads.)
 """
 
 import itertools
@@ -28,7 +28,7 @@ def draw_other(seed: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def draw_before(uniform: Uniforms) -> dict[str, Any]:
-    """Draws what happens to the whole image."""
+    """Draws the edits of the image before the crop."""
     dark = uniform.chance(0.5)
     paper = uniform(0.0, 30.0) + tf.where(dark, 0.0, 225.0)
     return {
@@ -59,7 +59,7 @@ def draw_before(uniform: Uniforms) -> dict[str, Any]:
 
 
 def draw_after(uniform: Uniforms) -> dict[str, Any]:
-    """Draws what happens to a view after its colors."""
+    """Draws the edits of a view after its color operations."""
     area, aspect = uniform(0.02, 0.25), tf.exp(uniform(-math.log(3), math.log(3)))
     return {
         "swap": {
@@ -114,7 +114,7 @@ def frame(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
 
 
 def perspective(image: tf.Tensor, drawn: dict[str, Any]) -> tf.Tensor:
-    """Moves each corner by up to a fifth of a side, with black where nothing is: uint8 [H, W, 3] -> [H, W, 3]."""
+    """Moves each corner by up to a fifth of a side, with black outside of the image: uint8 [H, W, 3] -> [H, W, 3]."""
     shape = tf.shape(image)[:2]
     side = tf.cast(shape[::-1], tf.float32) - 1
     corners = tf.constant([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])

@@ -13,7 +13,7 @@ from sscd_jax.data.augment.random_draws import Uniforms
 def draw_mixing(uniform: Uniforms, size: int) -> dict[str, tf.Tensor]:
     """Draws how a view of `size` x `size` pixels is mixed with its partner.
 
-    A view is mixed with probability 0.05, half of the time by cutmix and else by mixup.
+    A view is mixed with probability 0.05, half of the time by cutmix and otherwise by mixup.
 
     Returns:
         A dict of
@@ -44,14 +44,14 @@ def partners(rows: tf.Tensor, group: int) -> tf.Tensor:
 
 
 def mixed_ids(ids: tf.Tensor, kept: tf.Tensor, group: int) -> tf.Tensor:
-    """Returns the two ids of each view, which are equal where it is not mixed: int32 [2b], float32 [2b] -> [2b, 2]."""
+    """Returns the two ids of each view, which are equal if it is not mixed: int32 [2b], float32 [2b] -> [2b, 2]."""
     return tf.stack([ids, tf.where(kept < 1, partners(ids, group), ids)], 1)
 
 
 def mix(images: tf.Tensor, share: tf.Tensor, box: tf.Tensor, group: int) -> tf.Tensor:
     """Mixes the views of a host's batch.
 
-    Pixels are mixed before they are normalized, which gives the same but for rounding.
+    Pixels are mixed before they are normalized, which changes the result only by rounding.
 
     Args:
         images: uint8 [2b, S, S, 3], first views before second views.

@@ -53,10 +53,11 @@ def overlay_text(image: tf.Tensor, text: dict[str, Any]) -> tf.Tensor:
     Args:
         image: the image.
         text: a dict of
-          * font: in [0, 1), which of the fonts.
-          * length: in [0, 1), how many of the letters that fit. Nothing is written where the first does not fit.
+          * font: in [0, 1), selects the font.
+          * length: in [0, 1), selects how many of the letters that fit are written. If the first letter does not fit,
+            nothing is written.
           * seed: int32 [2], the random seed of the letters.
-          * size: of the font, as a share of the short side.
+          * size: the font size, as a share of the short side.
           * opacity: in [0, 1].
           * color: float32 [3] in [0, 255].
           * fx, fy: the position, as in `composite`.
@@ -96,7 +97,7 @@ def overlay_emoji(image: tf.Tensor, emoji: dict[str, Any]) -> tf.Tensor:
     Args:
         image: the image.
         emoji: a dict of
-          * which: in [0, 1), which of the emoji.
+          * which: in [0, 1), selects the emoji.
           * size: its side, as a share of the short side.
           * opacity: in [0, 1].
           * fx, fy: the position, as in `composite`.

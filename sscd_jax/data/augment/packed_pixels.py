@@ -15,7 +15,7 @@ from tensorflow import bitwise
 
 @functools.cache
 def _start_xla() -> None:
-    """Starts TensorFlow's XLA without XLA_FLAGS. They are for JAX's XLA, and this one aborts on unknown ones."""
+    """Starts TensorFlow's XLA without XLA_FLAGS, which are meant for JAX's: it aborts on flags it does not know."""
     flags = os.environ.pop("XLA_FLAGS", None)
     with tf.init_scope():
         tf.function(lambda: tf.constant(0) + 1, jit_compile=True)()
@@ -65,10 +65,10 @@ def to_words(size: int):
 def weighted_sum(parts: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
     """Returns a weighted sum, rounded to uint8.
 
-    It is computed in 16 bits, as twice as many of these as of 32 bits fit into a vector register.
+    It is computed in 16 bits, because a vector register holds twice as many integers of 16 bits as of 32 bits.
 
     Args:
-        parts: weights and values. The weights are uint16 and add up to 256. The values are uint8, or uint16 where they
+        parts: weights and values. The weights are uint16 and add up to 256. The values are uint8, or uint16 if they
             are sums of pixels that have the same weight.
     """
     total = sum((weights * tf.cast(values, tf.uint16) for weights, values in parts), tf.constant(128, tf.uint16))
@@ -78,7 +78,7 @@ def weighted_sum(parts: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
 def upright(words: tf.Tensor) -> tf.Tensor:
     """Converts the result of `words` to the usual format: [3 * width / 4, height] -> uint8 [height, width, 3].
 
-    Four bytes at a time are transposed, as single bytes are slow.
+    Four bytes at a time are transposed, because transposing single bytes is slow.
     """
     height = words.shape[1]
     pixels = tf.bitcast(tf.transpose(words), tf.uint8)

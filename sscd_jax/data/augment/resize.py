@@ -8,7 +8,7 @@ from tensorflow import bitwise
 
 from sscd_jax.data.augment.packed_pixels import weighted_sum, xla
 
-# XLA compiles one resize for each bucket: crops up to so many times the side of the view, and the taps these need.
+# XLA compiles one resize for each bucket: the largest ratio of the crop's side to the view's, and its number of taps.
 _BUCKETS = ((1.0, 2), (1.25, 3), (1.5, 3), (1.75, 4), (2.0, 4), (2.25, 5), (3.0, 6))
 BUCKETS, MAX_TAPS = len(_BUCKETS), _BUCKETS[-1][1]
 
@@ -21,10 +21,10 @@ def resize_taps(length: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         size: the number of pixels that it is resized to.
 
     Returns:
-        For each new pixel, the positions in the line that it takes from, int32 [MAX_TAPS, size], and their weights,
-        uint16 [MAX_TAPS, size], which add up to 256. Products and sums then fit into 16 bits, twice as many of which
-        fit into a vector register as of 32 bits. (Pillow's weights have 22 bits. This changes 1.5 % of the values, by
-        one gray level.)
+        For each new pixel, the positions in the line that it is computed from, int32 [MAX_TAPS, size], and their
+        weights, uint16 [MAX_TAPS, size], which add up to 256. Products and sums then fit into 16 bits, and a vector
+        register holds twice as many of these as integers of 32 bits. (Pillow's weights have 22 bits. This changes
+        1.5 % of the values, by one gray level.)
     """
     scale = length / size
     support = tf.maximum(scale, 1.0)
@@ -93,7 +93,7 @@ def resize(
     columns: tuple[tf.Tensor, tf.Tensor],
     flip: tf.Tensor,
 ) -> tf.Tensor:
-    """Resizes a crop, and mirrors it where asked to.
+    """Resizes a crop, and mirrors it if `flip` is true.
 
     Args:
         crop: uint8 [H, W, 3].

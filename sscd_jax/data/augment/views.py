@@ -71,7 +71,7 @@ def draw_views(
         size: the side of a view in pixels.
         augmentation: a key of RECIPES.
         min_crop_area: the smallest share of the image's area that a crop keeps.
-        others: for HEAVY, the image that is pasted on each view, uint8 [h, w, 3]; empty where none is.
+        others: for HEAVY, the image that is pasted on each view, uint8 [h, w, 3]; empty if none is pasted.
     """
     draw = _draw(augmentation, size, min_crop_area)
     drawn = draw(tf.random.stateless_uniform([2, _UNIFORMS], seed), tf.shape(image)[:2])
@@ -92,7 +92,7 @@ def apply(image: tf.Tensor, view: View) -> tf.Tensor:
 def apply_before_color_ops(image: tf.Tensor, view: View) -> tuple[tf.Tensor, View]:
     """Computes the pixels of a view without color jitter, grayscale and blur, which are left to the device.
 
-    Where something comes after these, such as JPEG compression, the view is completed here and nothing is left.
+    If another operation follows these, such as JPEG compression, the view is completed here and nothing is left to do.
 
     Returns:
         The pixels, uint8 [size, size, 3], and what is left to do: `flags`, bool [3] (jitter, grayscale, blur), and the
@@ -115,7 +115,7 @@ def apply_before_color_ops(image: tf.Tensor, view: View) -> tuple[tf.Tensor, Vie
 
 
 def crop(image: tf.Tensor, view: View) -> tf.Tensor:
-    """Does everything that comes before the colors: uint8 [H, W, 3] -> a packed view, int32 [size, size]."""
+    """Applies everything before the color operations: uint8 [H, W, 3] -> a packed view, int32 [size, size]."""
     # Text must not be mirrored, so an edited image is mirrored first. Any other is mirrored as it is resized, for free.
     flip = view["flip"]
     if "edited" in view:
@@ -133,7 +133,7 @@ def color_ops(pixels: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def edit(image: tf.Tensor, view: View) -> tf.Tensor:
-    """Applies what happens to the whole image before the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
+    """Applies the edits of the image, up to the last rotation: uint8 [H, W, 3] -> [H, W, 3]."""
     image = tf.cond(view["flip"], lambda: tf.reverse(image, [1]), lambda: image)
     for name, operation in _BEFORE.items():
         image = _if_applied(view, name, image, operation)
@@ -266,7 +266,7 @@ def crop_box(
 
     Args:
         uniform: the random numbers of the view.
-        height, width: of the image, int32.
+        height, width: the height and the width of the image, int32.
         min_area: the smallest share of the image's area; the largest is 1.
         aspect: the largest ratio of width to height; the smallest is its inverse.
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sscd_jax.data.augment.packed_pixels import xla
 
-# The compiled rotation takes images of at most so many pixels. It is compiled for each of these sides of a box.
+# The compiled rotation takes images of at most _PIXELS pixels. It is compiled for each of _SIDES, the sides of a box.
 _PIXELS = 2**18
 _SIDES = range(128, 513, 64)
 
@@ -15,7 +15,7 @@ _SIDES = range(128, 513, 64)
 def rotated_box(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     """Rotates an image as Pillow's rotate does, and returns a box of the result.
 
-    The rotation is counterclockwise on the same canvas and bilinear, with black where nothing is.
+    The rotation is counterclockwise on the same canvas and bilinear, with black outside of the image.
 
     Args:
         image: uint8 [H, W, 3].
@@ -90,7 +90,7 @@ def _rotated_by_warp(image: tf.Tensor, degrees: tf.Tensor, box: tf.Tensor) -> tf
 
 
 def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Applies a projective transform, bilinear, with black where nothing is.
+    """Applies a projective transform, bilinear, with black outside of the image.
 
     Args:
         image: uint8 [H, W, 3].
@@ -111,7 +111,7 @@ def warp(image: tf.Tensor, matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 def rotate_by_quarters(image: tf.Tensor, quarters: tf.Tensor) -> tf.Tensor:
     """Rotates by multiples of 90 degrees as Pillow's rotate does: uint8 [H, W, 3] -> [H, W, 3].
 
-    The canvas keeps its size, with black where nothing is.
+    The canvas keeps its size, with black outside of the image.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
 

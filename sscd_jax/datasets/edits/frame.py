@@ -125,7 +125,7 @@ def screenshot(image: Image.Image, rng: Rng, strength: Strength) -> Image.Image:
     draw = ImageDraw.Draw(screen)
     _bars_above(draw, width, above, rng, ink, pale)
     _bars_below(draw, width, above + image.height, height, rng, ink, pale)
-    # The image is pasted last, as even the smallest letters may be too large for the bars.
+    # The image is pasted last, because even the smallest letters may be too large for the bars.
     screen.paste(image, ((width - image.width) // 2, above))
     return screen
 

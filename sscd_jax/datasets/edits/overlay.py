@@ -155,5 +155,5 @@ def heart_outline(x: float, y: float, radius: float) -> list[tuple[float, float]
     return list(zip((x + radius * across).tolist(), (y + radius * down).tolist(), strict=True))
 
 
-# Faces are there twice, as most stickers are faces.
+# Faces are listed twice, because most stickers are faces.
 _STICKERS = (_face, _face, _heart, _star, _bubble)

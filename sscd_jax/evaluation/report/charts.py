@@ -53,7 +53,7 @@ def line_chart(
     Args:
         lines: the curves.
         x_label, y_label: the names of the axes.
-        unit_square: whether both axes go from 0 to 1; else they are made to fit.
+        unit_square: whether both axes go from 0 to 1; otherwise they fit the data.
         rule: the height of a horizontal dotted line, to read the curves against.
     """
     labels = _labels(lines)
@@ -140,9 +140,9 @@ def heat_map(
     heat map, so that a large one can be read as well as a small one.
 
     Args:
-        panels: by title, float [rows, columns].
-        rows, columns: their names.
-        rules: numbers of columns before which a line is drawn.
+        panels: title -> values, float [rows, columns].
+        rows, columns: the names of the rows and columns.
+        rules: the indexes of the columns before which a line is drawn.
     """
     names = 0.3 + 0.075 * max(map(len, rows))  # inches, as the next two
     wide, high = 0.2 + 0.44 * len(columns), 0.5 + 0.075 * max(map(len, columns)) + 0.27 * len(rows)

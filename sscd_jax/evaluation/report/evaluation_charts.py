@@ -17,8 +17,8 @@ def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9
     """Writes charts to a folder: precision_recall, scores, and by_edit if the rows have it, .svg and .png each.
 
     Args:
-        folder: where to write.
-        evaluation: what to draw.
+        folder: the folder of the charts.
+        evaluation: the evaluation to draw.
         precision: the height of the dotted line in precision_recall.
     """
     curves = [precision_recall(found.predictions) for found in evaluation.found]

@@ -1,4 +1,4 @@
-"""Chooses the images that a report shows: queries beside their best matches, by what came of them."""
+"""Chooses the images that a report shows: queries beside their best matches, grouped by outcome."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ class Match:
         rank: 1 for the best match; None if it is not among the predictions.
         score: its score.
         verdict: "correct", or "incorrect" if it is ranked above a correct one or is a false alarm; "" for all others,
-            which nobody would take for an answer.
+            which are not presented as answers.
         image: a thumbnail as a data URI, or "".
     """
 
@@ -83,7 +83,7 @@ def ranking(query_ids: np.ndarray, reference_ids: np.ndarray, scores: np.ndarray
 def outcomes(
     ranked: Ranking, query_ids: Sequence[str], ground_truth: Sequence[tuple[str, str]], threshold: float | None
 ) -> dict[str, str]:
-    """Returns what came of each query: one of the five constants above.
+    """Returns the outcome of each query: one of the five constants above.
 
     A query is answered with its best match if the score reaches the threshold; without a threshold, no query is.
     """
@@ -132,10 +132,10 @@ def galleries(
     Args:
         ranked: the predictions.
         ground_truth: pairs (query id, reference id).
-        copy_similarities: [P], of each pair of the ground truth.
-        outcome: of each query, by `outcomes`.
-        query_images, reference_images: for ids, what reads the encoded image.
-        edits: of the queries, where known.
+        copy_similarities: float [P], the similarity of each pair of the ground truth.
+        outcome: the outcome of each query, from `outcomes`.
+        query_images, reference_images: by id, the function that reads the encoded image.
+        edits: the edits of the queries, if they are known.
     """
     similarity = dict(zip(ground_truth, copy_similarities.tolist(), strict=True))
     expected = _expected(ground_truth)

@@ -1,7 +1,7 @@
 """Writes report.html, which shows what was measured in one file that opens anywhere.
 
-Style, charts and thumbnails are inside the file, there is no script, and the page forbids itself to load anything. The
-input is plain data: numpy arrays, paths and dicts, from any evaluation.
+Style, charts and thumbnails are inside the file, there is no script, and a content security policy keeps the page from
+loading anything. The input is plain data: numpy arrays, paths and dicts, from any evaluation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,9 +66,9 @@ class Result:
         name: its name on the page.
         metrics: its row in the table, label -> value in [0, 1]; the same labels for every result.
         query_ids, reference_ids, scores: the predictions, [K] each, in any order.
-        copy_similarities: float [P], of each pair of the ground truth, in its order.
-        other_similarities: float [Q], of each query and the nearest reference that it does not copy.
-        score_name: what the scores are; histograms of scores of one name have the same range.
+        copy_similarities: float [P], the similarity of each pair of the ground truth, in its order.
+        other_similarities: float [Q], the similarity of each query to the nearest reference that it does not copy.
+        score_name: the name of the scores; histograms of scores of one name have the same range.
         intervals: label -> the 95 % confidence interval of the metric, for those that have one.
     """
 
@@ -154,12 +154,12 @@ def write_report(
         summary: some sentences that say what was done.
         results: one for each descriptor, codec or normalization.
         ground_truth: pairs (query id, reference id); a query in none of them copies nothing.
-        query_images, reference_images: for ids, what reads the encoded image; the page shows the id where an image is
-            missing or unreadable.
-        query_ids: of all queries, also those without a prediction.
+        query_images, reference_images: by id, the function that reads the encoded image; the page shows the id if an
+            image is missing or unreadable.
+        query_ids: the ids of all queries, including those without a prediction.
         shown: index of the result whose answers are shown in images.
-        history: training metrics by step: "step", "loss" and what `sscd_jax.losses.sscd_loss` names.
-        edits: how each query was made.
+        history: training metrics by step: "step", "loss" and the metrics of `sscd_jax.losses.sscd_loss`.
+        edits: how each query was edited.
         facts: name -> value, at the foot of the page.
 
     Raises:

@@ -155,6 +155,7 @@ def test_images(folder, images):
     np.testing.assert_allclose(prepared["images"], normalize(prepared["pixels"]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_embedding(folder, images):
     """Runs the page's blocks in order, on small images and canvases."""
     shutil.copytree(images, "photos")

@@ -51,6 +51,7 @@ def test_loss_and_metrics(case):
         np.testing.assert_allclose(metrics[name], GOLDEN[f"{case}/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("blocks", "devices"), [(2, 1), (2, 2), (4, 2)])
 def test_by_blocks_of_rows_it_is_the_same(case, blocks, devices):

@@ -109,6 +109,7 @@ def test_the_plan(work, folder):
     assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")]}]
 
 
+@pytest.mark.slow
 def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
     data = min(images.iterdir()).read_bytes()
     with tarfile.open(folder / "odd.tar", "w") as archive:

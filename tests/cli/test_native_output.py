@@ -45,6 +45,7 @@ def test_training_says_nothing_but_its_own_lines(run):
     assert strange_lines(text) == [], text
 
 
+@pytest.mark.slow
 def test_a_broken_color_profile_is_no_affair_of_the_user(run, tmp_path):
     """libpng, within TensorFlow, warns of it on file descriptor 2."""
     folder = tmp_path / "images"
@@ -103,6 +104,7 @@ def test_the_log_is_named_where_it_may_explain_the_end(what, status, shown, tmp_
         assert done.stderr == "our own line\nsscd-jax weights fetch: no\n"
 
 
+@pytest.mark.slow
 def test_a_process_without_stderr_still_runs():
     done = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{MAIN}" weights fetch nothing 2>&-'], check=False)
     assert done.returncode == 1

@@ -86,6 +86,7 @@ def test_order_ids_and_bytes_are_those_of_the_folder(photos, tmp_path):
         open_source(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "hosts", "host"), [(0, 1, 0), (7, 2, 1), (2, 4, 3)])
 def test_batches_are_those_of_the_folder(photos, tmp_path, start, hosts, host):
     options = {"start_step": start, "host_count": hosts, "host_index": host}
@@ -93,6 +94,7 @@ def test_batches_are_those_of_the_folder(photos, tmp_path, start, hosts, host):
     assert_same(ours, batches(open_source(str(photos)), **options))
 
 
+@pytest.mark.slow
 def test_unreadable_images_keep_their_place(photos, tmp_path):
     for name in ("000.jpg", "zzz.jpg"):
         (photos / "of 1" / name).symlink_to("nowhere")
@@ -294,6 +296,7 @@ def test_a_damaged_index_is_refused(photos, tmp_path):
         open_source(str(out))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["ram://pack-of-{0.parent.name}", "file://{0}/there"])
 def test_packs_in_a_store(photos, tmp_path, scheme):
     out = scheme.format(tmp_path)

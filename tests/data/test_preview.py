@@ -38,6 +38,7 @@ def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
     assert all(any("crop of" in text for text in view) for row in captions for view in row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["SIMCLR", "HEAVY"])
 def test_the_views_are_those_of_training(augmentation, images, tmp_path):
     captions = write_preview(config(images, augmentation=augmentation), tmp_path / "sheet.png", rows=20, pairs=1)
@@ -58,6 +59,7 @@ def test_the_views_are_those_of_training(augmentation, images, tmp_path):
             np.testing.assert_array_equal(sheet[top : top + 224, left : left + 224], shown)
 
 
+@pytest.mark.slow
 def test_everything_is_named():
     image, other = tf.zeros([90, 120, 3], tf.uint8), tf.zeros([4, 4, 3], tf.uint8)
 
@@ -146,6 +148,7 @@ def test_captions_are_in_the_order_of_the_jitter():
     ]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_make_its_sheets(tmp_path, monkeypatch):
     commands = [shlex.split(line) for line in re.findall(r"^sscd-jax .*", PAGE, re.MULTILINE)]
     assert [command[-1] for command in commands] == [f"docs/{name}" for name in re.findall(r"\]\((.+?\.jpg)\)", PAGE)]

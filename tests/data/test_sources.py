@@ -140,6 +140,7 @@ def batches(source, start, count):
     return list(train_batches(source, start_step=start, **options).take(count).as_numpy_iterator())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["ram://{0.name}", "file://{0}"])
 def test_stores_that_tensorflow_knows(images, tmp_path, scheme):
     """Folders, lists, tar files and Parquet files at paths with a scheme, as gs:// has one."""

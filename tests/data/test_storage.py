@@ -67,6 +67,7 @@ def store(tmp_path):
         yield bucket, {**os.environ, **environment}
 
 
+@pytest.mark.slow
 def test_a_folder_and_its_pack_in_a_bucket(store, images, tmp_path):
     bucket, environment = store
     (tmp_path / "photos" / "b").mkdir(parents=True)

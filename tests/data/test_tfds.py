@@ -58,6 +58,7 @@ def assert_resumes_exactly(make):
             np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_prepared_tfds_data_set(tmp_path, images, monkeypatch, file_format, capsys):
     monkeypatch.setattr(OurImages, "PATHS", tuple(files(images)))
@@ -78,6 +79,7 @@ def test_prepared_tfds_data_set(tmp_path, images, monkeypatch, file_format, caps
     assert "copying" not in capsys.readouterr().err, "only the first use copies"
 
 
+@pytest.mark.slow
 def test_tfds_image_folder(image_folder):
     def make():
         return open_source("tfds:ImageFolder", data_dir=str(image_folder))

@@ -49,6 +49,7 @@ def test_tensorflows_tuning_is_off(source):
     assert train_batches(source, **OPTIONS).options().autotune.enabled is False
 
 
+@pytest.mark.slow
 def test_the_two_views_and_two_epochs_differ(source):
     batch = take(source, 1)[0]["images"].astype(int)
     assert (np.abs(batch[:16] - batch[16:]).mean((1, 2, 3)) > 0.5).all()
@@ -59,15 +60,18 @@ def test_the_two_views_and_two_epochs_differ(source):
     assert all((first[i] != later[i]).any() for i in first.keys() & later.keys())
 
 
+@pytest.mark.slow
 def test_any_step_can_be_reached_at_once(source):
     unbroken = take(source, 6)
     assert_same(take(source, 3, start_step=3), unbroken[3:])
 
 
+@pytest.mark.slow
 def test_threads_do_not_matter(source):
     assert_same(take(source, 3, workers=1), take(source, 3, workers=7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_do_not_matter(source, hosts):
     one = take(source, 3)
@@ -81,6 +85,7 @@ def test_hosts_do_not_matter(source, hosts):
             np.testing.assert_array_equal(images, whole["images"][view * 16 : (view + 1) * 16])
 
 
+@pytest.mark.slow
 def test_seeds_matter(source):
     assert (take(source, 1)[0]["used"] != take(source, 1, seed=4)[0]["used"]).any()
 
@@ -145,6 +150,7 @@ def write_images_of_every_kind(folder: Path) -> None:
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:1500])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", RECIPES)
 def test_images_of_every_kind_make_views(tmp_path, augmentation):
     write_images_of_every_kind(tmp_path)

@@ -134,6 +134,7 @@ def test_detail_of_flat_images_gradients_and_photographs():
     assert least_detail(china) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(demo_set, tmp_path):
     out, _ = demo_set
     make(tmp_path / "same", seed=0)

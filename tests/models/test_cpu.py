@@ -60,6 +60,7 @@ def test_gradients_of_a_convolution_in_a_loop_have_the_fast_order_of_axes(k, str
     assert set(re.findall(r"dim_labels=(\S+?),", program)) == {"b01f_01io->b01f"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (9, 8), (15, 32), (20, 3)])
 def test_stem_convolution(shape):
     x, kernel = normal(2, *shape, 3), normal(7, 7, 3, 12, seed=1)

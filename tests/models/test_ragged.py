@@ -56,6 +56,7 @@ def test_unfolded_and_in_bfloat16(images):
             np.testing.assert_allclose(descriptor, alone, atol=2e-2 if options else 2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet18", "resnext101_32x4d"])
 def test_transposed_variables_see_transposed_images(backbone, images):
     model, variables = fold(*seeded(backbone))

@@ -84,6 +84,7 @@ def test_an_unknown_backbone_is_refused_with_the_known_ones():
         build_model("resnet19")
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_gradient_nor_names_nor_statistics():
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     results = []

@@ -31,6 +31,7 @@ def test_equal_to_faiss(metric, devices, monkeypatch):
     assert (scores.dtype, indexes.dtype) == (np.float32, np.int64)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 40), st.sampled_from(["l2", "inner_product"]))
 def test_whole_numbers_with_ties(count, queries, k, metric):

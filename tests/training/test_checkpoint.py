@@ -39,6 +39,7 @@ def steps_in(workdir) -> set[int]:
     return {int(path.name) for path in (workdir / "checkpoints").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_last_ones_and_the_best_are_kept(state, tmp_path):
     save_steps(tmp_path, state, {2: 0.3, 3: 0.9, 5: 0.4}, steps=7)
     assert steps_in(tmp_path) == {3, 6, 7}

@@ -126,6 +126,7 @@ def test_metrics_that_cannot_be_written(tmp_path):
         write()
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_stays_complete(trained, tmp_path, monkeypatch):
     def write_half(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -175,6 +176,7 @@ def test_a_save_that_failed_is_noticed_before_the_next(tmp_path):
         checkpoint.check(Saving(ValueError("failed")))
 
 
+@pytest.mark.slow
 def test_a_preempted_run_says_that_it_is_saved_only_where_it_is(images, tmp_path, monkeypatch):
     def save(*arguments: object) -> object:
         saving = written(*arguments)

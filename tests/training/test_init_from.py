@@ -95,6 +95,7 @@ def test_the_projection_is_taken_or_initialized(tmp_path, capsys):
     assert "none.safetensors has no projection: it is initialized randomly" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused_with_the_options_that_do(images, tmp_path):
     path = tmp_path / "start.safetensors"
     write_safetensors(path, *seeded("resnet50", 10), {})

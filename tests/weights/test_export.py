@@ -45,6 +45,7 @@ def golden(bundle: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.asarray(Image.open(path)) for path in files]), np.load(bundle / "golden" / "descriptors.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", NARROW)
 @pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
 def test_a_bundle(format_, backbone, source, tmp_path):
@@ -75,6 +76,7 @@ def test_a_bundle(format_, backbone, source, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["in.safetensors", "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "dims"), [*((backbone, 24) for backbone in NARROW), ("resnet18", 0)])
 def test_the_state_dict_loads_into_torchvisions_resnet(backbone, dims, source, tmp_path):
     needs_torch()
@@ -86,6 +88,7 @@ def test_the_state_dict_loads_into_torchvisions_resnet(backbone, dims, source, t
     assert_same(loaded.variables, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["l2", "raw"])
 @pytest.mark.parametrize("input_", ["float32", "uint8"])
 @pytest.mark.parametrize("format_", PROGRAMS)
@@ -166,6 +169,7 @@ def test_what_computes_something_else_does_not_become_a_bundle(source, tmp_path,
     assert sorted(os.listdir(tmp_path)) == ["in.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_bundle_that_was_changed_is_refused(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "saved_model"):
@@ -187,6 +191,7 @@ def test_a_bundle_that_lacks_a_file_is_refused(source, tmp_path):
         weights.load(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_earlier_bundle_is_replaced_and_anything_else_is_not(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "safetensors"):

@@ -26,6 +26,7 @@ ORIGIN = {"name": "a test", "license": "MIT"}
 WRITERS = {"safetensors": write_safetensors, "npz": write_npz}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("backbone", NARROW)
 def test_what_was_written_is_read_bit_for_bit_under_any_name(kind, backbone, tmp_path):
@@ -185,6 +186,7 @@ def test_an_archive_whose_directory_is_elsewhere(originals, tmp_path, place):
         weights.load(tmp_path / "changed.npz")
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_file_of_changed_bytes_is_read_or_is_an_error_that_names_it(data, originals, tmp_path_factory):
@@ -224,7 +226,7 @@ def test_metadata_of_no_network(name, tmp_path):
     known = json.loads(str(arrays["sscd_jax"]))
     known["network"][name] = -1
     np.savez(tmp_path / "a.npz", **{**arrays, "sscd_jax": np.array(json.dumps(known))})
-    with pytest.raises(ValueError, match=r"a\.npz: no network has"):
+    with pytest.raises(ValueError, match=r"a\.npz: dims must be at least 0"):
         weights.load(tmp_path / "a.npz")
 
 

@@ -27,6 +27,7 @@ def write(path: Path, backbone: str, dims: int = 24) -> tuple:
     return model, variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [24, 0])
 @pytest.mark.parametrize("backbone", NARROW)
 def test_our_own_graph_comes_back(backbone, dims, tmp_path):
@@ -231,6 +232,7 @@ def test_bytes_that_are_no_graph(tmp_path):
             weights.load(path)
 
 
+@pytest.mark.slow
 def test_what_onnxruntime_runs_is_any_batch_height_and_width(tmp_path):
     model, variables = write(tmp_path / "a.onnx", "resnet18")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")

@@ -37,6 +37,7 @@ CONTENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTENT)
 @pytest.mark.parametrize("ending", ["", ".safetensors"])  # torch.load goes by this one
 def test_a_file_is_told_by_its_content_and_gives_the_official_descriptors(name, ending, torch_files, tmp_path):
@@ -191,6 +192,7 @@ def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:
     (folder / SUMS).write_text("".join(sums))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
 def test_a_malicious_bundle_is_refused_and_does_nothing(format_, images, tmp_path):
     pytest.importorskip("torch")  # else the pickle is refused for its absence
@@ -201,6 +203,7 @@ def test_a_malicious_bundle_is_refused_and_does_nothing(format_, images, tmp_pat
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_a_malicious_run_is_refused_and_does_nothing(images, tmp_path):
     canary = tmp_path / "canary"
     config = Config(model=Model(backbone="resnet18", dims=8, width=4))

@@ -26,6 +26,7 @@ BACKBONES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("official", SHAPES)
 def test_official_to_ours_to_official_is_the_same_bit_for_bit(official):
     state = seeded_state_dict(official)
@@ -46,6 +47,7 @@ def test_official_to_ours_to_official_is_the_same_bit_for_bit(official):
     assert_same(twice, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("official", SMALL)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

@@ -67,6 +67,7 @@ def test_integers_are_drawn_evenly():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_which_image_is_pasted_is_drawn_for_each_view():
     found = np.array([heavy.draw_other(tf.constant([seed, 3]), 1000).numpy() for seed in range(1500)])
     pasted = found >= 0

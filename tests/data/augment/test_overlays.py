@@ -75,6 +75,7 @@ def test_letters_equal_pillow(font):
         assert from_pillow < 0.15 * unlike, letter
 
 
+@pytest.mark.slow
 def test_text_is_as_tall_as_its_font_and_inside():
     sizes = []
     for seed in range(300):

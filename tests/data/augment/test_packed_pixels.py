@@ -26,6 +26,7 @@ def test_sixteen_bits_hold_the_brightest_sum():
     np.testing.assert_array_equal(total, white)
 
 
+@pytest.mark.slow
 def test_flags_of_jax_do_no_harm():
     """TensorFlow's XLA aborts on a flag that it does not know, and JAX's may know others."""
     code = """

@@ -57,6 +57,7 @@ def chances(augmentation: str) -> dict[str, float]:
     return CHANCES | (ADVANCED if RECIPES[augmentation].advanced else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", RECIPES)
 def test_what_is_applied_how_often(augmentation):
     view = drawn(augmentation)

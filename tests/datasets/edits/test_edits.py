@@ -125,7 +125,7 @@ def test_edit_draws_from_the_kinds_and_in_the_strength_that_it_is_told(china, co
 def test_the_demo_draws_what_it_drew_before_there_were_strengths():
     """Another draw, more or fewer, anywhere in the demo's edits changes its image set from there on.
 
-    The values are of the code before there were strengths, when the name of the edit "color" was spelled as in British English.
+    The values are of the code before there were strengths, when "color" had its British spelling.
     """
     rng = np.random.default_rng(0)
     image, others = Image.new("RGB", (96, 64), (200, 90, 30)), [Image.new("RGB", (50, 70))] * 3

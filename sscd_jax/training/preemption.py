@@ -6,6 +6,7 @@ The command line imports this module for its exceptions, so that JAX is imported
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,15 @@ class Interruption:
         return Interrupted(message) if self.interrupted else Preempted(message)
 
 
+def _say(line: bytes) -> None:
+    """Writes a line to the terminal, from within the handler of a signal."""
+    try:
+        terminal = sys.stderr.fileno()  # descriptor 2 is the log of native libraries while a command runs
+    except (AttributeError, OSError, ValueError):
+        terminal = 2
+    os.write(terminal, line)  # and not print: a signal may arrive inside print, which cannot be entered twice
+
+
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interruption]:
     """Defers the first Ctrl-C or SIGTERM to the end of a step; a second one ends the process at once.
@@ -76,13 +86,12 @@ def deferred_interrupt() -> Iterator[Interruption]:
 
     def receive(number: int, _: object) -> None:
         signal.signal(number, default[number])
-        # os.write and not print: a signal may arrive inside print, which cannot be entered twice.
         if number == signal.SIGTERM:
             received.preempted = True
-            os.write(2, b"\nSIGTERM: saving after this step, then ending\n")
+            _say(b"\nSIGTERM: saving after this step, then ending\n")
         else:
             received.interrupted = True
-            os.write(2, b"\nInterrupted: saving after this step, then ending; press Ctrl-C again to end at once\n")
+            _say(b"\nInterrupted: saving after this step, then ending; press Ctrl-C again to end at once\n")
             if several:
                 os.kill(os.getpid(), signal.SIGTERM)  # all processes then agree on the step to save at
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -168,7 +168,7 @@ class Model:
 def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:
     """Returns the arguments of `Model.embed` as a source. Images in memory are encoded without loss when read."""
     is_one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
-    given: list[Any] = [images] if is_one else list(images)  # type: ignore[arg-type]
+    given: list[Any] = [images] if is_one else list(cast(Iterable[ImageLike], images))
     names: list[str] = []
     places: list[str] = []
     readers: list[Callable[[], bytes]] = []

@@ -237,7 +237,7 @@ def test_importing_loads_no_library_and_changes_no_environment():
 def test_version():
     assert sscd_jax.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="'sscd_jax' has no attribute 'absent'"):
-        sscd_jax.absent  # noqa: B018
+        sscd_jax.absent  # noqa: B018  (the access itself is what fails)
 
 
 LOAD = """

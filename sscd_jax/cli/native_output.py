@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 # Waits for a line that says that all is well. If this process ends without it, because native code aborted or a signal
 # ended it, the watcher shows what native code had to say.
@@ -76,9 +77,9 @@ def native_output_to_log(*, expected: tuple[type[BaseException], ...]) -> Iterat
             os.unlink(path)
 
 
-def _is_descriptor_2(stream: object) -> bool:
+def _is_descriptor_2(stream: TextIO) -> bool:
     """Returns whether a stream writes to file descriptor 2, which that of a test or a notebook may not do."""
     try:
-        return stream.fileno() == 2  # type: ignore[attr-defined]
+        return stream.fileno() == 2
     except (AttributeError, OSError, ValueError):
         return False

@@ -52,7 +52,7 @@ def preview(
     out: Path,
     rows: int = 8,
     pairs: int = 2,
-    config: Settings = Config(),  # noqa: B008
+    config: Settings = Config(),  # noqa: B008  (as for `train`)
 ) -> None:
     """Draw a contact sheet of training images and their augmented views.
 

@@ -121,7 +121,7 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
     # them. functools.wraps would not help, since tyro follows it to the function itself.
     bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")
     bind.__annotations__ = command.__annotations__
-    bind.__signature__ = signature  # type: ignore[attr-defined]  (mypy knows no such attribute)
+    bind.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it; mypy does not know it
     return bind
 
 

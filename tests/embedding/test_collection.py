@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.small_collection import MODEL, OPTIONS, PRESET, files, make_folder, make_variables, write
+from helpers.small_collection import MODEL, OPTIONS, PRESET, files, write
 from PIL import Image
 
 from sscd_jax.data.image_source import Source
@@ -17,16 +17,6 @@ from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
-
-
-@pytest.fixture(scope="module")
-def variables():
-    return make_variables()
-
-
-@pytest.fixture
-def folder(images, tmp_path) -> Path:
-    return make_folder(images, tmp_path / "photos")
 
 
 def test_what_is_written(folder, variables, tmp_path):

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,22 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 from helpers.mutations import MUTABLE, mutated
-from helpers.small_collection import MODEL, PRESET, files, make_folder, make_variables, write
+from helpers.small_collection import MODEL, PRESET, files, write
 
 from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.models import normalize
-
-
-@pytest.fixture(scope="module")
-def variables():
-    return make_variables()
-
-
-@pytest.fixture
-def folder(images, tmp_path) -> Path:
-    return make_folder(images, tmp_path / "photos")
 
 
 def test_retry(folder, variables, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.small_collection import MODEL, files, make_folder, make_variables, write
+from helpers.small_collection import MODEL, files, make_folder, write
 
 from sscd_jax.data.image_source import Source
 from sscd_jax.embedding import collection
@@ -39,11 +39,6 @@ def stopping(*args, **kwargs):
 collection.embed = stopping
 {MAIN}
 """
-
-
-@pytest.fixture(scope="module")
-def variables():
-    return make_variables()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.networks import needs_torch, seeded
-from helpers.pages import DOCS, MODULES, PAGES, RUN, SECTIONS, fetch, python, run_section
+from helpers.pages import DOCS, MODULES, PAGES, RUN, SECTIONS, empty_folder, fetch, python, run_section
 from PIL import Image
 
 from sscd_jax.cli.main import main
@@ -33,12 +33,7 @@ ELSEWHERE = {"00017.jpg", "sheet.jpg", "transforms/settings.py", "train.py"}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, and a narrow network with seeded weights in the place of sscd_disc_mixup."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "skew_320", Preset("skew", 64))
-    fetch(width=8)
-    return tmp_path
+    return empty_folder(tmp_path, monkeypatch)
 
 
 def test_every_section_is_tested():

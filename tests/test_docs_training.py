@@ -12,25 +12,20 @@ import batch_sizes
 import pytest
 import roofline
 from helpers.networks import seeded
-from helpers.pages import DOCS, PAGES, fetch
+from helpers.pages import DOCS, PAGES, empty_folder
 
 from sscd_jax import config as configs
 from sscd_jax.cli.main import main
 from sscd_jax.config import Config, Data, Loss, Model, Optimizer, Validation
 from sscd_jax.data.sources import open_source
 from sscd_jax.files import cache_folder
-from sscd_jax.presets import PRESETS, Preset
+from sscd_jax.presets import Preset
 from sscd_jax.weights.native import write_safetensors
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, and a narrow network with seeded weights in the place of sscd_disc_mixup."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "skew_320", Preset("skew", 64))
-    fetch(width=8)
-    return tmp_path
+    return empty_folder(tmp_path, monkeypatch)
 
 
 # Scripts of the page of training whose output was copied, and why they are not run.

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.networks import seeded
 from sscd_jax.cli.main import main
 from sscd_jax.files import cache_folder
+from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.native import write_safetensors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -75,3 +78,12 @@ def python(code: str, packages: list[str]) -> str:
     done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and a narrow network with seeded weights in the place of sscd_disc_mixup."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(PRESETS, "skew_320", Preset("skew", 64))
+    fetch(width=8)
+    return tmp_path

@@ -311,7 +311,7 @@ def differences(before: Config, after: Config) -> list[str]:
     return [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
 
 
-def of_all_hosts(config: Config) -> dict[str, str]:
+def of_all_processes(config: Config) -> dict[str, str]:
     """Returns the settings, by name, that must be equal in all processes: all but those about a host's images."""
     own = ("data.source", "data.data_dir", "data.workers")
     return {name: json.dumps(value) for name, value in _flat(to_dict(config)).items() if name not in own}

@@ -156,7 +156,9 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     length = configs.run_length(config, len(source))
     validation = open_validation(config.validation)
     if has_other_processes():
-        check_same_on_all_processes(configs.of_all_hosts(config) | {"the images of data.source": "\0".join(source.ids)})
+        check_same_on_all_processes(
+            configs.of_all_processes(config) | {"the images of data.source": "\0".join(source.ids)}
+        )
 
     # ---- Network, optimizer, state.
     model = build_model(**dataclasses.asdict(config.model))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-WIDTH = 100
+WIDTH = 76  # columns of a block on the page
 INTRODUCTION = """# Commands
 
 This page is made from `sscd-jax --help` and `sscd-jax COMMAND --help`. `train` and `preview` show the values of a

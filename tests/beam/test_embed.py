@@ -8,22 +8,19 @@ import sys
 import tarfile
 from pathlib import Path
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.networks import seeded
 
 from sscd_jax import weights
 from sscd_jax.beam.embed import Work, plan_files
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
-from sscd_jax.models import build_model
 from sscd_jax.presets import Preset
 from sscd_jax.weights.native import write_safetensors
-
-MODEL = build_model("resnet18", 16, width=8)
 
 
 @pytest.fixture
@@ -44,8 +41,7 @@ def folder(images, tmp_path) -> Path:
 
 @pytest.fixture
 def work(folder, tmp_path) -> Work:
-    variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
-    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
+    write_safetensors(tmp_path / "w.safetensors", *seeded("resnet18", 16), {})
     return Work(str(folder), str(tmp_path / "w.safetensors"), str(tmp_path / "beam"), Preset("short", 48))
 
 

@@ -33,6 +33,14 @@ def run(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.fixture
+def network(tmp_path) -> Path:
+    """A file of weights, which takes less time to make than a run."""
+    path = tmp_path / "network.npz"
+    write_npz(path, *seeded("resnet18"), {})
+    return path
+
+
 @pytest.mark.slow
 def test_train_embed_evaluate(run, images, tmp_path, capsys):
     """Every image is its own copy: all must be found, by any network."""
@@ -85,7 +93,7 @@ def test_train_embed_evaluate(run, images, tmp_path, capsys):
     assert "different ground truths" in fails(capsys, "report", *both)
 
 
-def test_embed_reports_what_it_cannot_read(run, images, tmp_path, capsys):
+def test_embed_reports_what_it_cannot_read(network, images, tmp_path, capsys):
     folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     for number, path in enumerate(sorted(images.iterdir())[:5]):
@@ -93,7 +101,7 @@ def test_embed_reports_what_it_cannot_read(run, images, tmp_path, capsys):
     (folder / "text.jpg").write_bytes(b"text")
     (folder / "below" / "cut.jpg").write_bytes(path.read_bytes()[:300])
     out = tmp_path / "out"
-    main(["embed", str(folder), "--weights", str(run), "--out", str(out), "--batch-size", "8"])
+    main(["embed", str(folder), "--weights", str(network), "--out", str(out), "--batch-size", "8"])
     summary = json.loads(capsys.readouterr().out)
     assert summary["embedded"] == 5
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
@@ -108,7 +116,7 @@ def test_embed_reports_what_it_cannot_read(run, images, tmp_path, capsys):
     assert descriptors.provenance.details["preset"]["size"] == 288
 
     main(["pack", str(folder), "--out", str(tmp_path / "pack")])
-    main(["embed", str(tmp_path / "pack"), "--weights", str(run), "--out", str(tmp_path / "of_pack")])
+    main(["embed", str(tmp_path / "pack"), "--weights", str(network), "--out", str(tmp_path / "of_pack")])
     packed = Descriptors.read(tmp_path / "of_pack")
     assert (list(packed.ids), len((tmp_path / "of_pack" / "errors.jsonl").read_text().splitlines())) == (
         list(descriptors.ids),
@@ -117,10 +125,10 @@ def test_embed_reports_what_it_cannot_read(run, images, tmp_path, capsys):
     np.testing.assert_array_equal(packed.vectors, descriptors.vectors)
 
 
-def test_descriptors_do_not_depend_on_the_batch(run, images, tmp_path):
+def test_descriptors_do_not_depend_on_the_batch(network, images, tmp_path):
     for size in (8, 32):
         out = ["--out", str(tmp_path / str(size)), "--batch-size", str(size)]
-        main(["embed", str(images), "--weights", str(run), *out])
+        main(["embed", str(images), "--weights", str(network), *out])
     small, large = (Descriptors.read(tmp_path / str(size)) for size in (8, 32))
     assert list(small.ids) == list(large.ids)
     np.testing.assert_allclose(small.vectors, large.vectors, atol=1e-5)
@@ -263,21 +271,31 @@ def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, capsys):
         assert "Traceback" not in message
 
 
-def test_a_folder_without_a_readable_image_ends_in_one_line(capfd, run, tmp_path):
+@pytest.fixture
+def broken(tmp_path) -> Path:
+    """A folder without a readable image."""
     folder = tmp_path / "broken"
     folder.mkdir()
     for number in range(9):
         (folder / f"{number}.jpg").write_bytes(b"text")
-    message = fails(capfd, "train", DEBUG, "--workdir", str(tmp_path / "run"), "--data.source", str(folder))
-    assert f"100 images of {folder} in a row cannot be read: are they images?" in message
+    return folder
+
+
+@pytest.mark.slow
+def test_training_without_a_readable_image_ends_in_one_line(capfd, broken, tmp_path):
+    message = fails(capfd, "train", DEBUG, "--workdir", str(tmp_path / "run"), "--data.source", str(broken))
+    assert f"100 images of {broken} in a row cannot be read: are they images?" in message
     assert "Traceback" not in message
+
+
+def test_embedding_without_a_readable_image_ends_in_one_line(capfd, network, broken, tmp_path):
     out = ["--out", str(tmp_path / "out"), "--batch-size", "8"]
-    message = fails(capfd, "embed", str(folder), "--weights", str(run), *out)
+    message = fails(capfd, "embed", str(broken), "--weights", str(network), *out)
     assert "no image could be read" in message
     assert "Traceback" not in message
 
 
-def test_copydays_from_its_folders(run, images, tmp_path, capsys):
+def test_copydays_from_its_folders(network, images, tmp_path, capsys):
     """Copies of quality 95 of images beside others: all must be found, by any network."""
     root = tmp_path / "copydays"
     paths = sorted(images.iterdir())
@@ -294,7 +312,7 @@ def test_copydays_from_its_folders(run, images, tmp_path, capsys):
                 "embed",
                 str(tmp_path / name),
                 "--weights",
-                str(run),
+                str(network),
                 "--out",
                 str(tmp_path / f"D{name}"),
                 "--batch-size",

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.networks import seeded
 from helpers.small_collection import MODEL, OPTIONS, PRESET, files, write
 from PIL import Image
 
@@ -16,7 +17,6 @@ from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
-from sscd_jax.models import build_model
 
 
 def test_what_is_written(folder, variables, tmp_path):
@@ -93,8 +93,7 @@ def test_strict_about_what_went_away(folder, variables, tmp_path):
 
 @pytest.mark.slow
 def test_a_network_without_projection(folder, tmp_path):
-    model = build_model("resnet18", 0, width=8)
-    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    model, variables = seeded("resnet18", 0)
     write_descriptors(model, variables, open_source(str(folder)), PRESET, tmp_path / "out", **OPTIONS)
     assert Descriptors.read(tmp_path / "out").vectors.shape == (38, 64)
 

@@ -5,6 +5,7 @@ import io
 import jax
 import numpy as np
 import pytest
+from helpers.networks import seeded
 from PIL import Image
 
 from sscd_jax.data.image_source import Source
@@ -23,7 +24,7 @@ ASPECTS = [(1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (20, 1), (1
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    return seeded("resnet18", 16)[1]
 
 
 def cuts(images, count: int) -> Source:

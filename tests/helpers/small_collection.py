@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from PIL import Image
 
+from helpers.networks import seeded
 from sscd_jax.data.sources import open_source
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.models import build_model
@@ -18,7 +17,7 @@ OPTIONS: dict[str, Any] = {"batch_size": 8, "shard_size": 12}
 
 
 def make_variables() -> Any:
-    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    return seeded("resnet18", 16)[1]
 
 
 def make_folder(images: Path, out: Path) -> Path:

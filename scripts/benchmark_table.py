@@ -25,7 +25,7 @@ from sscd_jax.cli.output import table
 from sscd_jax.data.sample import EVALUATION, photograph_paths
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.pdq import pdq_vectors
-from sscd_jax.files import atomic_folder
+from sscd_jax.files import FolderKind, atomic_folder
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.training import state as train_state
@@ -65,7 +65,7 @@ def main() -> None:
     out: Path = given.out
     images, benchmark = out / "images", out / "benchmark"
     if not images.is_dir():
-        with atomic_folder(images) as folder:
+        with atomic_folder(images, FolderKind("images of the table", 1, "", ()).check) as folder:
             gather(out / "packages", folder)
     if not benchmark.is_dir():
         run("benchmark", "make", str(images), "--out", str(benchmark))

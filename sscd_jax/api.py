@@ -21,7 +21,8 @@ from sscd_jax.data.image_source import ERRORS_SHOWN, Source, check_unique_ids, r
 from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.sources import ARCHIVES, open_source
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embedding.collection import default_batch_size, made_by, output_dims
+from sscd_jax.embedding.collection import default_batch_size, made_by
+from sscd_jax.embedding.compute import output_dims
 from sscd_jax.embedding.embed import embed
 from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import PRESETS, Preset
@@ -61,9 +62,9 @@ def load(name_or_path: str | os.PathLike[str]) -> "Model":
         fetch(name)
     read = weights.read(name)
     preset = read.preset or PRESETS["small_288"]
-    made = made_by(read.variables, preset, name)
+    made = made_by(read.model, read.variables, preset, name)
     details = {**made.details, "source": "", "weights": {"name": name, "format": read.format, **read.origin}}
-    return Model(read.model, read.variables, Provenance(made.weights, made.preset, details), preset)
+    return Model(read.model, read.variables, Provenance(made.weights, made.preset, details, made.computation), preset)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Model:
             warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=2)
         kept = [i for i in range(len(source)) if i not in unreadable]
         details = {**self.provenance.details, "preset": chosen.parameters(), "source": source.name}
-        made_by = Provenance(self.provenance.weights, chosen.name, details)
+        made_by = Provenance(self.provenance.weights, chosen.name, details, self.provenance.computation)
         return Descriptors([source.ids[i] for i in kept], vectors[kept], made_by)
 
     def _preset(self, preset: str | Preset | None) -> Preset:

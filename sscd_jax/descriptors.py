@@ -1,11 +1,14 @@
 """Descriptors with their ids and their provenance, in memory and on disk.
 
-On disk, a set of descriptors is a folder. Each shard has `vectors-00000.npy` (float32 or float16, memory-mappable) and
-`ids-00000.txt` (one id a line); `manifest.json` describes all shards and is written last.
+On disk, a set of descriptors is a folder. Each shard has a file of vectors (.npy, float32 or float16, memory-mappable)
+and a file of ids (.txt, one id a line), both named after the hash of what they contain. `manifest.json` is written
+last; it names the files of all shards, with their hashes, so that vectors never meet the ids of others.
 """
 
+import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +16,23 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
+from etils import epath
 
-from sscd_jax.files import atomic_folder
+from sscd_jax.files import FolderKind, atomic_folder
 
 MANIFEST = "manifest.json"
+FORMAT, VERSION = "sscd_jax descriptors", 3
 DTYPES = ("float32", "float16")
-_BLOCK = 4096  # rows that are written at once
+HASHED = r"-\d{5}-[0-9a-f]{16}"  # the number of the shard, and the start of the hash of the content
+# What a folder of descriptors may contain; embedding/shards.py says what each file is.
+FOLDER = FolderKind(
+    FORMAT,
+    VERSION,
+    rf"manifest\.json|errors\.jsonl|quarantine\.jsonl|(vectors{HASHED}\.npy)|(ids{HASHED}\.txt)|(images{HASHED}\.npy)"
+    rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5}}\.json)|(saved-\d{{5}}-\w+-\d+\.npz)|plan/(made_by\.json|files\.jsonl|\d{{5}}\.txt)",
+    (MANIFEST, "plan/made_by.json"),
+)
+_BLOCK = 4096  # rows that are written or hashed at once
 
 
 @dataclass(frozen=True)
@@ -26,17 +40,30 @@ class Provenance:
     """What made the descriptors. Only descriptors of equal provenance can be compared.
 
     Attributes:
-        weights: the SHA-256 of the weights, or a name for methods without weights.
+        weights: the SHA-256 of the network with its weights (see `weights.hash_network`), or a name for methods
+            without weights.
         preset: the name of the preset that resized and normalized the images.
         details: further facts, such as the preset's parameters and the versions of packages; they are not compared.
+        computation: how the function was computed, such as "float32 by jax on cpu". It changes descriptors a little:
+            it must be the same within a folder, and is said where two sets that differ in it are compared.
     """
 
     weights: str
     preset: str
     details: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    computation: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"weights {self.weights[:12]} with preset {self.preset}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the fields for a JSON file; `Provenance(**fields)` is equal to this one."""
+        return {
+            "weights": self.weights,
+            "preset": self.preset,
+            "computation": self.computation,
+            "details": dict(self.details),
+        }
 
 
 @dataclass(frozen=True)
@@ -76,39 +103,43 @@ class Descriptors:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the descriptors to the folder `path`, as one shard. An earlier set of descriptors in it is replaced.
 
-        After an error the folder is as it was before.
+        After an error the folder is as it was before. Nothing but descriptors is replaced.
 
         Raises:
-            ValueError: `path` exists and is not a set of descriptors, an id cannot be a line of a text file, or there
+            ValueError: `path` holds something else than descriptors, an id cannot be a line of a text file, or there
                 are no descriptors.
             OSError: a file cannot be written.
         """
-        folder = Path(path)
-        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-            raise ValueError(f"{folder} exists already and is not a set of descriptors: name another folder")
         if not len(self.ids):
-            raise ValueError(f"there are no descriptors to write to {folder}")
+            raise ValueError(f"there are no descriptors to write to {path}")
         if bad := next((i for i in self.ids if not is_line(i)), None):
             raise ValueError(f"the id {bad!r} has a line break, or is not valid Unicode: rename that image")
-        made = manifest([len(self.ids)], self.vectors.shape[1], "float32", self.provenance)
-        with atomic_folder(folder) as temporary:
-            with (temporary / f"vectors-{shard_name(0)}.npy").open("wb") as file:
-                write_npy(file, np.ascontiguousarray(self.vectors))
-            lines = "".join(f"{i}\n" for i in self.ids)
-            (temporary / f"ids-{shard_name(0)}.txt").write_text(lines, encoding="utf-8", newline="\n")
+        vectors, lines = np.ascontiguousarray(self.vectors), to_lines(self.ids)
+        record: dict[str, Any] = {"name": shard_name(0), "count": len(self.ids)}
+        record["vectors"] = {"file": content_name("vectors", 0, hash_npy(vectors), "npy"), "sha256": hash_npy(vectors)}
+        record["ids"] = {"file": content_name("ids", 0, hash_bytes(lines), "txt"), "sha256": hash_bytes(lines)}
+        made = manifest([record], vectors.shape[1], "float32", self.provenance)
+        with atomic_folder(path, FOLDER.check) as temporary:
+            with (temporary / record["vectors"]["file"]).open("wb") as file:
+                write_npy(file, vectors)
+            (temporary / record["ids"]["file"]).write_bytes(lines)
             (temporary / MANIFEST).write_text(json.dumps(made, indent=2))
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads a folder of descriptors.
+    def read(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
+        """Reads a folder of descriptors, on disk or in a store such as gs://BUCKET/NAME.
 
-        A single shard of float32 is memory-mapped. Several shards are joined in memory, as float32.
+        A single shard of float32 on disk is memory-mapped. Several shards are joined in memory, as float32.
+
+        Args:
+            path: the folder.
+            verify: whether to compare the vectors with their SHA-256, which reads all of them.
 
         Raises:
-            ValueError: the folder is not a complete set of descriptors; the error names the file.
+            ValueError: the folder is not a complete set of descriptors, or a file is damaged; the error names the file.
         """
         made = read_manifest(path)
-        shards = list(read_shards(path))
+        shards = list(read_shards(path, verify=verify))
         ids = [i for shard, _ in shards for i in shard]
         if len(shards) == 1 and made["dtype"] == "float32":
             vectors = shards[0][1]
@@ -122,48 +153,76 @@ def is_line(text: str) -> bool:
     return "\n" not in text and "\r" not in text and not any(0xD800 <= ord(c) < 0xE000 for c in text)
 
 
+def to_lines(ids: Sequence[str]) -> bytes:
+    """Returns the content of a file of ids, one a line."""
+    return "".join(f"{i}\n" for i in ids).encode()
+
+
 def shard_name(number: int) -> str:
     """Returns the part of file names that identifies a shard, such as 00007."""
     return f"{number:05d}"
 
 
-def write_npy(file: IO[bytes], vectors: np.ndarray) -> None:
-    """Writes a C-contiguous array [N, D] to an open file, byte for byte as `np.save`.
+def content_name(kind: str, number: int, sha256: str, extension: str) -> str:
+    """Returns the name of a file of a shard, which identifies its content, such as ids-00007-0123456789abcdef.txt."""
+    return f"{kind}-{shard_name(number)}-{sha256[:16]}.{extension}"
+
+
+def hash_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_npy(array: np.ndarray) -> str:
+    """Returns the SHA-256 of dtype, shape and values of an array, hexadecimal."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    for start in range(0, len(array), _BLOCK):
+        digest.update(np.ascontiguousarray(array[start : start + _BLOCK]).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def write_npy(file: IO[bytes], array: np.ndarray) -> None:
+    """Writes a C-contiguous array to an open file, byte for byte as `np.save`.
 
     `np.save` itself reports a full disk without the system's reason: "4096 requested and 0 written".
 
     Raises:
         OSError: the array cannot be written.
     """
-    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
-    for start in range(0, len(vectors), _BLOCK):
-        file.write(vectors[start : start + _BLOCK].tobytes())
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    for start in range(0, len(array), _BLOCK):
+        file.write(array[start : start + _BLOCK].tobytes())
 
 
 def manifest(
-    counts: Sequence[int], dims: int, dtype: str, provenance: Provenance, *, errors: int = 0
+    shards: Sequence[Mapping[str, Any]],
+    dims: int,
+    dtype: str,
+    provenance: Provenance,
+    *,
+    errors: int = 0,
+    not_read: int = 0,
 ) -> dict[str, Any]:
     """Returns the contents of manifest.json.
 
     Args:
-        counts: the number of vectors in each shard.
+        shards: for each shard its `name`, its `count` of vectors, and `file` and `sha256` of its `vectors` and `ids`.
         dims: the length of a vector.
         dtype: the type of the vectors in the files, float32 or float16.
         provenance: the weights and the preset that made the vectors.
-        errors: the number of images that could not be read and have no vector.
+        errors: the number of images that have no vector.
+        not_read: the number of those among them that a disk or a network failed to deliver.
     """
     return {
-        "format": 2,
-        "count": sum(counts),
+        "format": FORMAT,
+        "version": VERSION,
+        "count": sum(shard["count"] for shard in shards),
         "dims": dims,
         "dtype": dtype,
         "errors": errors,
-        "shards": [{"name": shard_name(number), "count": count} for number, count in enumerate(counts)],
-        "provenance": {
-            "weights": provenance.weights,
-            "preset": provenance.preset,
-            "details": dict(provenance.details),
-        },
+        "not_read": not_read,
+        "shards": [{name: shard[name] for name in ("name", "count", "vectors", "ids")} for shard in shards],
+        "provenance": provenance.as_json(),
     }
 
 
@@ -171,14 +230,22 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the manifest of a folder, a dictionary such as `manifest` returns.
 
     Raises:
-        ValueError: there is no manifest, or it is damaged.
+        ValueError: there is no manifest, it is damaged, or another version of this package wrote it.
     """
-    file = Path(path) / MANIFEST
+    file = epath.Path(path) / MANIFEST
     try:
         made = json.loads(file.read_text())
+        if (made["format"], made.get("version")) != (FORMAT, VERSION):
+            raise ValueError(f"it has the format {made['format']}, version {made.get('version')}, not {VERSION}")
         Provenance(**made["provenance"])
         if made["dtype"] not in DTYPES or made["count"] != sum(shard["count"] for shard in made["shards"]):
             raise ValueError("it contradicts itself")
+        if any(
+            "/" in shard[name]["file"] or not FOLDER.has(shard[name]["file"])
+            for shard in made["shards"]
+            for name in ("vectors", "ids")
+        ):
+            raise ValueError("it names files that are not those of descriptors")
         made["dims"] + 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -187,22 +254,31 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return made
 
 
-def read_shards(path: str | os.PathLike[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterator[tuple[list[str], np.ndarray]]:
     """Reads the shards of a folder one after the other.
 
+    Args:
+        path: the folder, on disk or in a store.
+        verify: whether to compare the vectors with their SHA-256; ids are always compared.
+
     Yields:
-        The n ids of a shard, and their vectors, float32 or float16 [n, D], memory-mapped.
+        The n ids of a shard, and their vectors, float32 or float16 [n, D], memory-mapped where they are on disk.
 
     Raises:
-        ValueError: the folder is not a complete set of descriptors; the error names the file.
+        ValueError: the folder is not a complete set of descriptors, or a file is damaged; the error names the file.
     """
-    folder, made = Path(path), read_manifest(path)
+    folder, made = epath.Path(path), read_manifest(path)
     for shard in made["shards"]:
-        file = folder / f"vectors-{shard['name']}.npy"
+        file = folder / shard["ids"]["file"]
         try:
-            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-            file = folder / f"ids-{shard['name']}.txt"
-            ids = file.read_text(encoding="utf-8").split("\n")[:-1]
+            lines = file.read_bytes()
+            if hash_bytes(lines) != shard["ids"]["sha256"]:
+                raise ValueError("its SHA-256 is not the one in the manifest")
+            ids = lines.decode().split("\n")[:-1]
+            file = folder / shard["vectors"]["file"]
+            vectors = load_npy(file)
+            if verify and hash_npy(vectors) != shard["vectors"]["sha256"]:
+                raise ValueError("its SHA-256 is not the one in the manifest")
         except (OSError, ValueError) as error:
             raise ValueError(f"{file}: {error}; write the descriptors again") from error
         found = len(ids), str(vectors.dtype), vectors.shape
@@ -214,8 +290,23 @@ def read_shards(path: str | os.PathLike[str]) -> Iterator[tuple[list[str], np.nd
         yield ids, vectors
 
 
+def load_npy(file: epath.Path) -> np.ndarray:
+    """Returns the array of an .npy file, memory-mapped where the file is on disk, and in memory where it is in a store.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    if "://" not in os.fspath(file):
+        return np.load(Path(file), mmap_mode="r", allow_pickle=False)
+    with file.open("rb") as opened:
+        return np.load(opened, allow_pickle=False)
+
+
 def check_same_provenance(**sets: Descriptors) -> None:
     """Checks that sets of descriptors can be compared.
+
+    A warning says it if they were computed in different ways, with the measured agreement if it is known.
 
     Args:
         sets: the sets, by the names that an error gives them.
@@ -230,3 +321,17 @@ def check_same_provenance(**sets: Descriptors) -> None:
                 f"{first_name} are of {first.provenance}, {name} are of {other.provenance}: "
                 "embed both with the same weights and preset"
             )
+        _compare_computations(first_name, first.provenance, name, other.provenance)
+
+
+def _compare_computations(one_name: str, one: Provenance, other_name: str, other: Provenance) -> None:
+    if one.computation == other.computation or not (one.computation and other.computation):
+        return
+    probes = [np.asarray(provenance.details.get("probe", ()), np.float64) for provenance in (one, other)]
+    agreement = "their agreement was not measured"
+    if probes[0].ndim == 2 and probes[0].shape == probes[1].shape:
+        cosine = (probes[0] * probes[1]).sum(1) / np.prod([np.linalg.norm(probe, axis=1) for probe in probes], axis=0)
+        agreement = f"on {len(cosine)} photographs the descriptors of both have a cosine of {cosine.min():.5f} or more"
+    warnings.warn(
+        f"{one_name} were computed in {one.computation}, {other_name} in {other.computation}; {agreement}", stacklevel=3
+    )

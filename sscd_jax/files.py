@@ -7,19 +7,125 @@ old file as it was. (The rename itself is not flushed: after a power failure, th
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave them in any folder
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of folder that this package writes, and how it tells its own folders from those of others.
+
+    Attributes:
+        format: the name of the format.
+        version: its version.
+        pattern: a regular expression of the paths of all files, relative to the folder, with slashes.
+        markers: JSON files with the keys "format" and "version", one of which at least the folder has.
+    """
+
+    format: str
+    version: int
+    pattern: str
+    markers: tuple[str, ...]
+
+    def has(self, name: str) -> bool:
+        """Returns whether a folder of this kind may contain a file of this relative path."""
+        folder, _, last = name.rpartition("/")
+        return re.fullmatch(self.pattern, name) is not None or (
+            is_temporary(last) and (not folder or any(one.startswith(f"{folder}/") for one in self.markers))
+        )
+
+    def check(self, folder: Any) -> None:
+        """Checks that a folder may be written to or replaced: it does not exist, is empty, or is ours.
+
+        Args:
+            folder: the path, a `pathlib.Path` or, in a store, an `epath.Path`.
+
+        Raises:
+            ValueError: it is a file, or holds something that this package did not write; the error names it.
+        """
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is a file, not a folder: name another folder")
+        begun = {marker.rpartition("/")[0] for marker in self.markers}  # a process was killed before it wrote more
+        files = [name for name in list_files(folder) if name not in begun and not is_temporary(name.split("/")[-1])]
+        if not files:
+            return
+        marked = [self._mark(folder / name) for name in self.markers]
+        if not any(marked):
+            raise ValueError(
+                f"{folder} exists already and is not a folder of {self.format}: it holds {files[0]}; name another "
+                "folder"
+            )
+        if versions := [mark for mark in marked if mark and mark != (self.format, self.version)]:
+            raise ValueError(
+                "{} holds {}, version {}, which this version of the package does not write: name another folder".format(
+                    folder, *versions[0]
+                )
+            )
+        if foreign := [name for name in files if not self.has(name)]:
+            raise ValueError(
+                f"{folder / foreign[0]} is in the way: this package did not write it, and it is in a folder of "
+                f"{self.format}; move it elsewhere, or name another folder"
+            )
+
+    def _mark(self, file: Any) -> tuple[Any, Any] | None:
+        try:
+            made = json.loads(file.read_text())
+            return str(made["format"]), made.get("version")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+
+
+def check_file(path: Path, read: Callable[[Path], object]) -> None:
+    """Checks that a file may be written or replaced: it does not exist, is empty, or is ours.
+
+    Args:
+        path: the file.
+        read: raises ValueError for a file of a kind that this package did not write.
+
+    Raises:
+        ValueError: the file is something that this package did not write.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        read(path)
+    except ValueError as error:
+        raise ValueError(f"{path} exists already and is not what would be written there: name another file") from error
+
+
+def list_files(folder: Any) -> list[str]:
+    """Returns the paths of all files in a folder and below it, relative and with slashes, sorted.
+
+    Links and empty folders count as files. Files that file managers leave in every folder are left out.
+
+    Args:
+        folder: a `pathlib.Path` or an `epath.Path`.
+    """
+    found: list[str] = []
+    for path in folder.iterdir():
+        if path.is_dir() and not (isinstance(path, Path) and path.is_symlink()):
+            below = list_files(path)
+            found += [f"{path.name}/{name}" for name in below] if below else [path.name]
+        elif path.name not in _OF_DESKTOPS:
+            found.append(path.name)
+    return sorted(found)
 
 
 def cache_folder(name: str) -> Path:
@@ -71,19 +177,21 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a new temporary folder to fill. When the block ends, it replaces `path`, which is removed if it exists.
+def atomic_folder(path: str | os.PathLike[str], check: Callable[[Path], object]) -> Iterator[Path]:
+    """Yields a new temporary folder to fill. When the block ends, it replaces `path`, if that exists.
 
-    The caller first checks that an existing folder may be replaced. After an error in the block, the temporary folder
-    is removed and `path` is unchanged. No system replaces a folder that is not empty in one step: a process that is
-    killed between the two renames leaves the old folder under a temporary name.
+    After an error in the block, the temporary folder is removed and `path` is unchanged. No system replaces a folder
+    that is not empty in one step: a process that is killed between the two renames leaves the old folder under a
+    temporary name. Files that appear in the old folder after `check` are not ours: they are kept, in the new folder.
 
     Args:
         path: the folder. Missing folders above it are created.
+        check: raises an error if the folder exists and may not be replaced, as `FolderKind.check` does.
 
     Raises:
         OSError: the folder cannot be written; the error names `path`.
     """
+    check(Path(path))
     target = Path(os.path.realpath(path))
     temporary, replaced = _beside(target), _beside(target)
     try:
@@ -93,6 +201,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         written = [file for file in temporary.rglob("*") if file.is_file() and not file.is_symlink()]
         with ThreadPoolExecutor(16) as pool:  # a disk flushes many files together in the time of a few
             list(pool.map(_flush, written))
+        check(Path(path))  # the block may have taken hours
+        ours = list_files(target) if target.is_dir() else []
         if target.is_dir():
             target.rename(replaced)
         try:
@@ -101,11 +211,29 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if replaced.exists():
                 replaced.rename(target)
             raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced.exists():
+            _remove_files(replaced, ours, rest_to=target)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         _name(error, temporary, path)
         raise
+
+
+def _remove_files(folder: Path, names: list[str], *, rest_to: Path) -> None:
+    """Removes files of a folder, moves what else it holds to another folder, and removes the folder."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink() if not (folder / name).is_dir() else (folder / name).rmdir()
+    for parent, folders, files in os.walk(folder, topdown=False):
+        inside = Path(parent).relative_to(folder)
+        for name in files:
+            with contextlib.suppress(OSError):
+                (rest_to / inside).mkdir(parents=True, exist_ok=True)
+                if not (rest_to / inside / name).exists():
+                    (Path(parent) / name).rename(rest_to / inside / name)
+        for name in (*folders, "."):
+            with contextlib.suppress(OSError):
+                (Path(parent) / name).rmdir()
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -1,6 +1,8 @@
 """Descriptors on disk: read as written, or an error that names the file."""
 
 import json
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -36,9 +38,23 @@ def test_writing_replaces_descriptors_and_nothing_else(tmp_path):
     assert len(Descriptors.read(tmp_path / "d").ids) == 5
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(ValueError, match="not a set of descriptors"):
+    with pytest.raises(ValueError, match=r"not a folder of sscd_jax descriptors: it holds a\.jpg"):
         some().write(tmp_path / "photos")
     assert (tmp_path / "photos" / "a.jpg").exists()
+    (tmp_path / "d" / "src").mkdir()
+    (tmp_path / "d" / "src" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"src/thesis\.txt is in the way: this package did not write it"):
+        some().write(tmp_path / "d")
+    assert (tmp_path / "d" / "src" / "thesis.txt").read_text() == "mine"
+    assert len(Descriptors.read(tmp_path / "d").ids) == 5
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(ValueError, match="not a folder of sscd_jax descriptors"):
+        some().write(tmp_path / "app")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        some().write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
@@ -58,10 +74,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("vectors-00000.npy", lambda p: p.unlink()),
-        ("vectors-00000.npy", lambda p: p.write_bytes(p.read_bytes()[:-20])),
-        ("vectors-00000.npy", lambda p: np.save(p, np.array([{}], object), allow_pickle=True)),
-        ("ids-00000.txt", lambda p: p.unlink()),
+        ("vectors-00000-*.npy", lambda p: p.unlink()),
+        ("vectors-00000-*.npy", lambda p: p.write_bytes(p.read_bytes()[:-20])),
+        ("vectors-00000-*.npy", lambda p: p.write_bytes(p.read_bytes()[:-20] + b"x" * 20)),
+        ("vectors-00000-*.npy", lambda p: np.save(p, np.array([{}], object), allow_pickle=True)),
+        ("ids-00000-*.txt", lambda p: p.unlink()),
+        ("ids-00000-*.txt", lambda p: p.write_bytes(p.read_bytes()[::-1])),
         ("manifest.json", lambda p: p.unlink()),
         ("manifest.json", lambda p: p.write_text("{")),
         ("manifest.json", lambda p: p.write_text("{}")),
@@ -69,8 +87,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 )
 def test_damaged_files_are_named(tmp_path, file, damage):
     some().write(tmp_path / "d")
-    damage(tmp_path / "d" / file)
-    with pytest.raises(ValueError, match=file):
+    (path,) = (tmp_path / "d").glob(file)
+    damage(path)
+    with pytest.raises(ValueError, match=re.escape(path.name)):
         Descriptors.read(tmp_path / "d")
 
 
@@ -79,7 +98,7 @@ def test_counts_that_differ_from_the_manifest_are_an_error(tmp_path):
     manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
     for change, message in [
         ({"count": 11}, "it contradicts itself"),
-        ({"count": 11, "shards": [{"name": "00000", "count": 11}]}, "has 10 ids"),
+        ({"count": 11, "shards": [manifest["shards"][0] | {"count": 11}]}, "has 10 ids"),
         ({"dims": 5}, r"manifest says float32 \[10, 5\]"),
         ({"dtype": "float16"}, "manifest says float16"),
     ]:
@@ -112,3 +131,38 @@ def test_provenance():
     check_same_provenance(queries=some(), references=some())
     with pytest.raises(ValueError, match=r"queries are of weights f{12}.*references are of weights e{12}"):
         check_same_provenance(queries=some(), references=other)
+
+
+def test_files_that_the_manifest_may_not_name(tmp_path):
+    some().write(tmp_path / "d")
+    made = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    made["shards"][0]["ids"]["file"] = "../secret.txt"
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps(made))
+    with pytest.raises(ValueError, match="it names files that are not those of descriptors"):
+        Descriptors.read(tmp_path / "d")
+
+
+def test_another_version_is_said(tmp_path):
+    some().write(tmp_path / "d")
+    made = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps(made | {"version": 4}))
+    with pytest.raises(ValueError, match="version 4, not 3"):
+        Descriptors.read(tmp_path / "d")
+    with pytest.raises(ValueError, match="version 4, which this version of the package does not write"):
+        some().write(tmp_path / "d")
+
+
+def test_another_computation_is_said_with_how_near_it_comes():
+    def computed(computation: str, probe: object) -> Descriptors:
+        details = {} if probe is None else {"probe": probe}
+        return Descriptors(["a"], np.ones((1, 2), np.float32), Provenance("f" * 64, "skew_320", details, computation))
+
+    one = computed("float32 by jax on cpu", [[1.0, 0.0], [0.0, 2.0]])
+    other = computed("bfloat16 by jax on cpu", [[1.0, 0.0], [3.0, 4.0]])
+    with pytest.warns(UserWarning, match=r"queries were computed in float32 .*, references in bfloat16 .* 0\.80000"):
+        check_same_provenance(queries=one, references=other)
+    with pytest.warns(UserWarning, match="their agreement was not measured"):
+        check_same_provenance(queries=one, references=computed("float32 by jax on gpu", None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_same_provenance(queries=one, references=one)

@@ -21,9 +21,12 @@ from sscd_jax import distributed, sharding, weights
 from sscd_jax.data.image_source import UNNAMABLE, Source, location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.sources import ARCHIVES, list_files, open_files
-from sscd_jax.descriptors import is_line
-from sscd_jax.embedding.collection import compute_shards, default_batch_size, made_by, output_dims
-from sscd_jax.embedding.shards import PLAN, Shards, replace_file
+from sscd_jax.descriptors import FOLDER, is_line
+from sscd_jax.embedding.collection import default_batch_size, made_by, max_not_read, probe
+from sscd_jax.embedding.compute import compute_shards, output_dims
+from sscd_jax.embedding.plan import PLAN, Plan, replace_file
+from sscd_jax.embedding.reading import NAME, Reader
+from sscd_jax.embedding.shards import Shards
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 try:
@@ -48,6 +51,8 @@ class Work:
         batch_size: the number of images in a batch over the devices of a worker; None for the default of
             `write_descriptors`.
         max_pixels: images with more pixels are not read.
+        max_errors: the largest number of images that a disk or a network fails to deliver, see `write_descriptors`.
+        retry: whether images that could not be read are tried again.
     """
 
     images: str
@@ -57,6 +62,8 @@ class Work:
     dtype: Literal["float32", "float16"] = "float32"
     batch_size: int | None = None
     max_pixels: int = MAX_PIXELS
+    max_errors: int | None = None
+    retry: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,17 @@ def plan_files(work: Work, shard_size: int) -> str:
     """
     out = epath.Path(work.out)
     path = out / PLAN / FILES
-    if out.exists() and not path.parent.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} exists already and was not written by embed: name another folder")
+    FOLDER.check(out)
     lines = path.read_text().splitlines() if path.exists() else []
     planned = [json.loads(line) for line in lines]
     known = {name for one in planned for name in one["names"]}
     numbers = {one["number"] for one in planned}
     embedded: set[str] = set()  # ids that `sscd-jax embed` has planned, and their folders, which may be archives
-    for file in path.parent.glob("*.txt"):
-        if int(file.stem) not in numbers:
-            numbers.add(int(file.stem))
-            ids = file.read_text().split("\n")
+    plan = Plan(out)
+    for number in plan.numbers():
+        if number not in numbers:
+            numbers.add(number)
+            ids = plan.ids(number)
             embedded |= {*ids, *(f"{parent}/" for one in ids for parent in _parents(one))}
     archives: list[tuple[str, str]] = []
     images: list[tuple[str, str]] = []
@@ -141,19 +148,22 @@ class EmbedShard(beam.DoFn):
     def setup(self) -> None:
         distributed.start()
         self.model, self.variables = weights.load(self.work.weights)
-        self.provenance = made_by(self.variables, self.work.preset, self.work.images)
+        self.provenance = made_by(self.model, self.variables, self.work.preset, self.work.images)
 
     def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
         # A runner may give a shard to two workers at once. They write the same under different temporary names.
         shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
-        if not shards.is_complete(files.number):
+        again = set()
+        if self.work.retry and shards.is_complete(files.number):
+            again = {error["id"] for error in shards.errors(files.number) if "id" in error}
+        if again or not shards.is_complete(files.number):
             source, refused = _unique(open_files(self.work.images, files.names, files.paths))
-            shards.plan_shard(files.number, source.ids)
+            shards.plan.add_shard(files.number, source.ids)
             size = self.work.batch_size or default_batch_size()
             options: dict[str, Any] = {"mesh": sharding.create_local_mesh(), "batch_size": size}
-            options |= {"max_pixels": self.work.max_pixels, "errors": refused}
+            options |= {"max_pixels": self.work.max_pixels, "errors": refused, "again": again}
             for done, errors in compute_shards(
-                self.model, self.variables, source, self.work.preset, shards, [files.number], **options
+                self.model, self.variables, Reader(source), self.work.preset, shards, [files.number], **options
             ):
                 beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
                 beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
@@ -171,7 +181,7 @@ def _unique(source: Source) -> tuple[Source, list[dict[str, str]]]:
     for index, one in enumerate(source.ids):
         if one in seen or not is_line(one):
             reason = "another image has the same id" if one in seen else UNNAMABLE
-            errors.append({"path": ascii(source.paths[index])[1:-1], "reason": reason})
+            errors.append({"path": ascii(source.paths[index])[1:-1], "reason": reason, "kind": NAME})
         else:
             seen.add(one)
             kept.append(index)
@@ -187,20 +197,27 @@ def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
         done: for each shard its number, its count of descriptors, and their length.
 
     Returns:
-        JSON with the counts of descriptors and errors and the folder.
+        JSON with the folder and the counts of descriptors, of images without one, and of those among them that a disk
+        or a network did not deliver.
 
     Raises:
         ValueError: no image could be read, or `sscd-jax embed` has planned shards that are not complete.
+        OSError: more images than `work.max_errors` were not delivered by a disk or a network.
     """
-    _, variables = weights.load(work.weights)
-    shards = Shards(work.out, made_by(variables, work.preset, work.images), work.dtype, location(work.images))
-    manifest = shards.finish(done[0][2], counts={number: count for number, count, _ in done})
+    model, variables = weights.load(work.weights)
+    shards = Shards(work.out, made_by(model, variables, work.preset, work.images), work.dtype, location(work.images))
+    images = sum(count for _, count, _ in done) + sum(len(shards.errors(number)) for number, _, _ in done)
+    manifest = shards.finish(
+        done[0][2],
+        probe=probe(model, variables, work.preset, batch_size=work.batch_size or default_batch_size()),
+        max_not_read=max_not_read(images, work.max_errors),
+    )
     if manifest is None:
         raise ValueError(
             f"{work.out}: `sscd-jax embed` has planned shards that are not complete; "
             "let it end, then rerun this command"
         )
-    return json.dumps({"count": manifest["count"], "errors": manifest["errors"], "out": work.out})
+    return json.dumps({name: manifest[name] for name in ("count", "errors", "not_read")} | {"out": work.out})
 
 
 def build(pipeline: beam.Pipeline, work: Work, files: str) -> beam.PCollection[str]:
@@ -235,6 +252,8 @@ def run(
     dtype: Literal["float32", "float16"] = "float32",
     shard_size: int = 4096,
     max_pixels: int = MAX_PIXELS,
+    max_errors: int | None = None,
+    retry: bool = False,
     options: tyro.conf.Suppress[tuple[str, ...]] = (),
 ) -> None:
     """Embed images by a Beam pipeline. OUT is the same folder of descriptors that `sscd-jax embed` writes.
@@ -254,6 +273,9 @@ def run(
         dtype: Type of the descriptors in the files.
         shard_size: Number of images in a shard. It does not apply to archives, each of which is one shard.
         max_pixels: Images with more pixels are reported and left out.
+        max_errors: Number of images that the disk or the network may fail to deliver. With more, the pipeline fails. By
+            default 100, or 1 % of the images if that is more.
+        retry: Try again to embed the images that could not be read.
         options: Options of Beam.
     """
     if images == "sample" or images.startswith("tfds:"):
@@ -261,7 +283,7 @@ def run(
     for option, value in (("--shard-size", shard_size), ("--batch-size", batch_size), ("--max-pixels", max_pixels)):
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}; it must be positive")
-    work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels)
+    work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels, max_errors, retry)
     files = plan_files(work, shard_size)
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
         build(pipeline, work, files) | beam.Map(print)

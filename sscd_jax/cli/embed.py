@@ -14,7 +14,7 @@ from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 def embed(
     images: Images,
     weights: str,
-    out: Path,
+    out: str,
     preset: PresetName = "small_288",
     custom: Preset = CUSTOM,
     batch_size: int | None = None,
@@ -23,8 +23,12 @@ def embed(
     shard_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    max_errors: int | None = None,
     workers: int | None = None,
     retry: bool = False,
+    update: bool = False,
+    prune: bool = False,
+    moved: bool = False,
     split: str | None = None,
     data_dir: str | None = None,
 ) -> None:
@@ -39,7 +43,8 @@ def embed(
             list of these, a pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
-        out: Folder for the descriptors: .npy shards, ids, manifest.json, and errors.jsonl if images could not be read.
+        out: Folder for the descriptors, on disk or in a store such as gs://BUCKET/NAME. It gets .npy shards, ids,
+            manifest.json, and errors.jsonl if images could not be read.
         preset: How images are resized and normalized. small_288 resizes the short side to 288 pixels; skew_320 resizes
             to 320 x 320; long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center
             224 x 224, and normalizes with mean and std 0.5; custom does what the --custom options say.
@@ -54,8 +59,14 @@ def embed(
         shard_size: Number of images in each pair of .npy and ids files. By default 128 batches, but at least 1024.
         max_pixels: Images with more pixels are reported and left out.
         strict: Stop at the first image that cannot be read.
+        max_errors: Number of images that the disk or the network may fail to deliver. With more, the command stops with
+            exit status 1. Images that are delivered and damaged are not counted. By default 100, or 1 % of the images
+            if that is more.
         workers: Number of threads that decode images. By default one for each core.
-        retry: Compute those shards again that have images that could not be read.
+        retry: Try again to embed the images that could not be read.
+        update: Embed again the images whose size or time of change differs from what it was when they were embedded.
+        prune: Remove the descriptors of images that are no longer in IMAGES.
+        moved: Accept that IMAGES is another path than before, because the same images are in another place now.
         split: Split of a TFDS data set. By default train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
     """
@@ -80,8 +91,12 @@ def embed(
         shard_size=shard_size,
         max_pixels=max_pixels,
         strict=strict,
+        max_errors=max_errors,
         workers=workers,
         retry=retry,
+        update=update,
+        prune=prune,
+        moved=moved,
     )
     print(json.dumps(summary, indent=2))
 
@@ -93,10 +108,11 @@ def descriptors_export(
 ) -> None:
     """Write descriptors as one file for other tools. The extension of OUT chooses the format.
 
-    .npy is one array that numpy can memory-map, with the ids in OUT.ids.txt. .faiss is an index for inner products
-    whose labels are row numbers. .parquet has the columns id and vector, for Arrow and pandas. .hdf5 has the data sets
-    vectors and image_names, which the code of ISC2021 reads; with --references it is a submission to ISC2021, with
-    query, reference, query_ids and reference_ids.
+    .npy is one array that numpy can memory-map. .faiss is an index for inner products whose labels are row numbers.
+    Both have the ids of the rows in OUT.ids.txt, and the provenance in OUT.json. .parquet has the columns id and
+    vector, for Arrow and pandas. .hdf5 has the data sets vectors and image_names, which the code of ISC2021 reads; with
+    --references it is a submission to ISC2021, with query, reference, query_ids and reference_ids. An earlier export is
+    replaced, and any other file is an error.
 
     Args:
         folder: Folder that `sscd-jax embed` wrote.

@@ -74,8 +74,7 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
         FileExistsError: `out` exists.
         FileNotFoundError: a photograph is missing; the error says what to install.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} already exists: remove it, or name another folder")
+    _check_new(out)
     rng = np.random.default_rng(seed)
     paths = photograph_paths()
     training = [c for name in TRAINING for side in _TRAINING_SIDES for c in _cells(name, paths[name], side)]
@@ -88,7 +87,7 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
 
     instances, query_rows = [], []
     with (
-        atomic_folder(out) as temporary,
+        atomic_folder(out, _check_new) as temporary,
         tqdm(total=len(training) + len(references) + len(queries), desc="making images", dynamic_ncols=True) as bar,
     ):
         for folder in ("training", "references", "queries"):
@@ -126,6 +125,11 @@ def make(out: Path, *, seed: int) -> dict[str, int]:
         "copies": len(truth),
         "non_copies": len(query_rows) - len(truth),
     }
+
+
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(f"{out} already exists: remove it, or name another folder")
 
 
 def least_detail(image: Image.Image) -> float:

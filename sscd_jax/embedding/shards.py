@@ -1,37 +1,55 @@
 """The folder of descriptors that `embed` writes: planned first, then computed and written shard by shard.
 
-    plan/made_by.json           weights, preset, dtype and source; descriptors of any other kind are refused
-    plan/00000.txt ...          ids of the images of a shard, fixed before any of them is embedded
-    vectors-00000.npy           their descriptors, without those of images that could not be read
-    ids-00000.txt               ids of the rows; written last, so the shard is complete if this file exists
-    errors-00000.jsonl          the images that could not be read, and why; only if there are any
+    plan/made_by.json           what is embedded, and how; descriptors of any other kind are refused
+    plan/00000.txt ...          ids of the images of a shard, fixed before any is embedded; a checksum at the end
+    vectors-00000-HASH.npy      their descriptors, without those of images that could not be read
+    ids-00000-HASH.txt          ids of the rows
+    images-00000-HASH.npy       size, time and hash of the content of the image of each row (see `IMAGE`)
+    errors-00000-HASH.jsonl     the images that could not be read, and why; only if there are any
+    shard-00000.json            the names and hashes of these files; written last, so the shard is complete if it exists
     saved-00000-*.npz           rows of a shard that is being computed, removed when the shard is complete
     manifest.json, errors.jsonl written when all shards are complete
 
 The plan makes the work resumable and shareable: whoever continues it, alone or beside others, computes the same shards.
-Files are written under temporary names first (see `sscd_jax.files`); leftovers are removed at the end.
+HASH is the hash of the content: two processes that write the same shard at once never replace each other's files, and
+the one file that they both write, shard-00000.json, names a complete set of files of one of them. Files are written
+under temporary names first (see `sscd_jax.files`); leftovers are removed at the end.
 """
 
 import contextlib
 import io
 import itertools
 import json
-import os
 import re
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from sscd_jax import files
-from sscd_jax.data.storage import in_store
-from sscd_jax.descriptors import MANIFEST, Provenance, manifest, shard_name, write_npy
+from sscd_jax.descriptors import (
+    FOLDER,
+    MANIFEST,
+    Provenance,
+    content_name,
+    hash_bytes,
+    hash_npy,
+    load_npy,
+    manifest,
+    shard_name,
+    to_lines,
+    write_npy,
+)
+from sscd_jax.embedding.plan import Plan, replace_file
 
-PLAN = "plan"
+KINDS = {"vectors": "npy", "ids": "txt", "images": "npy", "errors": "jsonl"}
+# Of an image: bytes of its file, or -1; time of its last change in nanoseconds since 1970, or 0; BLAKE2b of its bytes.
+IMAGE = np.dtype([("size", "<i8"), ("time", "<i8"), ("content", "V16")])
 
 
 class Shards:
@@ -39,89 +57,50 @@ class Shards:
 
     Args:
         folder: the folder of descriptors, on disk or in a store; it is created if it does not exist.
-        provenance: the weights and the preset of the descriptors.
+        provenance: the weights, the preset and the computation of the descriptors.
         dtype: the type of the vectors in the files, float32 or float16.
         source: where the images come from, an absolute path if it is one. A folder that holds descriptors of another
             source is refused.
+        moved: whether the source of the folder is replaced by `source`, because the images were moved.
 
     Raises:
         ValueError: the folder holds something else, or descriptors of another kind.
     """
 
-    def __init__(self, folder: epath.PathLike, provenance: Provenance, dtype: str, source: str) -> None:
-        folder = epath.Path(folder)
-        self.folder, self.provenance, self.dtype = folder, provenance, dtype
+    def __init__(
+        self, folder: epath.PathLike, provenance: Provenance, dtype: str, source: str, *, moved: bool = False
+    ) -> None:
+        self.folder, self.provenance, self.dtype = epath.Path(folder), provenance, dtype
         self.process = uuid.uuid4().hex
         self._saves = itertools.count()
-        made_by = {"weights": provenance.weights, "preset": provenance.preset, "dtype": dtype, "source": source}
-        path = folder / PLAN / "made_by.json"
-        if not path.is_file():
-            if folder.exists() and any(f for f in folder.iterdir() if f.name != PLAN):
-                raise ValueError(f"{folder} exists already and was not written by embed: name another folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._create(path, json.dumps(made_by, indent=2))
-        try:
-            there = json.loads(path.read_text())
-            if there.keys() != made_by.keys():
-                raise ValueError("it lacks what embed writes")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error}; name another folder") from error
-        if there != made_by:
-            before, now = (
-                "{source} by weights {weights:.12} with preset {preset} in {dtype}".format(**({"source": "?"} | m))
-                for m in (there, made_by)
-            )
-            raise ValueError(f"{folder} holds descriptors of {before}, not of {now}: name another folder")
-
-    def plan(self, ids: Sequence[str], shard_size: int) -> int:
-        """Adds the ids that are not in the plan yet as new shards, and returns the number of these ids.
-
-        Args:
-            ids: the ids of the images; none has a line break.
-            shard_size: the number of images in each new shard; the last one may have fewer.
-
-        Raises:
-            ValueError: another process is planning other images at the same time, or the plan is damaged.
-        """
+        self.plan = Plan(self.folder)
+        FOLDER.check(self.folder)
         complete = self.complete()
-        numbers = self.numbers()  # listed once: another process may be planning the same images
-        for number in complete:
-            if number not in numbers or len(self.ids(number)) > len(self.planned(number)):
-                raise ValueError(f"{self.folder / PLAN} is damaged: shard {shard_name(number)}; name another folder")
-        known = {i for number in numbers for i in self.planned(number)}
-        new = [i for i in ids if i not in known]
-        for number, start in enumerate(range(0, len(new), shard_size), max(numbers, default=-1) + 1):
-            self.plan_shard(number, new[start : start + shard_size])
-        return len(new)
-
-    def plan_shard(self, number: int, ids: Sequence[str]) -> None:
-        """Adds a shard to the plan, unless the plan already has it with the same ids.
-
-        Raises:
-            ValueError: the plan has this shard with other ids.
-        """
-        path, text = self.folder / PLAN / f"{shard_name(number)}.txt", "".join(f"{i}\n" for i in ids)
-        if self._create(path, text) != text:
-            raise ValueError(f"{path} was written by another process for other images: were images added just now?")
-
-    def numbers(self) -> list[int]:
-        """Returns the numbers of all shards of the plan, in ascending order."""
-        return sorted(self._numbers(f"{PLAN}/*.txt"))
-
-    def planned(self, number: int) -> list[str]:
-        """Returns the ids of the images that the plan puts into a shard."""
-        return _lines(self.folder / PLAN / f"{shard_name(number)}.txt")
+        self.plan.begin(provenance, dtype, source, is_new=not complete, moved=moved)
+        if lost := complete.difference(self.plan.numbers()):
+            path = self.plan.path(min(lost))
+            raise ValueError(f"{path} is damaged or missing, and its shard is complete; name another folder")
 
     def complete(self) -> set[int]:
-        """Returns the numbers of the shards that are complete, from one listing of the folder."""
-        return set(self._numbers("ids-*.txt"))
+        """Returns the numbers of the shards that are complete."""
+        return {number for number in self._numbers(r"shard-(\d+)\.json") if self.is_complete(number)}
 
     def is_complete(self, number: int) -> bool:
         """Returns whether a shard is complete."""
-        return (self.folder / f"ids-{shard_name(number)}.txt").is_file()
+        return self.record(number) is not None
 
-    def save(self, number: int, rows: Sequence[int], vectors: np.ndarray) -> None:
-        """Saves some rows of a shard that is not complete yet, so that an interruption does not lose them.
+    def record(self, number: int) -> dict[str, Any] | None:
+        """Returns what shard-00000.json says of a shard; None if the shard is not complete."""
+        try:
+            made = json.loads((self.folder / f"shard-{shard_name(number)}.json").read_text())
+            assert made["name"] == shard_name(number)
+            assert all(FOLDER.has(made[kind]["file"]) for kind in KINDS if made[kind])
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AssertionError):
+            return None  # a file that a killed process has left, on a file system whose renaming is not atomic
+        return made
+
+    def save(self, number: int, rows: Sequence[int], vectors: np.ndarray, images: np.ndarray) -> None:
+        """Saves some rows of a shard that is being computed, so that an interruption does not lose them.
 
         Each call writes a new file. `write` removes all of the shard.
 
@@ -129,107 +108,169 @@ class Shards:
             number: the number of the shard.
             rows: n positions among the `planned` ids.
             vectors: float32 [n, D], their descriptors.
+            images: `IMAGE` [n], what was embedded.
         """
         data = io.BytesIO()
-        np.savez(data, rows=np.asarray(rows, np.int64), vectors=vectors)
+        np.savez(data, rows=np.asarray(rows, np.int64), vectors=vectors, images=images)
         name = f"saved-{shard_name(number)}-{self.process}-{next(self._saves)}.npz"
         replace_file(self.folder / name, lambda file: file.write(data.getbuffer()))
 
-    def saved(self, number: int) -> dict[int, np.ndarray]:
-        """Returns what processes have saved of a shard: from a position among the planned ids to float32 [D].
+    def saved(self, number: int) -> dict[int, tuple[np.ndarray, np.void]]:
+        """Returns what processes have saved of a shard: float32 [D] and `IMAGE`, by position among the planned ids.
 
         A damaged file is ignored, so that its rows are computed again.
         """
-        found: dict[int, np.ndarray] = {}
+        found: dict[int, tuple[np.ndarray, np.void]] = {}
         for path in self.folder.glob(f"saved-{shard_name(number)}-*.npz"):
             with (
                 contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
                 np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data,
             ):
-                found.update(zip(data["rows"].tolist(), data["vectors"], strict=True))
+                images = data["images"]
+                if images.dtype == IMAGE and data["vectors"].dtype == np.float32:
+                    pairs = zip(data["vectors"], images, strict=True)
+                    found.update(zip(data["rows"].tolist(), pairs, strict=True))
         return found
 
     def partial(self) -> set[int]:
         """Returns the numbers of the shards of which rows are saved, from one listing of the folder."""
-        return {int(match[1]) for path in self.folder.glob("saved-*") if (match := _SAVED.match(path.name))}
+        return self._numbers(r"saved-(\d+)-.*")
 
-    def write(self, number: int, ids: Sequence[str], vectors: np.ndarray, errors: Sequence[Mapping[str, str]]) -> None:
+    def write(
+        self,
+        number: int,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        images: np.ndarray,
+        errors: Sequence[Mapping[str, Any]],
+        *,
+        replace: bool = False,
+    ) -> None:
         """Writes a shard, unless it is complete already.
 
         Args:
             number: the number of the shard.
             ids: the ids of the n images that have a descriptor.
             vectors: float32 [n, D], the descriptors.
-            errors: path and reason of each image that has none.
+            images: `IMAGE` [n], what was embedded.
+            errors: for each image that has none: id, path, reason and what else is known.
+            replace: whether a complete shard is replaced.
 
         Raises:
             OSError: a file cannot be written, for example because the disk is full; the error names it.
         """
-        if not self.is_complete(number):  # otherwise another process was faster and wrote the same
-            name = shard_name(number)
-            path = self.folder / f"errors-{name}.jsonl"
-            if errors:
-                replace_file(path, lambda file: file.write(_json_lines(errors)))
-            else:
-                path.unlink(missing_ok=True)  # left by an attempt that was interrupted
-            vectors = vectors.astype(self.dtype)
-            replace_file(self.folder / f"vectors-{name}.npy", lambda file: write_npy(file, vectors))
-            text = "".join(f"{i}\n" for i in ids)
-            replace_file(self.folder / f"ids-{name}.txt", lambda file: file.write(text.encode()))
+        if replace or not self.is_complete(number):  # otherwise another process was faster and wrote the same
+            try:
+                self._write(number, ids, vectors, images, errors, replace=replace)
+            except FileNotFoundError:  # another process was faster, has finished, and removed our temporary files
+                if not self.is_complete(number):
+                    raise
         self._remove_saved({number})
+
+    def _write(
+        self,
+        number: int,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        images: np.ndarray,
+        errors: Sequence[Mapping[str, Any]],
+        *,
+        replace: bool,
+    ) -> None:
+        record: dict[str, Any] = {"name": shard_name(number), "count": len(ids)} | dict.fromkeys(KINDS)
+        arrays = {"vectors": vectors.astype(self.dtype), "images": np.ascontiguousarray(images)}
+        for kind, array in arrays.items():
+            record[kind] = self._named(kind, number, hash_npy(array))
+            replace_file(self.folder / record[kind]["file"], partial(write_npy, array=array))
+        texts = {"ids": to_lines(ids)} | ({"errors": _json_lines(errors)} if errors else {})
+        for kind, text in texts.items():
+            record[kind] = self._named(kind, number, hash_bytes(text))
+            replace_file(self.folder / record[kind]["file"], methodcaller("write", text))
+        if replace or not self.is_complete(number):
+            made = json.dumps(record, indent=2).encode()
+            replace_file(self.folder / f"shard-{shard_name(number)}.json", methodcaller("write", made))
+
+    def _named(self, kind: str, number: int, sha256: str) -> dict[str, str]:
+        return {"file": content_name(kind, number, sha256, KINDS[kind]), "sha256": sha256}
 
     def undo(self, number: int) -> None:
         """Marks a shard as unwritten, so that it is computed again."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        (self.folder / f"ids-{shard_name(number)}.txt").unlink(missing_ok=True)
+        (self.folder / f"shard-{shard_name(number)}.json").unlink(missing_ok=True)
 
     def finish(
-        self, dims: int, errors: Sequence[Mapping[str, str]] = (), counts: Mapping[int, int] | None = None
+        self,
+        dims: int,
+        errors: Sequence[Mapping[str, Any]] = (),
+        *,
+        probe: Sequence[Sequence[float]] = (),
+        max_not_read: int | None = None,
     ) -> dict[str, Any] | None:
         """Writes and returns the manifest if all shards are complete; returns None while some are not.
 
         Args:
             dims: the length of a descriptor.
             errors: path and reason of images without a descriptor that are in no shard.
-            counts: the number of vectors of the shards for which it is known; those of the others are read.
+            probe: descriptors of known images, which show how near another computation comes; see `collection.probe`.
+            max_not_read: the largest number of images that a disk or a network failed to deliver; None for any number.
 
         Raises:
             ValueError: no image could be read, or a file of vectors is damaged; the error says what to do.
-            OSError: a file cannot be written, for example because the disk is full; the error names it.
+            OSError: more images than `max_not_read` were not read from a disk or a network; or a file cannot be
+                written, for example because the disk is full. The error names the file.
         """
-        numbers = self.numbers()
-        if not self.complete().issuperset(numbers):
+        numbers = self.plan.numbers()
+        records = {number: self.record(number) for number in numbers}
+        shards = [one for one in records.values() if one is not None]
+        if len(shards) < len(numbers):
             return None
-        lost, parts = 0, sorted(self._numbers("errors-*.jsonl"))
+        lost = not_read = 0
 
         def join(file: Any) -> None:  # part by part: the errors of a large collection may not fit into memory
-            nonlocal lost
-            for some in itertools.chain([errors], map(self.errors, parts)):
+            nonlocal lost, not_read
+            for some in itertools.chain([errors], map(self.errors, numbers)):
                 file.write(_json_lines(some))
                 lost += len(some)
+                not_read += sum(error["kind"] == "read" for error in some)
 
         path = self.folder / "errors.jsonl"
-        if errors or parts:
+        if errors or any(one["errors"] for one in shards):
             replace_file(path, join)
         else:
             path.unlink(missing_ok=True)  # left by an earlier call
-        counts = counts or {}
-        rows = [counts[number] if number in counts else self._count(number, dims) for number in numbers]
-        if not any(rows):
+        if max_not_read is not None and not_read > max_not_read:
+            raise OSError(
+                f"{not_read} images could not be read from the disk or the network; {path} lists them. Mend that and "
+                f"rerun the command with --retry; --max-errors {not_read} leaves them out"
+            )
+        for number in numbers:
+            self._check_size(number, dims)
+        if not any(one["count"] for one in shards):
             raise ValueError(f"no image could be read: {path} says why")
-        made = manifest(rows, dims, self.dtype, self.provenance, errors=lost)
+        details = {**self.provenance.details} | ({"probe": probe} if len(probe) else {})
+        made_by = Provenance(self.provenance.weights, self.provenance.preset, details, self.provenance.computation)
+        made = manifest(shards, dims, self.dtype, made_by, errors=lost, not_read=not_read)
         replace_file(self.folder / MANIFEST, lambda file: file.write(json.dumps(made, indent=2).encode()))
-        self._tidy({*numbers})
+        self._tidy(made)
         return made
 
-    def _tidy(self, complete: set[int]) -> None:
-        """Removes what killed processes have left, but no file that another process may be writing now."""
-        for folder in (self.folder, self.folder / PLAN):
-            for path in folder.glob(".*.tmp"):
-                match = _TEMPORARY.fullmatch(path.name)
-                if match and path.with_name(match[1]).exists():
-                    path.unlink(missing_ok=True)
-        self._remove_saved(complete)
+    def _tidy(self, made: Mapping[str, Any]) -> None:
+        """Removes what killed or slower processes have left, but no file that another process may be writing now."""
+        numbers = {int(one["name"]) for one in made["shards"]}
+        self._remove_saved(numbers)
+        written = [
+            path for path in self.folder.iterdir() if (m := _CONTENT.match(path.name)) and int(m[1] or m[2]) in numbers
+        ]
+        # The records are read after the listing, and a complete shard's is not replaced but on purpose.
+        used = {one[kind]["file"] for one in made["shards"] for kind in ("vectors", "ids")}
+        used |= {one[kind]["file"] for number in numbers if (one := self.record(number)) for kind in KINDS if one[kind]}
+        for path in written:
+            if path.name.startswith(".") or path.name not in used:
+                path.unlink(missing_ok=True)
+        for path in self.plan.folder.glob(".*.tmp"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and path.with_name(match[1]).exists():
+                path.unlink(missing_ok=True)
 
     def _remove_saved(self, complete: set[int]) -> None:
         """Removes the saved rows of shards that are complete."""
@@ -240,111 +281,75 @@ class Shards:
 
     def ids(self, number: int) -> list[str]:
         """Returns the ids of the vectors of a complete shard."""
-        return _lines(self.folder / f"ids-{shard_name(number)}.txt")
+        return self._text(number, "ids").decode().split("\n")[:-1]
 
-    def errors(self, number: int) -> list[dict[str, str]]:
+    def vectors(self, number: int) -> np.ndarray:
+        """Returns the vectors of a complete shard, float32 [n, D]."""
+        return self._array(number, "vectors").astype(np.float32)
+
+    def images(self, number: int) -> np.ndarray:
+        """Returns what was embedded, `IMAGE` [n], of a complete shard."""
+        return self._array(number, "images")
+
+    def errors(self, number: int) -> list[dict[str, Any]]:
         """Returns path and reason of each image of a complete shard that could not be read."""
-        path = self.folder / f"errors-{shard_name(number)}.jsonl"
-        return [json.loads(line) for line in _lines(path)] if path.is_file() else []
+        return [json.loads(line) for line in self._text(number, "errors").decode().split("\n")[:-1]]
 
-    def _count(self, number: int, dims: int) -> int:
-        """Returns the number of vectors of a complete shard, after a check that the file holds as many."""
-        count, name = len(self.ids(number)), shard_name(number)
-        path = self.folder / f"vectors-{name}.npy"
+    def _file(self, number: int, kind: str) -> dict[str, str] | None:
+        record = self.record(number)
+        if record is None:
+            raise ValueError(f"shard {shard_name(number)} of {self.folder} is not complete")
+        return record[kind]
+
+    def _text(self, number: int, kind: str) -> bytes:
+        if not (there := self._file(number, kind)):
+            return b""
+        text = (self.folder / there["file"]).read_bytes()
+        if hash_bytes(text) != there["sha256"]:
+            raise ValueError(self._damaged(number, there["file"], "its SHA-256 is not the one that was recorded"))
+        return text
+
+    def _array(self, number: int, kind: str) -> np.ndarray:
+        there = self._file(number, kind)
+        assert there
+        try:
+            array = load_npy(self.folder / there["file"])
+            if hash_npy(array) != there["sha256"]:
+                raise ValueError("its SHA-256 is not the one that was recorded")
+        except (OSError, ValueError) as error:
+            raise ValueError(self._damaged(number, there["file"], error)) from error
+        return array
+
+    def _check_size(self, number: int, dims: int) -> None:
+        """Checks that the file of vectors of a complete shard has as many as the shard."""
+        record = self.record(number)
+        assert record
+        path = self.folder / record["vectors"]["file"]
         try:
             with path.open("rb") as file:
                 np.lib.format.read_magic(file)
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                is_complete = path.stat().length == file.tell() + count * dims * dtype.itemsize
-            if not is_complete or (shape, dtype) != ((count, dims), np.dtype(self.dtype)):
+                is_complete = path.stat().length == file.tell() + record["count"] * dims * dtype.itemsize
+            if not is_complete or (shape, dtype) != ((record["count"], dims), np.dtype(self.dtype)):
                 raise ValueError(f"it has {dtype} {list(shape)} by its header")
         except (OSError, ValueError) as error:
-            hint = f"remove ids-{name}.txt beside it and rerun the command"
-            raise ValueError(f"{path} is damaged: {error}; {hint}") from error
-        return count
+            raise ValueError(self._damaged(number, path.name, error)) from error
 
-    def _numbers(self, pattern: str) -> list[int]:
-        """Returns the numbers in the names of files, from one listing of their folder."""
-        folder, name = (self.folder / pattern).parent, epath.Path(pattern).name
-        names = [path.stem.split("-")[-1] for path in folder.glob(name)]
-        return [int(number) for number in names if number.isdecimal()]
+    def _damaged(self, number: int, name: str, error: object) -> str:
+        hint = f"remove shard-{shard_name(number)}.json beside it and rerun the command"
+        return f"{self.folder / name} is damaged: {error}; {hint}"
 
-    def _create(self, path: epath.Path, text: str) -> str:
-        """Writes a file unless it exists, and returns what it contains then."""
-        if not path.exists():
-            mine = path.with_name(f".{path.name}.{self.process}.tmp")
-            try:
-                with _naming(path), _atomic_file(mine) as temporary:
-                    temporary.write_bytes(text.encode())
-            except FileNotFoundError:  # another process was faster, has finished, and removed the temporary file
-                if not path.exists():
-                    raise
-            try:
-                os.link(mine, path)  # unlike a renaming, it replaces nothing
-            except OSError:  # another process was faster, or the file system has no links, or it is a store
-                if not path.exists():
-                    mine.replace(path)
-            mine.unlink(missing_ok=True)
-        return path.read_text(encoding="utf-8")
+    def _numbers(self, pattern: str) -> set[int]:
+        """Returns the numbers in the names of files, from one listing of the folder."""
+        listed = self.folder.iterdir() if self.folder.exists() else ()
+        return {int(match[1]) for path in listed if (match := re.fullmatch(pattern, path.name))}
 
 
 _SAVED = re.compile(r"\.?saved-(\d+)-")
-_TEMPORARY = re.compile(r"\.+(.+?)\.[0-9a-f]{12,32}\.tmp.*")  # as files.py and `_create` name them
+_CONTENT = re.compile(rf"(?:{'|'.join(KINDS)})-(\d+)-[0-9a-f]{{16}}\.|\.(?:{'|'.join(KINDS)}|shard)-(\d+).*\.tmp")
+_TEMPORARY = re.compile(r"\.+(.+?)\.[0-9a-f]{12}\.tmp.*")  # as files.py and `create_file` name them
 
 
-def replace_file(path: epath.Path, write: Callable[[Any], Any]) -> None:
-    """Writes a file, on disk or in a store, under a temporary name first; one that exists is replaced.
-
-    Args:
-        path: the file.
-        write: writes the contents to an open binary file.
-
-    Raises:
-        OSError: the file cannot be written; the error names it.
-    """
-    try:
-        with _naming(path), _atomic_file(path) as temporary, temporary.open("wb") as file:
-            write(file)
-    except FileNotFoundError:  # another process has finished, and removed the temporary file
-        if not path.exists():
-            raise
-
-
-@contextlib.contextmanager
-def _naming(path: epath.Path) -> Iterator[None]:
-    """Makes errors of writing a file, such as a full disk, say which file it is and what to do."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        reason = f"{path} cannot be written: {error.strerror or error}; rerun the command to resume when it can be"
-        raise OSError(reason) from error
-
-
-@contextlib.contextmanager
-def _atomic_file(path: epath.Path) -> Iterator[epath.Path]:
-    """Does the same as `files.atomic_file`, also in a store."""
-    if not in_store(os.fspath(path)):
-        with files.atomic_file(path) as local:
-            yield epath.Path(local)
-        return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _lines(path: epath.Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}; name another folder") from error
-
-
-def _json_lines(rows: Sequence[Mapping[str, str]]) -> bytes:
+def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     # Names of files need not be valid Unicode; bytes that are not become escapes, which JSON has too.
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")

@@ -7,6 +7,7 @@ and reports are made; and the charts (see `report.evaluation_charts`).
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,16 @@ import numpy as np
 from sscd_jax.datasets.annotations import SEPARATOR, Edited
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.evaluation.thresholds import per_threshold
-from sscd_jax.files import atomic_folder, write_text
+from sscd_jax.files import FolderKind, atomic_folder, check_file, write_text
 
 PREDICTIONS = "predictions.npz"
+MARK = "manifest.json"
+FOLDER = FolderKind(
+    "sscd_jax evaluation",
+    1,
+    rf"{re.escape(MARK)}|{re.escape(PREDICTIONS)}|(thresholds|by_edit)\.csv|(precision_recall|scores|by_edit)\.(svg|png)",
+    (MARK,),
+)
 SETTINGS = ("codec", "score_norm", "candidates", "k", "unit")
 
 
@@ -59,10 +67,9 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def check_free(out: Path) -> None:
-    """Raises ValueError if the folder of NAME.json holds something else than an earlier evaluation."""
-    folder = out.with_suffix("")
-    if folder.exists() and not (folder / PREDICTIONS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{out}: its charts would go to {folder}, which holds something else: choose another name")
+    """Raises ValueError if NAME.json or its folder exists and is something else than an earlier evaluation."""
+    check_file(out, read_rows)
+    FOLDER.check(out.with_suffix(""))
 
 
 def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None = None) -> Path:
@@ -91,7 +98,8 @@ def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None
         for one, row in zip(settings, evaluation.rows, strict=True)
         for group in row.get("by_edit", ())
     ]
-    with atomic_folder(out.with_suffix("")) as folder:
+    with atomic_folder(out.with_suffix(""), FOLDER.check) as folder:
+        (folder / MARK).write_text(json.dumps({"format": FOLDER.format, "version": FOLDER.version}))
         (folder / "thresholds.csv").write_bytes(_csv(steps))
         if groups:
             (folder / "by_edit.csv").write_bytes(_csv(groups))

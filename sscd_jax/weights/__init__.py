@@ -6,9 +6,9 @@ from typing import Any
 from sscd_jax.models import SSCD, describe
 from sscd_jax.weights.fetch import PUBLISHED, cached
 from sscd_jax.weights.formats import read_file
-from sscd_jax.weights.native import Weights, hash_variables
+from sscd_jax.weights.native import Weights, hash_network
 
-__all__ = ["Weights", "find", "hash_variables", "load", "read"]
+__all__ = ["Weights", "find", "hash_network", "load", "read"]
 
 
 def load(path: str | Path, *, backbone: str | None = None) -> tuple[SSCD, Any]:

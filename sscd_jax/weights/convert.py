@@ -7,7 +7,7 @@ from typing import Any
 from sscd_jax.files import atomic_file
 from sscd_jax.models import describe
 from sscd_jax.weights.formats import read_file
-from sscd_jax.weights.native import hash_variables, write_safetensors
+from sscd_jax.weights.native import hash_network, write_safetensors
 
 
 def convert(
@@ -26,7 +26,7 @@ def convert(
         expected: the backbone and the dims that the network must have.
 
     Returns:
-        A summary: source, format, backbone, dims, width, pool_param, sha256 (of the weights), out.
+        A summary: source, format, backbone, dims, width, pool_param, sha256 (of the network with its weights), out.
 
     Raises:
         ValueError: `read_file` raises it; the network is not the expected one; `out` has another extension; or the
@@ -40,9 +40,10 @@ def convert(
     network = describe(weights.model)
     if expected not in (None, found := (network["backbone"], network["dims"])):
         raise ValueError("{} holds a {} with {} dims, not a {} with {} dims".format(source, *found, *expected))
-    sha256 = hash_variables(weights.variables)
+    sha256 = hash_network(weights.model, weights.variables)
     with atomic_file(out) as temporary:
         write_safetensors(temporary, weights.model, weights.variables, {**weights.origin, **(origin or {})})
-        if hash_variables(read_file(temporary).variables) != sha256:
+        written = read_file(temporary)
+        if hash_network(written.model, written.variables) != sha256:
             raise ValueError(f"the weights in {out} differ from those in {source}: the disk may be faulty")
     return {"source": str(source), "format": weights.format, **network, "sha256": sha256, "out": str(out)}

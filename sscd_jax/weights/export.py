@@ -32,7 +32,7 @@ from sscd_jax.weights.native import (
     SUMS,
     WEIGHTS,
     hash_file,
-    hash_variables,
+    hash_network,
     is_bundle,
     write_npz,
     write_safetensors,
@@ -80,8 +80,7 @@ def export(
     if format not in PROGRAMS and (input, head) != ("float32", "l2"):
         raise ValueError(f"{format} holds weights alone: --input and --head are for {', '.join(PROGRAMS)}")
     out = out.absolute()
-    if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
-        raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
+    _check_out(out)
     weights = read(source)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, even if it was trained in bfloat16
@@ -103,10 +102,10 @@ def export(
         "source": {"name": Path(source).name, "format": weights.format},
         "origin": dict(weights.origin),
         "license": license or weights.origin.get("license", "not stated by the source"),
-        "sha256_of_variables": hash_variables(weights.variables),
+        "sha256": hash_network(weights.model, weights.variables),
         "versions": {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy")},
     }
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, _check_out) as temporary:
         (temporary / "golden").mkdir()
         file = temporary / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
@@ -122,6 +121,11 @@ def export(
         sums = [f"{hash_file(path)}  {path.relative_to(temporary).as_posix()}\n" for path in files]
         (temporary / SUMS).write_text("".join(sums))
     return card
+
+
+def _check_out(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
+        raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
 
 
 def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:

@@ -125,10 +125,15 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_variables(variables: Any) -> str:
-    """Returns the SHA-256 of the names, shapes and values of all variables, which identifies a set of weights."""
-    digest = hashlib.sha256()
+def hash_network(model: SSCD, variables: Any) -> str:
+    """Returns the SHA-256 of what maps normalized images to descriptors, hexadecimal.
+
+    It covers the network (backbone, dims, width and power of the pooling) and the names, shapes and values of all
+    variables. It does not cover how descriptors are computed, such as the type of the activations.
+    """
+    network = describe(model) | {"pool_param": float(model.pool_param)}
+    digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
     for name, value in sorted(_by_name(variables).items()):
-        digest.update(f"{name} {value.shape} {value.dtype}\n".encode())
+        digest.update(f"\n{name} {value.shape} {value.dtype}\n".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()

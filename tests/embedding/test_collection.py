@@ -31,7 +31,7 @@ def test_what_is_written(folder, variables, tmp_path):
     assert [Path(error["path"]).name for error in errors] == ["013.jpg", "029.jpg"]
     assert "not an image" in errors[0]["reason"]
     assert "truncated" in errors[1]["reason"].lower()
-    assert sorted(p.name for p in (tmp_path / "out").glob("vectors-*")) == [f"vectors-{i:05d}.npy" for i in range(4)]
+    assert sorted(p.name[:13] for p in (tmp_path / "out").glob("vectors-*")) == [f"vectors-{i:05d}" for i in range(4)]
 
     before = files(tmp_path / "out")
     again = write(variables, folder, tmp_path / "out")
@@ -59,7 +59,7 @@ def test_images_that_went_away_before_their_turn(folder, variables, tmp_path):
     summary = write(variables, folder, tmp_path / "out")
     assert summary["total_embedded"] == 37
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
-    assert errors[0] == {"path": "b/000", "reason": f"it is no longer in {folder}"}
+    assert errors[0] == {"id": "b/000", "path": "b/000", "reason": f"it is no longer in {folder}", "kind": "gone"}
 
 
 def test_strict(folder, variables, tmp_path):

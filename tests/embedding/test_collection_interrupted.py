@@ -13,30 +13,30 @@ import numpy as np
 import pytest
 from helpers.small_collection import MODEL, files, make_folder, write
 
-from sscd_jax.data.image_source import Source
-from sscd_jax.embedding import collection
+from sscd_jax.data import image_source
+from sscd_jax.embedding import compute
 from sscd_jax.weights.native import write_safetensors
 
 MAIN = "from sscd_jax.cli.main import main; main()"
 EIGHT = "import jax; jax.config.update('jax_num_cpu_devices', 8)"
 
-SAVES = f"from sscd_jax.embedding import collection; collection.SAVE_SECONDS = 0; {MAIN}"
+SAVES = f"from sscd_jax.embedding import compute; compute.SAVE_SECONDS = 0; {MAIN}"
 
 # The command, which stops after four batches and unreadable images, as if the next took for ever.
 STOPS = f"""
 {EIGHT}
 import sys, time
 from pathlib import Path
-from sscd_jax.embedding import collection
-embed, ready = collection.embed, Path(sys.argv.pop(1))
-collection.SAVE_SECONDS = float(sys.argv.pop(1))
+from sscd_jax.embedding import compute
+embed, ready = compute.embed, Path(sys.argv.pop(1))
+compute.SAVE_SECONDS = float(sys.argv.pop(1))
 def stopping(*args, **kwargs):
     for number, item in enumerate(embed(*args, **kwargs)):
         if number == 4:
             ready.touch()
             time.sleep(600)
         yield item
-collection.embed = stopping
+compute.embed = stopping
 {MAIN}
 """
 
@@ -73,7 +73,7 @@ def test_what_was_computed_of_a_shard_is_not_computed_again(
     folder, variables, arguments, tmp_path, monkeypatch, by, save_seconds
 ):
     """An interruption saves at once what was computed; for a kill it has been saved every SAVE_SECONDS."""
-    assert collection.SAVE_SECONDS <= 60
+    assert compute.SAVE_SECONDS <= 60
     ready = tmp_path / "ready"
     command = [sys.executable, "-c", STOPS, str(ready), str(save_seconds), *arguments, "--shard-size", "40"]
     with subprocess.Popen(command) as process:
@@ -86,11 +86,11 @@ def test_what_was_computed_of_a_shard_is_not_computed_again(
     assert not list((tmp_path / "out").glob("vectors-*")), "it was killed in the middle of the first shard"
 
     read: list[str] = []
-    load = Source.load
-    monkeypatch.setattr(Source, "load", lambda self, index: read.append(self.ids[index]) or load(self, index))
+    load = image_source.read_file
+    monkeypatch.setattr(image_source, "read_file", lambda path: read.append(path) or load(path))
     summary = write(variables, folder, tmp_path / "out", shard_size=40)
     assert len(read) == len(set(read)) == summary["embedded"] + 2
-    assert {"b/013", "b/029"} <= {*read}, "what cannot be read is tried again"
+    assert {str(folder / "b" / f"{n}.jpg") for n in ("013", "029")} <= {*read}, "what cannot be read is tried again"
     assert len(read) <= 40 - 8, "at least one batch of 8 images was computed"
     monkeypatch.undo()
     write(variables, folder, tmp_path / "undisturbed", shard_size=40)
@@ -98,7 +98,7 @@ def test_what_was_computed_of_a_shard_is_not_computed_again(
 
 
 def test_an_interrupted_run_is_resumed(folder, undisturbed, variables, tmp_path, monkeypatch):
-    embed = collection.embed
+    embed = compute.embed
 
     def until(last: int):
         def stopping(*args, **kwargs):
@@ -110,11 +110,11 @@ def test_an_interrupted_run_is_resumed(folder, undisturbed, variables, tmp_path,
         return stopping
 
     for last in (0, 5, 3, 2):
-        monkeypatch.setattr(collection, "embed", until(last))
+        monkeypatch.setattr(compute, "embed", until(last))
         with pytest.raises(KeyboardInterrupt):
             write(variables, folder, tmp_path / "out")
         assert not (tmp_path / "out" / "manifest.json").exists()
-    monkeypatch.setattr(collection, "embed", embed)
+    monkeypatch.setattr(compute, "embed", embed)
     summary = write(variables, folder, tmp_path / "out")
     assert 0 < summary["embedded"] < 38, "what was computed is not computed again"
     assert files(tmp_path / "out") == undisturbed

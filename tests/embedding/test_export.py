@@ -12,7 +12,7 @@ import pytest
 from sscd_jax.cli.main import main
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.export import export_descriptors
-from sscd_jax.embedding.shards import Shards
+from sscd_jax.embedding.shards import IMAGE, Shards
 
 IDS = [f"b/{i:03d}" for i in range(25)]
 VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
@@ -22,16 +22,16 @@ VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 def folder(request, tmp_path):
     """Three shards, of which one is empty."""
     shards = Shards(tmp_path / "d", Provenance("f" * 64, "small_288"), request.param, "/photos")
-    shards.plan([*IDS[:10], *"wxyz", *IDS[10:]], 10)
-    shards.write(0, IDS[:10], VECTORS[:10], [])
-    shards.write(1, [], VECTORS[:0], [])
-    shards.write(2, IDS[10:], VECTORS[10:], [])
+    shards.plan.add([*IDS[:10], *"wxyz", *IDS[10:]], 10)
+    shards.write(0, IDS[:10], VECTORS[:10], np.zeros(10, IMAGE), [])
+    shards.write(1, [], VECTORS[:0], np.zeros(0, IMAGE), [])
+    shards.write(2, IDS[10:], VECTORS[10:], np.zeros(15, IMAGE), [])
     shards.finish(4)
     return tmp_path / "d"
 
 
 def stored(folder) -> np.ndarray:
-    return VECTORS.astype(np.load(folder / "vectors-00000.npy").dtype)
+    return VECTORS.astype(np.load(next(folder.glob("vectors-00000-*"))).dtype)
 
 
 def test_numpy(folder, tmp_path):
@@ -39,7 +39,7 @@ def test_numpy(folder, tmp_path):
     vectors = np.load(tmp_path / "all.npy", mmap_mode="r")
     np.testing.assert_array_equal(vectors, stored(folder), strict=True)
     assert (tmp_path / "all.npy.ids.txt").read_text().splitlines() == IDS
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npy", "all.npy.ids.txt", "d"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npy", "all.npy.ids.txt", "all.npy.json", "d"]
 
 
 def test_faiss(folder, tmp_path):

@@ -11,40 +11,54 @@ import pytest
 from etils import epath
 
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embedding.shards import Shards
+from sscd_jax.embedding.shards import IMAGE, Shards
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
+OTHER = {"computation": "bfloat16 by jax on cpu"}
+ERROR = {"path": "a", "reason": "b", "kind": "image"}
 IDS = [f"ä/{i}" for i in range(10)]
 
 
 def opened(folder, **changes) -> Shards:
     options = {"weights": MADE_BY.weights, "preset": MADE_BY.preset, "dtype": "float32", "source": "/photos"} | changes
-    return Shards(folder, Provenance(options["weights"], options["preset"]), options["dtype"], options["source"])
+    computation = options.pop("computation", "float32 by jax on cpu")
+    provenance = Provenance(options["weights"], options["preset"], computation=computation)
+    return Shards(folder, provenance, options["dtype"], options["source"])
 
 
 def vectors(count: int) -> np.ndarray:
     return np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
 
 
+def images(count: int) -> np.ndarray:
+    return np.array([(1000 + i, 5, bytes([i % 256]) * 16) for i in range(count)], IMAGE)
+
+
+def only(folder, pattern: str):
+    """The one file of a pattern."""
+    (found,) = folder.glob(pattern)
+    return found
+
+
 def test_the_plan_stays(tmp_path):
     shards = opened(tmp_path / "d")
-    assert shards.plan(IDS, 4) == 10
-    assert shards.numbers() == [0, 1, 2]
-    assert [shards.planned(n) for n in range(3)] == [IDS[:4], IDS[4:8], IDS[8:]]
+    assert shards.plan.add(IDS, 4) == 10
+    assert shards.plan.numbers() == [0, 1, 2]
+    assert [shards.plan.ids(n) for n in range(3)] == [IDS[:4], IDS[4:8], IDS[8:]]
     other = opened(tmp_path / "d")
-    assert other.plan([*reversed(IDS), "new"], 3) == 1
-    assert [other.planned(n) for n in range(4)] == [IDS[:4], IDS[4:8], IDS[8:], ["new"]]
+    assert other.plan.add([*reversed(IDS), "new"], 3) == 1
+    assert [other.plan.ids(n) for n in range(4)] == [IDS[:4], IDS[4:8], IDS[8:], ["new"]]
 
 
 def test_two_that_plan_at_once(tmp_path, monkeypatch):
     one, other = opened(tmp_path / "d"), opened(tmp_path / "d")
-    late = other.numbers()
-    assert one.plan(IDS, 4) == 10
-    monkeypatch.setattr(other, "numbers", lambda: late)  # as if it had listed them before
-    assert other.plan(IDS, 4) == 10, "the same plan"
+    late = other.plan.numbers()
+    assert one.plan.add(IDS, 4) == 10
+    monkeypatch.setattr(other.plan, "numbers", lambda: late)  # as if it had listed them before
+    assert other.plan.add(IDS, 4) == 10, "the same plan"
     with pytest.raises(ValueError, match=r"00000\.txt was written by another process for other images"):
-        other.plan(["x", *IDS], 4)
-    assert [one.planned(n) for n in one.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
+        other.plan.add(["x", *IDS], 4)
+    assert [one.plan.ids(n) for n in one.plan.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 
 
 @pytest.mark.slow
@@ -52,7 +66,7 @@ def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
         "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.descriptors import Provenance;"
-        "Shards(sys.argv[1], Provenance('f' * 64, 'skew_320'), 'float32', '/photos').plan("
+        "Shards(sys.argv[1], Provenance('f' * 64, 'skew_320'), 'float32', '/photos').plan.add("
         "[str(i) for i in range(20_000)], 50)"
     )
     running = []
@@ -61,79 +75,84 @@ def test_many_that_plan_at_once(tmp_path):
         time.sleep(0.1)
     assert [process.wait() for process in running] == [0] * 4
     shards = opened(tmp_path / "d")
-    assert [i for number in shards.numbers() for i in shards.planned(number)] == [str(i) for i in range(20_000)]
+    assert [i for number in shards.plan.numbers() for i in shards.plan.ids(number)] == [str(i) for i in range(20_000)]
 
 
 def test_a_shard_that_is_complete_stays_as_it_is(tmp_path):
     """Another process that has the same shard comes late, and could not read an image."""
     shards = opened(tmp_path / "d")
-    shards.plan(IDS[:3], 4)
-    shards.write(0, IDS[:2], vectors(2), [{"path": "a", "reason": "b"}])
-    opened(tmp_path / "d").write(0, IDS[:1], vectors(1), [])
-    assert (shards.ids(0), shards.errors(0)) == (IDS[:2], [{"path": "a", "reason": "b"}])
-    assert len(np.load(tmp_path / "d" / "vectors-00000.npy")) == 2
+    shards.plan.add(IDS[:3], 4)
+    shards.write(0, IDS[:2], vectors(2), images(2), [ERROR])
+    opened(tmp_path / "d").write(0, IDS[:1], vectors(1), images(1), [])
+    assert (shards.ids(0), shards.errors(0)) == (IDS[:2], [ERROR])
+    assert len(np.load(only(tmp_path / "d", "vectors-00000-*"))) == 2
 
 
 def test_what_killed_processes_left_is_removed(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan(IDS, 10)
+    shards.plan.add(IDS, 10)
     for name in (
-        ".vectors-00000.npy.0123456789ab.tmp",
-        f"plan/.00000.txt.{'0' * 32}.tmp",
+        ".vectors-00000-0123456789abcdef.npy.0123456789ab.tmp",
+        "vectors-00000-0123456789abcdef.npy",
+        "plan/.00000.txt.0123456789ab.tmp",
         ".saved-00000-x-0.npz.0123456789ab.tmp",
     ):
         (tmp_path / "d" / name).write_bytes(b"half")
-    shards.write(0, IDS, vectors(10), [])
-    at_work = tmp_path / "d" / ".vectors-00001.npy.0123456789ab.tmp"
+    shards.write(0, IDS, vectors(10), images(10), [])
+    at_work = tmp_path / "d" / ".vectors-00001-0123456789abcdef.npy.0123456789ab.tmp"
     at_work.write_bytes(b"of a shard that another process has planned since")
     shards.finish(4)
+    assert not (tmp_path / "d" / "vectors-00000-0123456789abcdef.npy").exists()
     assert list(tmp_path.rglob("*.tmp")) == [at_work]
 
 
 def test_saved_rows_stay_until_their_shard_is_complete(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan(IDS, 5)
-    shards.save(0, [2, 0], vectors(5)[[2, 0]])
-    opened(tmp_path / "d").save(0, [3, 2], vectors(5)[[3, 2]])
-    shards.save(1, [4], vectors(1))
+    shards.plan.add(IDS, 5)
+    shards.save(0, [2, 0], vectors(5)[[2, 0]], images(5)[[2, 0]])
+    opened(tmp_path / "d").save(0, [3, 2], vectors(5)[[3, 2]], images(5)[[3, 2]])
+    shards.save(1, [4], vectors(1), images(1))
     damaged = tmp_path / "d" / "saved-00000-x-0.npz"
     for data in (b"", b"text", next((tmp_path / "d").glob("saved-00000-*")).read_bytes()[:-9]):
         damaged.write_bytes(data)
         saved = opened(tmp_path / "d").saved(0)
         assert sorted(saved) == [0, 2, 3]
-        for row, vector in saved.items():
+        for row, (vector, image) in saved.items():
             np.testing.assert_array_equal(vector, vectors(5)[row], strict=True)
+            assert image == images(5)[row]
     assert shards.partial() == {0, 1}
-    shards.write(0, IDS[:5], vectors(5), [])
+    shards.write(0, IDS[:5], vectors(5), images(5), [])
     assert (shards.partial(), shards.saved(0)) == ({1}, {})
-    shards.write(1, IDS[5:], vectors(5), [])
-    opened(tmp_path / "d").save(1, [0], vectors(1))  # of a process that was late, and then killed
+    shards.write(1, IDS[5:], vectors(5), images(5), [])
+    opened(tmp_path / "d").save(1, [0], vectors(1), images(1))  # of a process that was late, and then killed
     shards.finish(4)
     assert not list((tmp_path / "d").glob("*saved*"))
 
 
 def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
     shards = opened(tmp_path / "d")
-    shards.plan(IDS, 10)
+    shards.plan.add(IDS, 10)
     full = contextlib.nullcontext(epath.Path("/dev/full"))
-    monkeypatch.setattr("sscd_jax.embedding.shards._atomic_file", lambda _: full)
+    monkeypatch.setattr("sscd_jax.data.storage.atomic_file", lambda _: full)
     for some in (vectors(10), vectors(100_000)):
-        with pytest.raises(OSError, match=r"d/vectors-00000\.npy cannot be written: No space left on device; rerun"):
-            shards.write(0, IDS, some, [])
+        with pytest.raises(
+            OSError, match=r"d/vectors-00000-\w+\.npy cannot be written: No space left on device; rerun"
+        ):
+            shards.write(0, IDS, some, images(len(some)), [])
     assert not shards.is_complete(0)
 
 
 def test_the_manifest_comes_last(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan(IDS, 4)
-    shards.write(2, IDS[8:], vectors(2), [])
-    shards.write(0, [IDS[0], IDS[2]], vectors(2), [{"path": "a", "reason": "b"}, {"path": "ä", "reason": "c"}])
+    shards.plan.add(IDS, 4)
+    shards.write(2, IDS[8:], vectors(2), images(2), [])
+    shards.write(0, [IDS[0], IDS[2]], vectors(2), images(2), [ERROR, ERROR | {"path": "ä"}])
     assert [shards.is_complete(n) for n in range(3)] == [True, False, True]
     assert shards.finish(4) is None
     with pytest.raises(ValueError, match="not a complete set"):
         Descriptors.read(tmp_path / "d")
-    shards.write(1, IDS[4:8], vectors(4), [])
-    made = shards.finish(4, [{"path": "c", "reason": "d"}])
+    shards.write(1, IDS[4:8], vectors(4), images(4), [])
+    made = shards.finish(4, [ERROR | {"path": "c"}])
     assert (made["count"], made["errors"], [s["count"] for s in made["shards"]]) == (8, 3, [2, 4, 2])
     read = Descriptors.read(tmp_path / "d")
     assert list(read.ids) == [IDS[0], IDS[2], *IDS[4:]]
@@ -146,30 +165,22 @@ def test_the_manifest_comes_last(tmp_path):
 def test_errors_that_are_gone_are_not_in_the_end(tmp_path):
     """As the docs say how to try again what could not be read."""
     shards = opened(tmp_path / "d")
-    shards.plan(IDS, 10)
-    shards.write(0, IDS[1:], vectors(9), [{"path": "a", "reason": "b"}])
+    shards.plan.add(IDS, 10)
+    shards.write(0, IDS[1:], vectors(9), images(9), [ERROR])
     assert shards.finish(4)["errors"] == 1
-    (tmp_path / "d" / "ids-00000.txt").unlink()
     again = opened(tmp_path / "d")
-    again.write(0, IDS, vectors(10), [])
+    again.undo(0)
+    again.write(0, IDS, vectors(10), images(10), [])
     assert again.finish(4)["errors"] == 0
     assert not list((tmp_path / "d").glob("errors*"))
 
 
-def test_counts_that_are_known_are_not_read(tmp_path):
-    shards = opened(tmp_path / "d")
-    shards.plan(IDS, 5)
-    for number in (0, 1):
-        shards.write(number, IDS[5 * number :][:5], vectors(5), [])
-    assert [one["count"] for one in shards.finish(4, counts={1: 7})["shards"]] == [5, 7]
-
-
 def test_float16(tmp_path):
     shards = opened(tmp_path / "d", dtype="float16")
-    shards.plan(IDS, 10)
-    shards.write(0, IDS, vectors(10), [])
+    shards.plan.add(IDS, 10)
+    shards.write(0, IDS, vectors(10), images(10), [])
     shards.finish(4)
-    assert np.load(tmp_path / "d" / "vectors-00000.npy").dtype == np.float16
+    assert np.load(only(tmp_path / "d", "vectors-00000-*")).dtype == np.float16
     read = Descriptors.read(tmp_path / "d")
     assert read.vectors.dtype == np.float32
     np.testing.assert_allclose(read.vectors, vectors(10), rtol=1e-3)
@@ -178,20 +189,21 @@ def test_float16(tmp_path):
 def test_another_kind_or_another_folder_is_refused(tmp_path):
     opened(tmp_path / "d")
     opened(tmp_path / "d")
-    for change in ({"weights": "e" * 64}, {"preset": "small_288"}, {"dtype": "float16"}, {"source": "/other"}):
-        message = r"holds descriptors of /photos by weights f{12} with preset skew_320 in float32, not of"
+    for change in ({"weights": "e" * 64}, {"preset": "small_288"}, {"dtype": "float16"}, {"source": "/other"}, OTHER):
+        kind = r"by weights f{12} with preset skew_320 in float32, computed in float32 by jax on cpu"
+        message = rf"holds descriptors of /photos {kind}, not of"
         with pytest.raises(ValueError, match=message):
             opened(tmp_path / "d", **change)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(ValueError, match="was not written by embed"):
+    with pytest.raises(ValueError, match=r"is not a folder of sscd_jax descriptors: it holds a\.jpg"):
         opened(tmp_path / "photos")
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
 def test_nothing_readable(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan(["a"], 4)
-    shards.write(0, [], vectors(0), [{"path": "a", "reason": "empty"}])
+    shards.plan.add(["a"], 4)
+    shards.write(0, [], vectors(0), images(0), [ERROR])
     with pytest.raises(ValueError, match=r"no image could be read: .*errors\.jsonl says why"):
         shards.finish(4)

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,7 +20,7 @@ from sscd_jax.presets import Preset
 from sscd_jax.weights import formats as files
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export_onnx import write_onnx
-from sscd_jax.weights.native import hash_variables, write_npz, write_safetensors
+from sscd_jax.weights.native import hash_network, write_npz, write_safetensors
 from sscd_jax.weights.state_dict import to_state_dict
 
 ORIGIN = {"name": "a test", "license": "MIT"}
@@ -50,10 +51,14 @@ def test_folded_weights_come_back_as_a_network_that_can_be_trained(kind, tmp_pat
 
 
 def test_the_hash_tells_weights_apart():
-    _, variables = seeded("resnet18")
+    model, variables = seeded("resnet18")
     same, other = jax.tree.map(np.copy, variables), jax.tree.map(np.copy, variables)
     other["params"]["embeddings"]["bias"][3] += 1e-6
-    assert hash_variables(same) == hash_variables(variables) != hash_variables(other)
+    known = hash_network(model, variables)
+    assert known == hash_network(model, same) != hash_network(model, other)
+    assert known == hash_network(model.clone(pool_param=3), variables), "3 is 3.0"
+    assert known == hash_network(model.clone(backbone=model.backbone.clone(dtype=jnp.bfloat16)), variables)
+    assert known != hash_network(model.clone(pool_param=1.0), variables), "the same arrays make another network"
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -146,7 +151,7 @@ def test_convert(tmp_path):
     assert json.dumps(summary)
     assert (summary["backbone"], summary["dims"], summary["width"]) == ("resnet50", 24, 8)
     loaded = weights.read(tmp_path / "b.safetensors")
-    assert summary["sha256"] == hash_variables(loaded.variables) == hash_variables(variables)
+    assert summary["sha256"] == hash_network(loaded.model, loaded.variables) == hash_network(model, variables)
     assert loaded.origin == {**ORIGIN, "more": "said"}
     assert sorted(os.listdir(tmp_path)) == ["a.npz", "b.safetensors"]
 

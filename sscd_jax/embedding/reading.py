@@ -1,0 +1,187 @@
+"""Reads the images of a collection: notes what was read, and tells a failed disk or network from a bad image."""
+
+import errno
+import hashlib
+import itertools
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from sscd_jax.data import storage
+from sscd_jax.data.image_source import Source
+from sscd_jax.embedding.shards import IMAGE, Shards
+
+# What an image has no descriptor for: it cannot be read, it is damaged, its id cannot be written, it is gone.
+READ, IMAGE_ERROR, NAME, GONE = "read", "image", "name", "gone"
+ATTEMPTS = 4
+LONGEST_WAIT = 8.0  # seconds between two attempts
+# The names that this system has, of errors after which another attempt may succeed.
+_PASSING = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENOTCONN", "ECONNRESET"),
+        *("ECONNABORTED", "ECONNREFUSED", "ENETDOWN", "ENETRESET", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+}
+
+
+class Reader:
+    """A source whose images are read several times where reading fails, and which notes what was read.
+
+    Attributes:
+        source: the source, to be read instead of the one that was given.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = Source(source.name, source.ids, source.paths, self._load, source.files)
+        self._given = source
+        self._archives = set(source.files) - set(source.paths) if source.record else set()
+        self._lock = threading.Lock()
+        self._images: dict[int, np.void] = {}
+        self._failed: set[int] = set()
+
+    def _load(self, index: int) -> bytes:
+        attempts = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT),
+            retry=retry_if_exception(lambda error: self._is_of_reading(index, error) and _may_pass(error)),
+            reraise=True,
+        )
+        try:
+            size, time = self.stamp(index)
+            data = attempts(self._given.load, index)
+        except Exception as error:
+            if self._is_of_reading(index, error):
+                with self._lock:
+                    self._failed.add(index)
+            raise
+        content = hashlib.blake2b(data, digest_size=16).digest()
+        image: Any = np.array((len(data) if size < 0 else size, time, content), IMAGE)[()]
+        with self._lock:
+            self._images[index] = image
+        return data
+
+    def _is_of_reading(self, index: int, error: BaseException) -> bool:
+        """Returns whether an error means that bytes could not be read, rather than that they are bad."""
+        if not isinstance(error, OSError) or error.errno in (errno.EMFILE, errno.ENFILE):
+            return False
+        return error.errno is not None or isinstance(error, FileNotFoundError) or "://" in self._given.paths[index]
+
+    def taken(self, index: int) -> np.void:
+        """Returns what was read of an image, `IMAGE`, and forgets it."""
+        with self._lock:
+            return self._images.pop(index)
+
+    def error(self, index: int, reason: str) -> dict[str, Any]:
+        """Returns what is recorded of an image that has no descriptor, and forgets what was read of it."""
+        with self._lock:
+            image, failed = self._images.pop(index, None), index in self._failed
+            self._failed.discard(index)
+        made = {"id": self.source.ids[index], "path": self.source.paths[index], "reason": reason}
+        made["kind"] = READ if failed else IMAGE_ERROR
+        return made if image is None else made | {"size": int(image["size"]), "time": int(image["time"])}
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Returns the size of an image and the time of its last change, without reading it; see `IMAGE`.
+
+        Of an image in an archive, it is the time of the archive. In a store, where each answer takes a request, and of
+        packs and data sets, which do not change, neither is known: -1 and 0.
+        """
+        path = self._given.paths[index]
+        if storage.in_store(path):
+            return -1, 0
+        if self._given.record is None:
+            return _status(path)
+        archive = next((path[:end] for end in _slashes(path) if path[:end] in self._archives), None)
+        if archive is not None:
+            return -1, _status(archive)[1]
+        return _status(path) if path in self._given.files else (-1, 0)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between the complete shards of a folder and its source now, all by ids.
+
+    Attributes:
+        changed: images that were embedded, and have another size or time now.
+        gone: images that were embedded or could not be read, and are no longer in the source.
+        failed: images that could not be read.
+        mended: those of them that have another size or time now.
+        shards: the number of the shard of each of these images.
+    """
+
+    changed: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    mended: set[str] = field(default_factory=set)
+    shards: dict[str, int] = field(default_factory=dict)
+
+
+def compare(shards: Shards, numbers: Iterable[int], reader: Reader) -> Changes:
+    """Compares complete shards with the source, without reading an image: one look at each file.
+
+    Args:
+        shards: the folder.
+        numbers: the numbers of the shards, which are complete.
+        reader: the source.
+    """
+    found = Changes()
+    index_of = {one: index for index, one in enumerate(reader.source.ids)}
+    for number in numbers:
+        errors = shards.errors(number)
+        embedded = zip(shards.ids(number), shards.images(number), strict=True)
+        listed = itertools.chain(embedded, ((error["id"], error) for error in errors if "id" in error))
+        failed = {error["id"] for error in errors if "id" in error}
+        for one, image in listed:
+            index = index_of.get(one)
+            if index is None:
+                found.gone.add(one)
+            else:
+                changed = has_changed(image, reader, index)
+                if one in failed:
+                    found.failed.add(one)
+                    if changed:
+                        found.mended.add(one)
+                elif changed:
+                    found.changed.add(one)
+                else:
+                    continue
+            found.shards[one] = number
+    return found
+
+
+def has_changed(image: np.void | Mapping[str, Any], reader: Reader, index: int) -> bool:
+    """Returns whether an image was changed since it was read, as far as its size and its time say.
+
+    Args:
+        image: what was recorded: an `IMAGE`, or a dictionary that may have `size` and `time`.
+        reader: the source.
+        index: the index of the image in the source.
+    """
+    try:
+        size, time = reader.stamp(index)
+        before = int(image["size"]), int(image["time"])
+    except (OSError, KeyError):  # it is gone since it was listed; or it was never read
+        return isinstance(image, dict) and "size" not in image
+    return (size >= 0 and before[0] != size) or bool(time and before[1] and before[1] != time)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Returns whether another attempt may succeed: not where a file does not exist or may not be read."""
+    number = getattr(error, "errno", None)
+    return number in _PASSING or (number is None and not isinstance(error, FileNotFoundError))
+
+
+def _status(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _slashes(path: str) -> list[int]:
+    return [end for end, letter in enumerate(path) if letter in "/\\"]

@@ -42,7 +42,12 @@ def evaluation() -> Evaluation:
 
 def test_what_was_written_is_read(evaluation, tmp_path):
     folder = write(tmp_path / "e.json", evaluation)
-    assert sorted(path.name for path in folder.iterdir()) == ["by_edit.csv", "predictions.npz", "thresholds.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "by_edit.csv",
+        "manifest.json",
+        "predictions.npz",
+        "thresholds.csv",
+    ]
     again = read(tmp_path / "e.json")
     assert json.dumps(again.rows) == json.dumps(evaluation.rows)
     assert (again.ground_truth, again.edits) == (TRUTH, EDITS)
@@ -113,10 +118,15 @@ def test_damaged_files_are_named(evaluation, tmp_path):
         path.write_text(empty)
         with pytest.raises(ValueError, match=r"e\.json.* it has no rows|is damaged"):
             read(path)
+        path.unlink()
     shutil.rmtree(tmp_path / "e")
     path.write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"e\.json: it has no rows"):
         read(path)
+    with pytest.raises(ValueError, match=r"e\.json exists already and is not what would be written there"):
+        write(path, evaluation)
+    assert path.read_text() == '{"a": 1}'
+    path.unlink()
     file = write(path, evaluation) / "predictions.npz"
     whole = file.read_bytes()
     rng = np.random.default_rng(0)
@@ -137,17 +147,18 @@ def test_damaged_files_are_named(evaluation, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(evaluation, tmp_path):
     (tmp_path / "e").mkdir()
-    write(tmp_path / "e.json", evaluation, lambda folder: (folder / "chart.svg").touch())
-    assert (tmp_path / "e" / "chart.svg").exists()
+    write(tmp_path / "e.json", evaluation, lambda folder: (folder / "scores.svg").touch())
+    assert (tmp_path / "e" / "scores.svg").exists()
     write(tmp_path / "e.json", evaluation)
-    assert not (tmp_path / "e" / "chart.svg").exists(), "of the earlier one"
+    assert not (tmp_path / "e" / "scores.svg").exists(), "of the earlier one"
     for name, make in (
         ("file", lambda p: p.write_text("x")),
         ("images", lambda p: (p.mkdir(), (p / "1.jpg").touch())),
     ):
         make(tmp_path / name)
         with pytest.raises(
-            ValueError, match=rf"{name}.json: its charts would go to .*{name}, which holds something else"
+            ValueError,
+            match=rf"{name} is a file, not a folder|{name} exists already and is not a folder of sscd_jax ev",
         ):
             write(tmp_path / f"{name}.json", evaluation)
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["1.jpg"]

@@ -12,10 +12,10 @@ from sscd_jax.search.calibration import Method
 
 
 def calibrate(
-    training: Path,
+    training: str,
     out: Path,
-    references: Path | None = None,
-    queries: Path | None = None,
+    references: str | None = None,
+    queries: str | None = None,
     ground_truth: Path | None = None,
     precision: float | None = None,
     false_positive_rate: float | None = None,

@@ -102,9 +102,9 @@ def embed(
 
 
 def descriptors_export(
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")],
     out: Path,
-    references: Path | None = None,
+    references: str | None = None,
 ) -> None:
     """Write descriptors as one file for other tools. The extension of OUT chooses the format.
 
@@ -115,7 +115,7 @@ def descriptors_export(
     replaced, and any other file is an error.
 
     Args:
-        folder: Folder that `sscd-jax embed` wrote.
+        folder: Folder that `sscd-jax embed` wrote, on disk or in a store.
         out: File to write: .npy, .faiss, .parquet or .hdf5.
         references: Folder with the descriptors of the references, for a submission to ISC2021 whose queries are in
             FOLDER.

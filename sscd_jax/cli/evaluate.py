@@ -1,12 +1,13 @@
 """The commands that measure how well copies are found."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from sscd_jax.cli.output import checked, leave, table
+from sscd_jax.cli.output import beside, checked, leave, table
 from sscd_jax.datasets import disc2021
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS, COPYDAYS_IMAGES, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors
@@ -19,10 +20,10 @@ LEAST_BACKGROUND = 3  # training images, for the score normalization 1.0[0,2]
 
 
 def evaluate_disc(
-    queries: Path | None = None,
-    references: Path | None = None,
+    queries: str | None = None,
+    references: str | None = None,
     ground_truth: Path | None = None,
-    training: Path | None = None,
+    training: str | None = None,
     root: Path | None = None,
     weights: str | None = None,
     split: Literal["val", "dev", "test", "benchmark"] | None = None,
@@ -76,6 +77,8 @@ def evaluate_disc(
     from sscd_jax.evaluation import disc, run
     from sscd_jax.search.calibration import Calibration
 
+    sets: Mapping[str, str | Path | None]
+
     for wanted in precision:
         if not 0 < wanted <= 1:
             raise ValueError(f"--precision {wanted}: it must be over 0, and 1 at most")
@@ -96,7 +99,7 @@ def evaluate_disc(
         if weights or split or descriptors:
             raise ValueError("--weights, --split and --descriptors require --root")
         known_edits = read_edits(edits) if edits else {}
-        out = checked(out or queries.with_name(f"{queries.name}.disc.json"))
+        out = checked(out or beside(queries, "disc.json"))
         sets, truth = {"queries": queries, "references": references, "training": training}, ground_truth
     else:
         raise ValueError("give --queries, --references and --ground-truth, or --root and --weights")
@@ -164,7 +167,7 @@ def _embedded(found: disc2021.Split, weights: str, descriptors: Path, preset: Pr
 
 
 def evaluate_copydays(
-    copydays: Path | None = None,
+    copydays: str | None = None,
     distractors: str | None = None,
     training: str | None = None,
     root: Path | None = None,
@@ -203,7 +206,7 @@ def evaluate_copydays(
 
     if bootstrap < 0:
         raise ValueError(f"--bootstrap {bootstrap}: it must be 0 for none, or more")
-    sets: dict[str, Path | None]
+    sets: Mapping[str, str | Path | None]
     if root:
         if copydays:
             raise ValueError("--root holds Copydays: leave out --copydays")
@@ -215,14 +218,14 @@ def evaluate_copydays(
             raise ValueError("--weights and --descriptors require --root")
         sets = {
             "copydays": copydays,
-            "distractors": Path(distractors) if distractors else None,
-            "training": Path(training) if training else None,
+            "distractors": distractors,
+            "training": training,
         }
     else:
         raise ValueError("give --copydays, or --root and --weights")
     where = sets["copydays"]
     assert where is not None
-    out = checked(out or where.with_name(f"{where.name}.copydays.json"))
+    out = checked(out or beside(where, "copydays.json"))
     read = {name: Descriptors.read(path) if path else None for name, path in sets.items()}
     images, background = read["copydays"], read["training"]
     assert images is not None

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tyro.extras import SubcommandApp
@@ -108,6 +109,11 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
     def bind(**options: Any) -> functools.partial[None]:
         if "recipe" in options and options["recipe"] != rest[0]:
             raise ValueError(f"the recipe comes first: sscd-jax {function} {options['recipe']} ...")
+        for value in options.values():
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path) and (scheme := re.match(r"([a-z][a-z0-9+.-]+):/", str(path))):
+                    place = str(path).replace(":/", "://", 1)
+                    raise ValueError(f"{place}: here, give a path on this machine, not in {scheme[1]}://")
         return functools.partial(command, **options)
 
     signature = inspect.signature(command)

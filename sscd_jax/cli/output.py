@@ -31,6 +31,17 @@ def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json"
     return out
 
 
+def beside(folder: str | Path, extension: str) -> Path:
+    """Returns the path of an output file beside a folder of descriptors, such as queries.disc.json.
+
+    Raises:
+        ValueError: the folder is in a store.
+    """
+    if "://" in str(folder):
+        raise ValueError(f"--out is needed: nothing is written beside {folder}")
+    return Path(folder).with_name(f"{Path(folder).name}.{extension}")
+
+
 def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     """Prints the tables of an evaluation, and writes its rows, predictions and charts.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from sscd_jax.descriptors import Descriptors, check_same_provenance, read_manife
 from sscd_jax.files import atomic_file, check_file, write_text
 
 FORMAT = "sscd_jax export"
+PathLike = str | os.PathLike[str]
 
 
-def export_descriptors(folder: Path, out: Path, *, references: Path | None = None) -> None:
+def export_descriptors(folder: PathLike, out: Path, *, references: PathLike | None = None) -> None:
     """Writes a folder of descriptors as one file, whose format follows from its extension.
 
     - `.npy`: one memory-mappable array [N, D] of the folder's dtype.
@@ -43,11 +45,11 @@ def export_descriptors(folder: Path, out: Path, *, references: Path | None = Non
         OSError: the file cannot be written.
 
     Examples:
-        >>> export_descriptors(Path("descriptors"), Path("all.npy"))
+        >>> export_descriptors("descriptors", Path("all.npy"))
         >>> np.load("all.npy", mmap_mode="r").shape
         (251, 512)
     """
-    writers: dict[str, Callable[[Path, Path, Mapping[str, Any]], None]] = {
+    writers: dict[str, Callable[[PathLike, Path, Mapping[str, Any]], None]] = {
         ".npy": _npy,
         ".faiss": _faiss,
         ".parquet": _parquet,
@@ -103,7 +105,7 @@ def _sidecar(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def _card(folder: Path) -> dict[str, Any]:
+def _card(folder: PathLike) -> dict[str, Any]:
     made = read_manifest(folder)
     return {"format": FORMAT, "version": 1} | {n: made[n] for n in ("count", "dims", "dtype", "provenance")}
 
@@ -113,7 +115,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _npy(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
+def _npy(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     """Writes the vectors as one array, shard by shard."""
     made = read_manifest(folder)
     header = {"descr": np.dtype(made["dtype"]).str, "fortran_order": False, "shape": (made["count"], made["dims"])}
@@ -123,21 +125,21 @@ def _npy(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
             file.write(np.ascontiguousarray(shard).data)
 
 
-def _ids(folder: Path, out: Path) -> None:
+def _ids(folder: PathLike, out: Path) -> None:
     """Writes the ids, one a line, in the order of the rows."""
     with out.open("w", encoding="utf-8", newline="\n") as file:
         for ids, _ in read_shards(folder):
             file.writelines(f"{one}\n" for one in ids)
 
 
-def _faiss(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
+def _faiss(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     """Writes a flat index for inner products."""
     from sscd_jax.search.faiss_backend import write_index
 
     write_index(out, Descriptors.read(folder).vectors)
 
 
-def _parquet(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
+def _parquet(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     """Writes the columns id and vector, with one row group for each shard."""
     pa, pq = _pyarrow()
     made = read_manifest(folder)
@@ -151,7 +153,7 @@ def _parquet(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
             writer.write_table(pa.table({"id": ids, "vector": column}, schema))
 
 
-def _hdf5(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
+def _hdf5(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     """Writes vectors and image_names, shard by shard."""
     made = read_manifest(folder)
     names: list[str] = []
@@ -164,7 +166,7 @@ def _hdf5(folder: Path, out: Path, card: Mapping[str, Any]) -> None:
         file.create_dataset("image_names", data=_as_bytes(names))
 
 
-def _submission(queries: Path, references: Path, out: Path, card: Mapping[str, Any]) -> None:
+def _submission(queries: PathLike, references: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     """Writes queries and references with their ids in one file."""
     sets = {"query": Descriptors.read(queries), "reference": Descriptors.read(references)}
     check_same_provenance(**sets)
@@ -199,7 +201,7 @@ def _h5py() -> Any:
     return h5py
 
 
-def _placed(folder: Path) -> Iterator[tuple[int, list[str], np.ndarray]]:
+def _placed(folder: PathLike) -> Iterator[tuple[int, list[str], np.ndarray]]:
     """Yields, for each shard, the row at which it begins, its n ids, and its vectors [n, D]."""
     start = 0
     for ids, shard in read_shards(folder):

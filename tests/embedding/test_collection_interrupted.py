@@ -25,7 +25,8 @@ SAVES = f"from sscd_jax.embedding import compute; compute.SAVE_SECONDS = 0; {MAI
 # The command, which stops after four batches and unreadable images, as if the next took for ever.
 STOPS = f"""
 {EIGHT}
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
 from pathlib import Path
 from sscd_jax.embedding import compute
 embed, ready = compute.embed, Path(sys.argv.pop(1))

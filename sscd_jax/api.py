@@ -25,7 +25,7 @@ from sscd_jax.embedding.collection import default_batch_size, made_by
 from sscd_jax.embedding.compute import output_dims
 from sscd_jax.embedding.embed import embed
 from sscd_jax.models import SSCD, describe
-from sscd_jax.presets import PRESETS, Preset
+from sscd_jax.presets import PRESETS, Preset, choose
 from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
 
@@ -61,7 +61,7 @@ def load(name_or_path: str | os.PathLike[str]) -> "Model":
     if name in PUBLISHED and not os.path.exists(name) and not cached(name):
         fetch(name)
     read = weights.read(name)
-    preset = read.preset or PRESETS["small_288"]
+    preset = choose(None, default=read.preset)
     made = made_by(read.model, read.variables, preset, name)
     details = {**made.details, "source": "", "weights": {"name": name, "format": read.format, **read.origin}}
     return Model(read.model, read.variables, Provenance(made.weights, made.preset, details, made.computation), preset)
@@ -110,7 +110,8 @@ class Model:
                 folders, which are searched recursively, and whatever else the command reads (a .txt list of paths, .tar
                 and .parquet files, "tfds:NAME", "sample").
             preset: how images are resized and normalized: "small_288", "skew_320", "long_800", "dcr_224" or a `Preset`.
-                By default, it is the preset that the file of the weights names, or "small_288" if it names none.
+                By default, it is the preset that the network is for, as its run or file says, or "small_288" if it
+                does not say.
             ids: an id for each image. By default, the id of a file is its path as given, without the extension; that
                 of a file in a folder is its path relative to the folder, without the extension; and that of an array
                 or PIL image is its position in `images`, such as "0".

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sscd_jax.presets import Preset, PresetName
+from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 OFFICIAL_VALIDATION = Preset("skew", 288)
 
@@ -173,6 +173,12 @@ class Validation:
     batch_size: int = 256
     """Number of images in a batch, which is divided among the devices of a host. Every host embeds all images."""
 
+    @property
+    def chosen(self) -> Preset:
+        """The preset of the validation."""
+        is_default = self.preset != "custom" and self.custom == OFFICIAL_VALIDATION
+        return choose(self.preset, CUSTOM if is_default else self.custom)
+
     def __post_init__(self) -> None:
         given = [bool(self.queries), bool(self.references), bool(self.ground_truth)]
         _require(all(given) or not any(given), "validation needs all of queries, references and ground_truth, or none")
@@ -225,6 +231,17 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     validation: Validation = field(default_factory=Validation)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    @property
+    def preset(self) -> Preset:
+        """The preset that the network of this run is for.
+
+        It is that of the validation, unless this is the official one, which skews images to save time. Otherwise it is
+        small_288, by which the paper evaluates networks trained on images of 224 pixels, scaled to data.image_size.
+        """
+        if self.validation.chosen != OFFICIAL_VALIDATION:
+            return self.validation.chosen
+        return Preset("short", max(32, round(self.data.image_size * 288 / 224)))
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"epochs is {self.epochs}; it must be positive")

@@ -24,7 +24,7 @@ from sscd_jax.evaluation.run import evaluate_disc
 from sscd_jax.files import write_text
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
-from sscd_jax.presets import Preset, choose
+from sscd_jax.presets import Preset
 from sscd_jax.search.faiss_backend import write_index
 from sscd_jax.sharding import create_mesh, replicated
 from sscd_jax.training import state as train_state
@@ -75,7 +75,7 @@ def run(out: Path, *, seed: int, steps: int | None = None) -> list[dict[str, Any
     model = build_model(**dataclasses.asdict(config.model))
     start = train_state.create(model, lars(0.0), seed, replicated(create_mesh())).variables
     _, trained = runs.load_run(out / "run")
-    preset = choose(config.validation.preset, config.validation.custom)
+    preset = config.validation.chosen
     descriptors = out / "descriptors"
     described = {"PDQ, a perceptual hash": ("pdq", _hash(images, descriptors / "pdq"))} if is_installed() else {}
     described |= {

@@ -119,8 +119,13 @@ PresetName = Literal["small_288", "skew_320", "long_800", "dcr_224", "custom"]
 CUSTOM = Preset()
 
 
-def choose(name: PresetName, custom: Preset = CUSTOM) -> Preset:
+def choose(name: PresetName | None, custom: Preset = CUSTOM, *, default: Preset | None = None) -> Preset:
     """Returns the preset of a name, or `custom` for the name "custom".
+
+    Args:
+        name: the name; None for `default`.
+        custom: the preset of the name "custom".
+        default: the preset that the network is for; None, where it is not known, for small_288.
 
     Raises:
         ValueError: `custom` is given, and the name is another one.
@@ -128,5 +133,7 @@ def choose(name: PresetName, custom: Preset = CUSTOM) -> Preset:
     if name == "custom":
         return custom
     if custom != CUSTOM:
-        raise ValueError(f"--custom.* requires --preset custom, and the preset is {name}")
+        raise ValueError(f"--custom.* requires --preset custom, and the preset is {name or 'that of the network'}")
+    if name is None:
+        return default or PRESETS["small_288"]
     return PRESETS[name]

@@ -27,6 +27,7 @@ from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.plan import PLAN, Plan, replace_file
 from sscd_jax.embedding.reading import NAME, Reader
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.models import SSCD
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 try:
@@ -46,7 +47,7 @@ class Work:
         images: where the images are, as the user gave it.
         weights: the weights of the network, at a path that every worker can read.
         out: the folder of descriptors, which every worker can write to.
-        preset: how images are resized and normalized.
+        preset: how images are resized and normalized; None for the preset that the network is for.
         dtype: the type of the vectors in the files.
         batch_size: the number of images in a batch over the devices of a worker; None for the default of
             `write_descriptors`.
@@ -58,7 +59,7 @@ class Work:
     images: str
     weights: str
     out: str
-    preset: Preset
+    preset: Preset | None = None
     dtype: Literal["float32", "float16"] = "float32"
     batch_size: int | None = None
     max_pixels: int = MAX_PIXELS
@@ -139,6 +140,12 @@ def _parents(one: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
+def _read(work: Work) -> tuple[SSCD, Any, Preset]:
+    """Returns the network, its variables, and the preset of a pipeline."""
+    read = weights.read(work.weights)
+    return read.model, read.variables, work.preset or choose(None, default=read.preset)
+
+
 class EmbedShard(beam.DoFn):
     """Embeds the files of a shard and writes its descriptors; yields its number, their count and their length."""
 
@@ -147,8 +154,8 @@ class EmbedShard(beam.DoFn):
 
     def setup(self) -> None:
         distributed.start()
-        self.model, self.variables = weights.load(self.work.weights)
-        self.provenance = made_by(self.model, self.variables, self.work.preset, self.work.images)
+        self.model, self.variables, self.preset = _read(self.work)
+        self.provenance = made_by(self.model, self.variables, self.preset, self.work.images)
 
     def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
         # A runner may give a shard to two workers at once. They write the same under different temporary names.
@@ -163,7 +170,7 @@ class EmbedShard(beam.DoFn):
             options: dict[str, Any] = {"mesh": sharding.create_local_mesh(), "batch_size": size}
             options |= {"max_pixels": self.work.max_pixels, "errors": refused, "again": again}
             for done, errors in compute_shards(
-                self.model, self.variables, Reader(source), self.work.preset, shards, [files.number], **options
+                self.model, self.variables, Reader(source), self.preset, shards, [files.number], **options
             ):
                 beam.metrics.Metrics.counter("sscd_jax", "embedded").inc(done - len(errors))
                 beam.metrics.Metrics.counter("sscd_jax", "unreadable").inc(len(errors))
@@ -204,12 +211,12 @@ def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
         ValueError: no image could be read, or `sscd-jax embed` has planned shards that are not complete.
         OSError: more images than `work.max_errors` were not delivered by a disk or a network.
     """
-    model, variables = weights.load(work.weights)
-    shards = Shards(work.out, made_by(model, variables, work.preset, work.images), work.dtype, location(work.images))
+    model, variables, preset = _read(work)
+    shards = Shards(work.out, made_by(model, variables, preset, work.images), work.dtype, location(work.images))
     images = sum(count for _, count, _ in done) + sum(len(shards.errors(number)) for number, _, _ in done)
     manifest = shards.finish(
         done[0][2],
-        probe=probe(model, variables, work.preset, batch_size=work.batch_size or default_batch_size()),
+        probe=probe(model, variables, preset, batch_size=work.batch_size or default_batch_size()),
         max_not_read=max_not_read(images, work.max_errors),
     )
     if manifest is None:
@@ -246,7 +253,7 @@ def run(
     images: tyro.conf.Positional[str],
     weights: str,
     out: str,
-    preset: PresetName = "small_288",
+    preset: PresetName | None = None,
     custom: Preset = CUSTOM,
     batch_size: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
@@ -266,7 +273,7 @@ def run(
             able to read it.
         weights: Weights of any format, at a path that workers can read.
         out: Folder for the descriptors, which workers can write to.
-        preset: How images are resized and normalized.
+        preset: How images are resized and normalized. By default as the network was trained for, or else small_288.
         custom: The preset that --preset custom selects.
         batch_size: Number of images in a batch over the devices of a worker. By default 1 on a CPU and 128 for each
             accelerator.
@@ -283,7 +290,8 @@ def run(
     for option, value in (("--shard-size", shard_size), ("--batch-size", batch_size), ("--max-pixels", max_pixels)):
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}; it must be positive")
-    work = Work(images, weights, out, choose(preset, custom), dtype, batch_size, max_pixels, max_errors, retry)
+    chosen = None if (preset, custom) == (None, CUSTOM) else choose(preset, custom)
+    work = Work(images, weights, out, chosen, dtype, batch_size, max_pixels, max_errors, retry)
     files = plan_files(work, shard_size)
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
         build(pipeline, work, files) | beam.Map(print)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sscd_jax.cli.options import Images, open_images
+from sscd_jax.cli.options import Images, open_images, preset_for
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
@@ -15,7 +15,7 @@ def embed(
     images: Images,
     weights: str,
     out: str,
-    preset: PresetName = "small_288",
+    preset: PresetName | None = None,
     custom: Preset = CUSTOM,
     batch_size: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
@@ -45,9 +45,10 @@ def embed(
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
         out: Folder for the descriptors, on disk or in a store such as gs://BUCKET/NAME. It gets .npy shards, ids,
             manifest.json, and errors.jsonl if images could not be read.
-        preset: How images are resized and normalized. small_288 resizes the short side to 288 pixels; skew_320 resizes
-            to 320 x 320; long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center
-            224 x 224, and normalizes with mean and std 0.5; custom does what the --custom options say.
+        preset: How images are resized and normalized. By default as the network was trained for, which its run or its
+            file says, or else small_288. small_288 resizes the short side to 288 pixels; skew_320 resizes to 320 x 320;
+            long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center 224 x 224,
+            and normalizes with mean and std 0.5; custom does what the --custom options say.
         custom: The preset that --preset custom selects.
         batch_size: Number of images in a batch over the devices of this process. Batches of long images hold fewer, so
             that memory stays the same. By default 1 on a CPU, which computes as many batches at a time as it has
@@ -74,16 +75,17 @@ def embed(
     from sscd_jax.distributed import join_processes_if_any
     from sscd_jax.embedding.collection import write_descriptors
 
-    chosen, share = choose(preset, custom), _share(shard) if shard else None
+    choose(preset, custom)  # a wrong option is an error before anything is loaded
+    share = _share(shard) if shard else None
     if share is None:
         join_processes_if_any()
     source = open_images(images, split=split, data_dir=data_dir)
-    model, variables = known_weights.load(weights)
+    read = known_weights.read(weights)
     summary = write_descriptors(
-        model,
-        variables,
+        read.model,
+        read.variables,
         source,
-        chosen,
+        preset_for(read, preset, custom),
         out,
         batch_size=batch_size,
         dtype=dtype,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from sscd_jax.cli.options import preset_for
 from sscd_jax.cli.output import beside, checked, leave, table
 from sscd_jax.datasets import disc2021
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS, COPYDAYS_IMAGES, read_edits, read_ground_truth
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.presets import PresetName, choose
+from sscd_jax.presets import PresetName
 
 if TYPE_CHECKING:
     from sscd_jax.evaluation.disc import Candidates
@@ -28,7 +29,7 @@ def evaluate_disc(
     weights: str | None = None,
     split: Literal["val", "dev", "test", "benchmark"] | None = None,
     descriptors: Path | None = None,
-    preset: PresetName = "small_288",
+    preset: PresetName | None = None,
     codecs: tuple[str, ...] = (),
     score_norm: tuple[str, ...] = (),
     candidates: Literal["per_query", "global"] | None = None,
@@ -57,7 +58,8 @@ def evaluate_disc(
         weights: The network that embeds the images of --root, given as for `sscd-jax embed`.
         split: The split to evaluate. It is needed only if --root holds several.
         descriptors: The folder for the descriptors of --root. The default is ROOT/descriptors.
-        preset: How the images of --root are resized and normalized.
+        preset: How the images of --root are resized and normalized. By default as the network was trained for, or else
+            small_288.
         codecs: Transforms of the descriptors, as faiss factory strings that end in Flat. The default is Flat, and
             also whitening to the full dimension if there are enough training descriptors.
         score_norm: Score normalizations by the training descriptors, each as weight[first,last], or none. The default
@@ -158,12 +160,15 @@ def _readable(
     return kept
 
 
-def _embedded(found: disc2021.Split, weights: str, descriptors: Path, preset: PresetName) -> dict[str, Path | None]:
+def _embedded(
+    found: disc2021.Split, weights: str, descriptors: Path, preset: PresetName | None
+) -> dict[str, Path | None]:
     """Embeds the parts of a split that have no descriptors yet, and returns the folders of descriptors."""
     from sscd_jax import weights as known_weights
     from sscd_jax.embedding import evaluation_sets
 
-    return evaluation_sets.embed_split(found, *known_weights.load(weights), choose(preset), descriptors)
+    read = known_weights.read(weights)
+    return evaluation_sets.embed_split(found, read.model, read.variables, preset_for(read, preset), descriptors)
 
 
 def evaluate_copydays(
@@ -173,7 +178,7 @@ def evaluate_copydays(
     root: Path | None = None,
     weights: str | None = None,
     descriptors: Path | None = None,
-    preset: PresetName = "small_288",
+    preset: PresetName | None = None,
     codecs: tuple[str, ...] = (),
     k: int = 100,
     bootstrap: int = 1000,
@@ -193,7 +198,8 @@ def evaluate_copydays(
             has them, or with what INRIA's archives unpack to.
         weights: The network that embeds the images of --root, given as for `sscd-jax embed`.
         descriptors: The folder for the descriptors of --root. The default is ROOT/descriptors.
-        preset: How the images of --root are resized and normalized.
+        preset: How the images of --root are resized and normalized. By default as the network was trained for, or else
+            small_288.
         codecs: Transforms of the descriptors, as faiss factory strings that end in Flat. The default is Flat, and
             also whitening to the full dimension if there are enough training descriptors.
         k: The number of neighbors per query that count.
@@ -239,7 +245,12 @@ def evaluate_copydays(
 
 
 def _copydays_folder(
-    root: Path, weights: str, descriptors: Path, preset: PresetName, distractors: str | None, training: str | None
+    root: Path,
+    weights: str,
+    descriptors: Path,
+    preset: PresetName | None,
+    distractors: str | None,
+    training: str | None,
 ) -> dict[str, Path | None]:
     """Embeds the images of Copydays that have no descriptors yet, and returns the folders of descriptors."""
     from sscd_jax import weights as known_weights
@@ -247,10 +258,12 @@ def _copydays_folder(
     from sscd_jax.embedding import evaluation_sets
 
     copydays.find(root)  # before the weights are loaded, which takes longer
+    read = known_weights.read(weights)
     return evaluation_sets.embed_copydays(
         root,
-        *known_weights.load(weights),
-        choose(preset),
+        read.model,
+        read.variables,
+        preset_for(read, preset),
         descriptors,
         distractors=distractors,
         training=training,

@@ -1,6 +1,7 @@
 """The commands `sscd-jax weights`: thin calls into the package."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,7 +58,7 @@ def weights_export(
     out: Path,
     input: Literal["float32", "uint8"] = "float32",
     head: Literal["l2", "raw"] = "l2",
-    preset: PresetName = "skew_320",
+    preset: PresetName | None = None,
     custom: Preset = CUSTOM,
     images: str = "sample",
     license: str | None = None,
@@ -77,7 +78,8 @@ def weights_export(
             graph normalizes uint8 images.
         head: Last operation of onnx, stablehlo and saved_model. l2 gives descriptors of norm 1, and raw leaves the
             normalization out.
-        preset: How images are resized and normalized, as in `sscd-jax embed`. It is recorded in the model card.
+        preset: How images are resized and normalized, as in `sscd-jax embed`. It is recorded in the model card. By
+            default it is the preset that the network is for, or else small_288.
         custom: The preset that is used with --preset custom.
         images: Images for the comparison and the golden pairs, given as in `sscd-jax embed`. sample needs the extra
             demo.
@@ -91,9 +93,12 @@ def weights_export(
         out,
         format=format,
         images=open_source(images),
-        preset=choose(preset, custom),
+        preset=None if (preset, custom) == (None, CUSTOM) else choose(preset, custom),
         input=input,
         head=head,
         license=license,
     )
+    if card["preset_of_source"] not in (None, card["preset"]):
+        names = card["preset_of_source"]["name"], card["preset"]["name"]
+        print("these weights are for the preset {}, and the export is for {}".format(*names), file=sys.stderr)
     print(json.dumps({"out": str(out), "file": str(out / card["file"]), "check": card["check"]}, indent=2))

@@ -18,7 +18,7 @@ from sscd_jax.distributed import is_first_process
 from sscd_jax.embedding.embed import embed
 from sscd_jax.evaluation import disc
 from sscd_jax.models import SSCD
-from sscd_jax.presets import Preset, choose
+from sscd_jax.presets import Preset
 from sscd_jax.sharding import check_divisible, create_local_mesh
 
 
@@ -60,7 +60,7 @@ def open_validation(config: Validation) -> ValidationSet | None:
             f"{config.ground_truth} has {len(absent)} pairs without their images, such as {absent[0]}: "
             f"queries have ids like {queries.ids[0]}, references like {references.ids[0]}"
         )
-    return ValidationSet(queries, references, ground_truth, choose(config.preset, config.custom), config.batch_size)
+    return ValidationSet(queries, references, ground_truth, config.chosen, config.batch_size)
 
 
 def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sscd_jax.files import atomic_file
 from sscd_jax.models import describe
+from sscd_jax.presets import Preset
 from sscd_jax.weights.formats import read_file
 from sscd_jax.weights.native import hash_network, write_safetensors
 
@@ -16,6 +17,7 @@ def convert(
     *,
     origin: Mapping[str, str] | None = None,
     expected: tuple[str, int] | None = None,
+    preset: Preset | None = None,
 ) -> dict[str, Any]:
     """Reads weights of any format (see `formats.read_file`), writes them as safetensors, and reads them back to check.
 
@@ -24,6 +26,7 @@ def convert(
         out: a file whose name ends in .safetensors; it is written atomically.
         origin: facts about where the weights come from, such as a URL, added to those in the source.
         expected: the backbone and the dims that the network must have.
+        preset: how images for the network are resized and normalized; by default what the source says, if it does.
 
     Returns:
         A summary: source, format, backbone, dims, width, pool_param, sha256 (of the network with its weights), out.
@@ -42,7 +45,8 @@ def convert(
         raise ValueError("{} holds a {} with {} dims, not a {} with {} dims".format(source, *found, *expected))
     sha256 = hash_network(weights.model, weights.variables)
     with atomic_file(out) as temporary:
-        write_safetensors(temporary, weights.model, weights.variables, {**weights.origin, **(origin or {})})
+        facts = {**weights.origin, **(origin or {})}
+        write_safetensors(temporary, weights.model, weights.variables, facts, preset or weights.preset)
         written = read_file(temporary)
         if hash_network(written.model, written.variables) != sha256:
             raise ValueError(f"the weights in {out} differ from those in {source}: the disk may be faulty")

@@ -23,7 +23,7 @@ from sscd_jax.data.images import apply_preset, open_image
 from sscd_jax.files import atomic_folder
 from sscd_jax.models import SSCD, build_model, describe, normalize
 from sscd_jax.models.folding import fold
-from sscd_jax.presets import Preset
+from sscd_jax.presets import Preset, choose
 from sscd_jax.weights import read
 from sscd_jax.weights.formats import read_file
 from sscd_jax.weights.native import (
@@ -55,7 +55,7 @@ def export(
     *,
     format: Format,
     images: Source,
-    preset: Preset,
+    preset: Preset | None = None,
     input: Input = "float32",
     head: Head = "l2",
     license: str | None = None,
@@ -67,7 +67,7 @@ def export(
         out: the folder of the bundle; it appears when the export has passed its check, and replaces an earlier bundle.
         format: the format to write, see `native.BUNDLES`.
         images: images for the check; the first ones that can be read become the golden pairs.
-        preset: how images for the network are resized and normalized.
+        preset: how images for the network are resized and normalized; by default as the source says, or else small_288.
         input: for formats that hold the computation: "float32", normalized images, or "uint8", pixels from 0 to 255.
         head: for formats that hold the computation: "l2", descriptors of norm 1, or "raw", before L2 normalization.
         license: the license of the weights; by default, the one that the source states.
@@ -82,6 +82,7 @@ def export(
     out = out.absolute()
     _check_out(out)
     weights = read(source)
+    preset = preset or choose(None, default=weights.preset)
     network = describe(weights.model)
     model = build_model(**network).clone(normalized=head == "l2")  # in float32, even if it was trained in bfloat16
     if format == "torchvision" and network["width"] != 64:
@@ -99,6 +100,7 @@ def export(
         "input": _describe_input(format, input),
         "output": {"name": "descriptors", "dtype": "float32", "shape": ["batch", expected.shape[1]], "head": head},
         "preset": preset.parameters(),
+        "preset_of_source": weights.preset and weights.preset.parameters(),
         "source": {"name": Path(source).name, "format": weights.format},
         "origin": dict(weights.origin),
         "license": license or weights.origin.get("license", "not stated by the source"),
@@ -175,9 +177,9 @@ def _write(
 ) -> None:
     uint8 = input == "uint8"
     if format == "npz":
-        write_npz(file, model, variables, origin)
+        write_npz(file, model, variables, origin, preset)
     elif format == "safetensors":
-        write_safetensors(file, model, variables, origin)
+        write_safetensors(file, model, variables, origin, preset)
     elif format == "torchvision":
         from sscd_jax.weights.read_torch import write_state_dict
 
@@ -191,7 +193,7 @@ def _write(
         from sscd_jax.weights.export_xla import write_stablehlo
 
         write_stablehlo(file, model, variables, uint8=uint8, preset=preset)
-        write_safetensors(file.with_name(WEIGHTS["stablehlo"]), *fold(model, variables), origin)
+        write_safetensors(file.with_name(WEIGHTS["stablehlo"]), *fold(model, variables), origin, preset)
     else:
         from sscd_jax.weights.export_xla import write_saved_model
 

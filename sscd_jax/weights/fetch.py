@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sscd_jax.files import cache_folder
+from sscd_jax.presets import PRESETS
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.formats import read_file
 
@@ -122,7 +123,13 @@ def _convert(name: str, path: Path, out: Path, origin: Mapping[str, str]) -> Non
     _check_zip(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    convert(path, out, origin={"name": name, **origin, "file_sha256": digest}, expected=PUBLISHED[name])
+    convert(
+        path,
+        out,
+        origin={"name": name, **origin, "file_sha256": digest},
+        expected=PUBLISHED[name],
+        preset=PRESETS["small_288"],
+    )
 
 
 def _check_zip(path: Path) -> None:

@@ -13,7 +13,6 @@ import safetensors
 import safetensors.numpy
 
 from sscd_jax.models import build_model
-from sscd_jax.presets import Preset
 from sscd_jax.weights import runs
 from sscd_jax.weights.native import (
     BUNDLES,
@@ -27,6 +26,7 @@ from sscd_jax.weights.native import (
     _ours,
     _read_npz,
     hash_file,
+    parse_preset,
 )
 from sscd_jax.weights.state_dict import COUNTER, from_state_dict
 
@@ -96,9 +96,8 @@ def _read_folder(path: Path) -> Weights:
             raise ValueError(
                 f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
             ) from error
-        return Weights(
-            build_model(**dataclasses.asdict(config.model)), variables, "training run", {"run": path.absolute().name}
-        )
+        model, origin = build_model(**dataclasses.asdict(config.model)), {"run": path.absolute().name}
+        return Weights(model, variables, "training run", origin, config.preset)
     raise ValueError(
         f"{path} is not a training run (a folder that `sscd-jax train --workdir` wrote), "
         "nor a bundle that `sscd-jax weights export` wrote"
@@ -110,7 +109,7 @@ def _read_bundle(path: Path) -> Weights:
     try:
         card = json.loads((path / CARD).read_text())
         format_, network, origin = card["format"], card["network"], dict(card["origin"])
-        preset = Preset(**{name: value for name, value in card["preset"].items() if name != "name"})
+        preset = parse_preset(card["preset"])
         file = path / WEIGHTS.get(format_, BUNDLES[format_])
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -81,10 +81,11 @@ def _read_npz(path: Path) -> Weights:
 def _ours(arrays: Mapping[str, np.ndarray], metadata: str, format_: str) -> Weights:
     try:
         known = json.loads(metadata)
+        preset = parse_preset(known.get("preset"))
         network, is_folded, origin = known["network"], bool(known["folded"]), dict(known["origin"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its metadata were not written by this package: {metadata[:200]}") from error
-    return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin)
+    return Weights(*_network(arrays, network, is_folded=is_folded), format_, origin, preset)
 
 
 def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is_folded: bool) -> tuple[SSCD, Any]:
@@ -97,16 +98,18 @@ def _network(arrays: Mapping[str, np.ndarray], network: Mapping[str, Any], *, is
     return unfold(folded(model), variables) if is_folded else (model, variables)
 
 
-def write_safetensors(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: Path, model: SSCD, variables: Any, origin: Mapping[str, str], preset: Preset | None = None
+) -> None:
     """Writes variables, folded or not, as safetensors with our metadata."""
     arrays = {name: np.ascontiguousarray(value) for name, value in _by_name(variables).items()}
     # save_file is not used, because only the owner could read its file.
-    path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin)}))
+    path.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA: _metadata(model, origin, preset)}))
 
 
-def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str]) -> None:
+def write_npz(path: Path, model: SSCD, variables: Any, origin: Mapping[str, str], preset: Preset | None = None) -> None:
     """Writes variables, folded or not, as an .npz with our metadata in the array `METADATA`."""
-    arrays: dict[str, Any] = {METADATA: np.array(_metadata(model, origin)), **_by_name(variables)}
+    arrays: dict[str, Any] = {METADATA: np.array(_metadata(model, origin, preset)), **_by_name(variables)}
     with path.open("wb") as file:  # given a name, numpy would append an extension
         np.savez(file, **arrays)
 
@@ -115,8 +118,16 @@ def _by_name(variables: Any) -> dict[str, np.ndarray]:
     return traverse_util.flatten_dict(jax.device_get(variables), sep="/")
 
 
-def _metadata(model: SSCD, origin: Mapping[str, str]) -> str:
-    return json.dumps({"network": describe(model), "folded": model.backbone.folded, "origin": dict(origin)})
+def _metadata(model: SSCD, origin: Mapping[str, str], preset: Preset | None) -> str:
+    made = {"network": describe(model), "folded": model.backbone.folded, "origin": dict(origin)}
+    return json.dumps(made | ({"preset": preset.parameters()} if preset else {}))
+
+
+def parse_preset(parameters: Mapping[str, Any] | None) -> Preset | None:
+    """Returns the preset of `Preset.parameters`; None if there is none."""
+    if not parameters:
+        return None
+    return Preset(**{name: value for name, value in parameters.items() if name != "name"})
 
 
 def hash_file(path: Path) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sscd_jax import Descriptors, Provenance
 from sscd_jax.cli.main import COMMANDS, main
+from sscd_jax.presets import Preset
 from sscd_jax.weights.native import write_npz
 
 DEBUG = "debug"  # the recipe
@@ -91,6 +92,29 @@ def test_train_embed_evaluate(run, images, tmp_path, capsys):
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "other.json")])
     both = [str(tmp_path / f"{name}.json") for name in ("rows", "other")]
     assert "different ground truths" in fails(capsys, "report", *both)
+
+
+def test_the_preset_is_that_of_the_network(images, tmp_path, capsys):
+    """embed and export take it from the file, and another one is said."""
+    write_npz(tmp_path / "w.npz", *seeded("resnet18"), {}, Preset("skew", 64))
+    embed = ["embed", str(images), "--weights", str(tmp_path / "w.npz"), "--batch-size", "8", "--out"]
+    main([*embed, str(tmp_path / "out")])
+    assert Descriptors.read(tmp_path / "out").provenance.preset == "skew_64"
+    assert "these weights are for" not in capsys.readouterr().err
+    main([*embed, str(tmp_path / "other"), "--preset", "custom", "--custom.size", "48"])
+    assert "these weights are for the preset skew_64, and short_48 is used" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*embed, str(tmp_path / "out"), "--preset", "custom", "--custom.size", "48"])
+    assert "with preset skew_64 in float32" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*embed, str(tmp_path / "new"), "--custom.size", "48"])
+    assert "--custom.* requires --preset custom, and the preset is that of the network" in capsys.readouterr().err
+    export = ["weights", "export", str(tmp_path / "w.npz"), "--format", "npz", "--images", str(images), "--out"]
+    main([*export, str(tmp_path / "bundle")])
+    assert json.loads((tmp_path / "bundle" / "model_card.json").read_text())["preset"]["name"] == "skew_64"
+    assert "the export is for" not in capsys.readouterr().err
+    main([*export, str(tmp_path / "another"), "--preset", "custom", "--custom.size", "48"])
+    assert "for the preset skew_64, and the export is for short_48" in capsys.readouterr().err
 
 
 def test_embed_reports_what_it_cannot_read(network, images, tmp_path, capsys):

@@ -26,7 +26,7 @@ SAVES = f"from sscd_jax.embedding import compute; compute.SAVE_SECONDS = 0; {MAI
 STOPS = f"""
 {EIGHT}
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 from pathlib import Path
 from sscd_jax.embedding import compute
 embed, ready = compute.embed, Path(sys.argv.pop(1))

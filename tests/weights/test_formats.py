@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sscd_jax import weights
+from sscd_jax.config import Config, Data, Validation
 from sscd_jax.models.folding import fold
-from sscd_jax.presets import Preset
+from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights import formats as files
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export_onnx import write_onnx
@@ -240,3 +241,30 @@ def test_metadata_of_something_else(metadata, tmp_path):
     np.savez(tmp_path / "a.npz", sscd_jax=np.array(metadata), a=np.zeros(3))
     with pytest.raises(ValueError, match=r"a\.npz: its metadata"):
         weights.load(tmp_path / "a.npz")
+
+
+def test_the_preset_of_a_network_is_kept(tmp_path):
+    """From a run, through a conversion and an export, to the one who embeds."""
+    model, variables = seeded("resnet18")
+    preset = Preset("skew", 64, exif=True)
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN, preset)
+    convert(tmp_path / "a.npz", tmp_path / "b.safetensors")
+    for name in ("a.npz", "b.safetensors"):
+        assert weights.read(tmp_path / name).preset == preset
+    convert(tmp_path / "a.npz", tmp_path / "c.safetensors", preset=PRESETS["skew_320"])
+    assert weights.read(tmp_path / "c.safetensors").preset == PRESETS["skew_320"]
+    write_npz(tmp_path / "d.npz", model, variables, ORIGIN)
+    assert weights.read(tmp_path / "d.npz").preset is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "small_288"),
+        ({"data": Data(image_size=64)}, "short_82"),
+        ({"validation": Validation(custom=Preset("skew", 64))}, "skew_64"),
+        ({"validation": Validation(preset="long_800")}, "long_800"),
+    ],
+)
+def test_the_preset_that_a_run_is_for(changes, expected):
+    assert Config(**changes).preset.name == expected

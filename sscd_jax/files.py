@@ -97,7 +97,7 @@ def check_file(path: Path, read: Callable[[Path], object]) -> None:
 
     Args:
         path: the file.
-        read: raises ValueError for a file of a kind that this package did not write.
+        read: reads the file, and raises an error if this package did not write it.
 
     Raises:
         ValueError: the file is something that this package did not write.
@@ -106,7 +106,7 @@ def check_file(path: Path, read: Callable[[Path], object]) -> None:
         return
     try:
         read(path)
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} exists already and is not what would be written there: name another file") from error
 
 

@@ -109,7 +109,9 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
     def bind(**options: Any) -> functools.partial[None]:
         if "recipe" in options and options["recipe"] != rest[0]:
             raise ValueError(f"the recipe comes first: sscd-jax {function} {options['recipe']} ...")
-        for value in options.values():
+        for option, value in options.items():
+            if option == "workdir":  # `train` has better advice
+                continue
             for path in value if isinstance(value, tuple) else (value,):
                 if isinstance(path, Path) and (scheme := re.match(r"([a-z][a-z0-9+.-]+):/", str(path))):
                     place = str(path).replace(":/", "://", 1)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sscd_jax.evaluation.results import Evaluation, check_free, label, write
+from sscd_jax.files import check_file
 
+GENERATOR = '<meta name="generator" content="sscd_jax">'  # in page.html.jinja
 AT = ("precision", "threshold", "similarity", "recall")
 
 
@@ -20,7 +22,8 @@ def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json"
         extension: the extension that the file must have.
 
     Raises:
-        ValueError: the file cannot be written there, or has another extension.
+        ValueError: the file cannot be written there, has another extension, or is something else than this kind of
+            output.
     """
     if out.is_dir() or not (out.parent.is_dir() or out.parent == may_make):
         raise ValueError(f"--out {out}: it must be a file in a folder that exists")
@@ -28,7 +31,21 @@ def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json"
         raise ValueError(f"--out {out}: its name must end in {extension}")
     if extension == ".json":
         check_free(out)
+    else:
+        check_file(out, _calibration if extension == ".npz" else _report)
     return out
+
+
+def _calibration(path: Path) -> None:
+    from sscd_jax.search.calibration import Calibration
+
+    Calibration.read(path)
+
+
+def _report(path: Path) -> None:
+    with path.open("rb") as file:
+        if GENERATOR.encode() not in file.read(4096):
+            raise ValueError("it is not a report")
 
 
 def beside(folder: str | Path, extension: str) -> Path:

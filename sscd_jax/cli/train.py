@@ -67,9 +67,9 @@ def preview(
         pairs: Number of pairs of views of each image. They are the views of the first epochs of a training with the
             same seed, except that images are mixed with those on the sheet.
     """
-    from sscd_jax.data.preview import write_preview
+    from sscd_jax.data.preview import CAPTIONS, write_preview
     from sscd_jax.files import write_text
 
     captions = write_preview(config, out, rows=rows, pairs=pairs)
-    write_text(out.with_suffix(".captions.json"), json.dumps(captions, indent=2, ensure_ascii=False))
+    write_text(out.with_suffix(CAPTIONS), json.dumps(captions, indent=2, ensure_ascii=False))
     print(f"Look at {out}")

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sscd_jax.data.decode_tf import decode
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import why_unreadable
-from sscd_jax.files import atomic_file
+from sscd_jax.files import atomic_file, check_file
 
+CAPTIONS = ".captions.json"  # the extension of the file beside a sheet
 _AFTER = {
     "swap": "channels swapped",
     "drop": "channel dropped",
@@ -59,6 +61,7 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
         raise ValueError(f"--out {out} is a folder: name a file in it")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist")
+    check_file(out, partial(_check_sheet, out.with_suffix(CAPTIONS)))
     source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
     if RECIPES[config.data.augmentation].advanced:
         load_atlas()
@@ -77,6 +80,12 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     with atomic_file(out) as temporary:
         draw_sheet(sheet, all_captions).save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=85)
     return captions
+
+
+def _check_sheet(captions: Path, _: Path) -> None:
+    """Raises ValueError if an image has no captions beside it, so that it is no sheet."""
+    if not captions.is_file():
+        raise ValueError(f"there is no {captions}")
 
 
 def _readable(source: Source, count: int) -> dict[int, np.ndarray]:

@@ -20,7 +20,7 @@ from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import check_batches, numpy_batches, train_batches
 from sscd_jax.distributed import check_same_on_all_processes, finish_together, has_other_processes, is_first_process
-from sscd_jax.files import write_text
+from sscd_jax.files import check_file, write_text
 from sscd_jax.losses import sscd_loss
 from sscd_jax.models import SSCD, build_model, normalize
 from sscd_jax.optimizer import lars, warmup_cosine
@@ -137,6 +137,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     # ---- Devices and data. Settings that cannot work are refused here, before any image is read.
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file: name a folder for the run")
+    check_file(workdir / "config.json", lambda path: configs.from_dict(json.loads(path.read_text())))
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(workdir)):
         raise ValueError(
             f"{workdir}: a run's folder must be on a disk; mount a bucket with Cloud Storage FUSE (docs/pods.md)"

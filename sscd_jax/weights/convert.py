@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sscd_jax.files import atomic_file
+import safetensors
+
+from sscd_jax.files import atomic_file, check_file
 from sscd_jax.models import describe
 from sscd_jax.presets import Preset
 from sscd_jax.weights.formats import read_file
-from sscd_jax.weights.native import hash_network, write_safetensors
+from sscd_jax.weights.native import METADATA, hash_network, write_safetensors
 
 
 def convert(
@@ -39,6 +41,7 @@ def convert(
         raise ValueError(f"--out {out}: name a file that ends in .safetensors")
     if out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"--out {out}: {'it is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+    check_file(out, _ours)
     weights = read_file(source)
     network = describe(weights.model)
     if expected not in (None, found := (network["backbone"], network["dims"])):
@@ -51,3 +54,14 @@ def convert(
         if hash_network(written.model, written.variables) != sha256:
             raise ValueError(f"the weights in {out} differ from those in {source}: the disk may be faulty")
     return {"source": str(source), "format": weights.format, **network, "sha256": sha256, "out": str(out)}
+
+
+def _ours(path: Path) -> None:
+    """Raises ValueError if a file was not written by this package."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            ours = METADATA in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(str(error)) from error
+    if not ours:
+        raise ValueError(f"it has no metadata {METADATA}")

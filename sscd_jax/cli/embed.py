@@ -57,7 +57,8 @@ def embed(
         shard: I/N, such as 0/4: compute only share I of N, counted from 0. Give it if N processes share the work and
             JAX does not connect them by itself, and start all of them with the same other options. 0/1 makes a process
             of a connected job compute everything.
-        shard_size: Number of images in each pair of .npy and ids files. By default 128 batches, but at least 1024.
+        shard_size: Number of images in each pair of .npy and ids files. By default 128 batches, but at least 1024, and
+            so many that there are at most 256 pairs.
         max_pixels: Images with more pixels are reported and left out.
         strict: Stop at the first image that cannot be read.
         max_errors: Number of images that the disk or the network may fail to deliver. With more, the command stops with

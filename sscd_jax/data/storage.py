@@ -89,7 +89,10 @@ def read_part(path: str, offset: int, length: int) -> bytes:
     if not in_store(path):
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
-            return file.read(length)
+            parts = [file.read(length)]
+            while parts[-1] and (left := length - sum(map(len, parts))):  # a read may return less than was asked for
+                parts.append(file.read(left))
+            return b"".join(parts)
     with _os_errors(), _gfile().GFile(path, "rb") as file:
         file.seek(offset)
         return file.read(length)

@@ -28,6 +28,7 @@ from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_network
 
 BATCHES_A_SHARD, LEAST_A_SHARD = 128, 1024
+MOST_SHARDS = 256  # of new images by default, so that a folder has at most 5 * 256 files for any collection
 
 
 def write_descriptors(
@@ -66,7 +67,8 @@ def write_descriptors(
         dtype: the type of the vectors in the files.
         shard: (i, n) if this process computes every n-th shard from the i-th on. By default i and n are JAX's process
             index and process count.
-        shard_size: the number of images in a shard; by default 128 batches, but at least 1024.
+        shard_size: the number of images in a shard; by default 128 batches, but at least 1024, and so many that there
+            are at most 256 new shards.
         max_pixels: images with more pixels are not read.
         strict: whether an image that cannot be read is an error.
         max_errors: the largest number of images that a disk or a network fails to deliver; by default 1 % of the images
@@ -117,7 +119,8 @@ def write_descriptors(
     before = (error for number in sorted(shards.complete()) for error in shards.errors(number))
     if strict and not retry and (first := next(itertools.chain(unnamable, before), None)):
         raise ValueError("{path}: {reason}".format(**first))
-    shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD) if shard_size is None else shard_size
+    if shard_size is None:
+        shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD, -(-len(source) // MOST_SHARDS))
     shards.plan.add([one for one in source.ids if is_line(one)], shard_size)
     limit = max_not_read(len(source), max_errors)
 

@@ -61,6 +61,30 @@ def test_a_file_is_there_completely_or_not_at_all(tmp_path, scheme):
         storage.write_bytes("/proc/absent/file", b"")
 
 
+def test_reads_that_return_less_than_was_asked_for(tmp_path, monkeypatch):
+    """As the system allows, and network file systems do."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    with path.open("rb", buffering=0) as file:
+
+        class Short:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def seek(self, *position):
+                file.seek(*position)
+
+            def read(self, size):
+                return file.read(min(size, 7))
+
+        monkeypatch.setattr(storage, "open", lambda *_, **__: Short(), raising=False)
+        assert storage.read_part(str(path), 10, 50) == bytes(range(10, 60))
+        assert storage.read_part(str(path), 90, 50) == bytes(range(90, 100))
+
+
 @pytest.fixture
 def store(tmp_path):
     with serve(tmp_path) as (bucket, environment):

@@ -4,12 +4,12 @@
 
 A small network is written in every format that can be read: .npz, .safetensors (under this package's and torchvision's
 names), .pt as a zip and in the old format, Lightning, TorchScript, ONNX, exported bundles and the folder of a run.
-Copies are changed: bytes anywhere; members of archives, JSON, pickles and protocol buffers inside their containers, with
-checksums and lengths that fit, so that the damage reaches the inner readers; numbers in headers. Each copy must be
+Copies are changed: bytes anywhere; members of archives, JSON, pickles and protocol buffers inside their containers,
+with checksums and lengths that fit, so that the damage reaches the inner readers; numbers in headers. Each copy must be
 read, or be a ValueError or OSError of one line that names the file (or of a line for each array that does not fit).
-Anything else is a finding: another exception, no name, a process that dies, more than 10 seconds, or more than 1 GB of
-memory. The inputs of findings are kept in FOLDER, and the exit status is 1. The seed of a case makes the same case
-again: --first SEED --cases 1.
+Anything else is a finding: another exception, no name, a process that dies, more than 10 seconds of computing or a
+minute of waiting, or more than 1 GB of memory. The inputs of findings are kept in FOLDER, and the exit status is 1. The
+seed of a case makes the same case again: --first SEED --cases 1.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from weights_damage import damage
 
-SECONDS, MEMORY = 10.0, 10**9  # what a small file may take
+SECONDS, MEMORY = 10.0, 10**9  # what a small file may take: seconds of computing, and bytes
+PATIENCE = 60.0  # seconds; other processes may hold the cores
 ADDRESS_SPACE = 6 * 2**30  # beyond this a read fails, so that no case takes the memory of the machine
 START = 300.0  # seconds in which a process must have imported the libraries and read every original
 
@@ -77,8 +77,8 @@ def fuzz(out: Path, seconds: float, cases: int | None, first: int, formats: Sequ
                 ours.send(seed)
                 name = "?"
                 try:
-                    name = ours.recv() if ours.poll(60) else name
-                    result, text = ours.recv() if ours.poll(SECONDS) else ("hang", f"more than {SECONDS:g} seconds")
+                    name = ours.recv() if ours.poll(PATIENCE) else name
+                    result, text = ours.recv() if ours.poll(PATIENCE) else ("hang", f"more than {PATIENCE:g} seconds")
                 except EOFError:
                     process.join()
                     result, text = "crash", f"the process ended with status {process.exitcode}"
@@ -122,6 +122,7 @@ def work(folder: Path, connection: Connection, formats: Sequence[str] | None) ->
         damage(path, rng)
         connection.send(original.name)
         before, _ = memory()
+        began = time.process_time()
         try:
             weights.load(path)
             result, text = "read", ""
@@ -137,6 +138,8 @@ def work(folder: Path, connection: Connection, formats: Sequence[str] | None) ->
         _, most = memory()
         if most - before > MEMORY:
             result, text = "memory", f"{(most - before) / 1e9:.1f} GB"
+        if (took := time.process_time() - began) > SECONDS:
+            result, text = "slow", f"{took:.0f} seconds of computing"
         connection.send((result, text[:1500]))
 
 

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sscd_jax import weights
+from sscd_jax.data.sources import open_source
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
 from sscd_jax.weights import formats as files
 from sscd_jax.weights.convert import convert
+from sscd_jax.weights.export import export
 from sscd_jax.weights.export_onnx import write_onnx
-from sscd_jax.weights.native import hash_variables, write_npz, write_safetensors
+from sscd_jax.weights.native import CARD, SUMS, hash_file, hash_variables, write_npz, write_safetensors
 from sscd_jax.weights.state_dict import to_state_dict
 
 ORIGIN = {"name": "a test", "license": "MIT"}
@@ -115,15 +117,81 @@ def archive(path, members: dict[str, bytes]) -> None:
 def test_archives_are_checked_for_path_and_size(tmp_path, monkeypatch):
     archive(tmp_path / "other.zip", {"a.txt": b""})
     archive(tmp_path / "outside.pt", {"../data.pkl": b""})
-    archive(tmp_path / "bomb.pt", {"archive/data.pkl": bytes(2000)})
-    monkeypatch.setattr(files, "MAX_ARCHIVE", 1000)
+    archive(tmp_path / "bomb.pt", {"archive/data.pkl": bytes(1000), "archive/data/0": bytes(5_000_000)})
+    monkeypatch.setattr(files, "MAX_SMALL", 2 << 20)
     for name, message in {
         "other.zip": "neither PyTorch's nor this package's .npz",
         "outside.pt": "members outside its own folder",
-        "bomb.pt": "would unpack to more than",
+        "bomb.pt": "would unpack to more than 2 MiB",
     }.items():
         with pytest.raises(ValueError, match=message):
             weights.load(tmp_path / name)
+
+
+TORCH = {"version": b"3\n", "byteorder": b"little", "data/0": bytes(8)}
+
+
+@pytest.mark.parametrize("more", [{}, {"constants.pkl": b"\x80\x02).", "code/__torch__.py": b""}])
+def test_an_archive_of_torch_without_its_pickle(more, tmp_path):
+    archive(tmp_path / "a.pt", {f"archive/{name}": data for name, data in {**TORCH, **more}.items()})
+    with pytest.raises(ValueError, match=r"a\.pt lacks data\.pkl.*copy it again") as error:
+        weights.load(tmp_path / "a.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_header_of_numpy_that_is_cut_off(tmp_path):
+    """numpy raises tokenize.TokenError, which is no ValueError."""
+    model, variables = seeded("resnet18", 2, width=1)
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    with zipfile.ZipFile(tmp_path / "a.npz") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in members if name.endswith("kernel.npy"))
+    members[name] = members[name].replace(b"), }", b"(, }")
+    archive(tmp_path / "a.npz", members)
+    with pytest.raises(ValueError, match=r"a\.npz: ") as error:
+        weights.load(tmp_path / "a.npz")
+    assert "\n" not in str(error.value)
+
+
+def card(folder: Path, **changes: object) -> None:
+    """Changes the card of a bundle, and its sum."""
+    path = folder / CARD
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    sums = [line for line in (folder / SUMS).read_text().splitlines() if not line.endswith(CARD)]
+    (folder / SUMS).write_text("\n".join([*sums, f"{hash_file(path)}  {CARD}", ""]))
+
+
+@pytest.mark.parametrize("changes", [{"preset": 3}, {"preset": None}, {"network": None}, {"origin": 3}, {"format": []}])
+def test_a_card_of_a_bundle_that_is_damaged(changes, images, tmp_path):
+    model, variables = seeded("resnet18", 2, width=1)
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    format_ = "saved_model" if "network" in changes else "npz"
+    export(
+        tmp_path / "a.npz", tmp_path / "out", format=format_, images=open_source(str(images)), preset=Preset("skew", 64)
+    )
+    assert weights.read(tmp_path / "out").origin == ORIGIN
+    card(tmp_path / "out", **changes)
+    with pytest.raises(ValueError, match="out") as error:
+        weights.load(tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_a_saved_model_of_other_bytes(images, tmp_path):
+    model, variables = seeded("resnet18", 2, width=1)
+    write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
+    out = tmp_path / "out"
+    export(tmp_path / "a.npz", out, format="saved_model", images=open_source(str(images)), preset=Preset("skew", 64))
+    path = next(out.rglob("*.data-*"))
+    before = path.read_bytes()
+    middle = len(before) // 2
+    for data in (before[:middle], before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :]):
+        path.write_bytes(data)
+        sums = (out / SUMS).read_text().splitlines()
+        kept = [line for line in sums if not line.endswith(path.name)]
+        (out / SUMS).write_text("\n".join([*kept, f"{hash_file(path)}  {path.relative_to(out).as_posix()}", ""]))
+        with pytest.raises(ValueError, match=str(out)) as error:
+            weights.load(out)
+        assert "\n" not in str(error.value)
 
 
 def test_an_npz_of_something_else(tmp_path):

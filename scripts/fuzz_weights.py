@@ -121,26 +121,33 @@ def work(folder: Path, connection: Connection, formats: Sequence[str] | None) ->
         copy(original, path)
         damage(path, rng)
         connection.send(original.name)
-        before, _ = memory()
-        began = time.process_time()
-        try:
-            weights.load(path)
-            result, text = "read", ""
-        except (ValueError, OSError) as error:
-            result, text = "refused", str(error)
-            lines = text.splitlines()
-            if str(path) not in text:
-                result, text = "no name", f"{type(error).__name__}: {text}"
-            elif len(lines) > 1 and "do not fit the network:" not in lines[0]:
-                result = "several lines"
-        except BaseException as error:
-            result, text = type(error).__name__, "".join(traceback.format_exception(error)[-3:])
-        _, most = memory()
-        if most - before > MEMORY:
-            result, text = "memory", f"{(most - before) / 1e9:.1f} GB"
-        if (took := time.process_time() - began) > SECONDS:
-            result, text = "slow", f"{took:.0f} seconds of computing"
-        connection.send((result, text[:1500]))
+        connection.send(judged(path))
+
+
+def judged(path: Path) -> tuple[str, str]:
+    """Reads weights, and returns "read", "refused" or what is wrong, and more about it."""
+    from sscd_jax import weights
+
+    before, _ = memory()
+    began = time.process_time()
+    try:
+        weights.load(path)
+        result, text = "read", ""
+    except (ValueError, OSError) as error:
+        result, text = "refused", str(error)
+        lines = text.splitlines()
+        if str(path) not in text:
+            result, text = "no name", f"{type(error).__name__}: {text}"
+        elif len(lines) > 1 and "do not fit the network:" not in lines[0]:
+            result = "several lines"
+    except BaseException as error:
+        result, text = type(error).__name__, "".join(traceback.format_exception(error)[-3:])
+    _, most = memory()
+    if most - before > MEMORY:
+        result, text = "memory", f"{(most - before) / 1e9:.1f} GB"
+    if (took := time.process_time() - began) > SECONDS:
+        result, text = "slow", f"{took:.0f} seconds of computing"
+    return result, text[:1500]
 
 
 def memory() -> tuple[int, int]:

@@ -148,6 +148,9 @@ def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
         if any(name.endswith(("/version", "/constants.pkl")) or "/data/" in name for name in names):
             raise ValueError(f"{path} lacks data.pkl, which names the tensors of an archive of PyTorch: copy it again")
         raise ValueError(f"{path} is an archive, but neither PyTorch's nor this package's .npz")
+    with zipfile.ZipFile(path) as archive:
+        if broken := archive.testzip():  # torch.load does not look
+            raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; copy it again")
     if any(name.endswith("/constants.pkl") for name in names):
         from sscd_jax.weights.read_torch import read_torchscript
 

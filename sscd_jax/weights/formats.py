@@ -25,11 +25,9 @@ from sscd_jax.weights.native import (
     _ours,
     _read_npz,
     hash_file,
+    most_unpacked,
 )
 from sscd_jax.weights.state_dict import COUNTER, MISFIT, from_state_dict
-
-MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest published network has 0.2 GB
-MAX_SMALL, MAX_RATIO = 256 << 20, 20  # a smaller one may unpack to this many bytes, or times its size
 
 
 def read_file(path: Path) -> Weights:
@@ -136,7 +134,7 @@ def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
             members = archive.infolist()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is cut off or broken: {error}") from error
-    most = min(MAX_ARCHIVE, max(MAX_SMALL, MAX_RATIO * path.stat().st_size))
+    most = most_unpacked(path.stat().st_size)
     if sum(member.file_size for member in members) > most:
         raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
     names = [member.filename for member in members]

@@ -270,6 +270,20 @@ def test_a_tensor_that_does_not_fit_its_checksum_is_refused(tmp_path):
         weights.load(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_tensors_that_are_larger_than_the_file_are_refused(shared, tmp_path):
+    """A tensor with stride 0, or many of one storage, would take memory that a small file does not show."""
+    torch = pytest.importorskip("torch")
+    if shared:
+        one = torch.zeros(2_000_000, dtype=torch.float16)
+        state = {f"layer{i}": one.view(-1) for i in range(100)}
+    else:
+        state = {"conv1.weight": torch.zeros(1, dtype=torch.float16).expand(100_000_000)}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt would unpack to more than 256 MiB"):
+        weights.load(tmp_path / "a.pt")
+
+
 def test_content_that_is_no_state_dict(tmp_path):
     torch = pytest.importorskip("torch")
     for content, message in [

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import traverse_util
 
 from sscd_jax.models import build_model
 from sscd_jax.presets import Preset
@@ -27,7 +28,7 @@ from sscd_jax.weights.native import (
     hash_file,
     most_unpacked,
 )
-from sscd_jax.weights.state_dict import COUNTER, MISFIT, from_state_dict
+from sscd_jax.weights.state_dict import COUNTER, MISFIT, abstract_variables, fit, from_state_dict
 
 
 def read_file(path: Path) -> Weights:
@@ -87,6 +88,7 @@ def _read_folder(path: Path) -> Weights:
         try:
             config, variables = runs.load_run(path)
             model = build_model(**dataclasses.asdict(config.model))
+            variables = fit(traverse_util.flatten_dict(variables), abstract_variables(model), {}, [])
         except FileNotFoundError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many types

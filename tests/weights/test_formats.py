@@ -1,7 +1,9 @@
 """Our own files, runs and what is no file of weights."""
 
+import dataclasses
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,9 +13,14 @@ import pytest
 from helpers.networks import NARROW, assert_same, seeded
 
 from sscd_jax import weights
+from sscd_jax.config import Config, Model
 from sscd_jax.data.sources import open_source
+from sscd_jax.models import build_model
 from sscd_jax.models.folding import fold
+from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset
+from sscd_jax.sharding import create_mesh, replicated
+from sscd_jax.training import checkpoint, state
 from sscd_jax.weights import native
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export import export
@@ -200,6 +207,44 @@ def test_a_folder_named_checkpoints_does_not_make_a_run_of_a_file(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     write_npz(tmp_path / "checkpoints" / "epoch=1.ckpt", model, variables, ORIGIN)
     assert weights.read(tmp_path / "checkpoints" / "epoch=1.ckpt").format == "sscd_jax, npz"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run of no steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("run")
+    config = Config(model=Model(backbone="resnet18", dims=8, width=4))
+    start = state.create(build_model(**dataclasses.asdict(config.model)), lars(0.1), 0, replicated(create_mesh()))
+    with checkpoint.open_checkpoints(folder, keep=2) as checkpoints:
+        checkpoint.save(checkpoints, start, config, None)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": 9}, r"shape .*\(8,\) instead of \(9,\): params/embeddings/bias"),
+        ({"width": 8}, r"shape .* params/backbone/conv1/kernel"),
+        ({"dtype": "float65536"}, r"a checkpoint is damaged .*float65536.*name an earlier one"),
+    ],
+)
+def test_a_run_whose_arrays_are_of_another_network(run, change, message, tmp_path):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    path = next(folder.rglob("_CHECKPOINT_METADATA"))
+    known = json.loads(path.read_text())
+    known["custom_metadata"]["model"] |= change
+    path.write_text(json.dumps(known))
+    with pytest.raises(ValueError, match=rf"(?s){folder}.*{message}"):
+        weights.load(folder)
+
+
+def test_a_run_whose_arrays_are_larger_than_its_files(run, monkeypatch):
+    """TensorStore fills what is missing with zeros."""
+    assert weights.read(run).format == "training run"
+    monkeypatch.setattr(native, "MAX_SMALL", 1000)
+    monkeypatch.setattr(native, "MAX_RATIO", 1)
+    with pytest.raises(ValueError, match="would unpack to more than"):
+        weights.read(run)
 
 
 def test_convert(tmp_path):

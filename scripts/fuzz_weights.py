@@ -89,6 +89,8 @@ def fuzz(out: Path, seconds: float, cases: int | None, first: int, formats: Sequ
                     kept = out / f"{seed}-{name}"
                     copy(folder / "case" / name, kept)
                 seed += 1
+                if not results.total() % 1000:
+                    print(f"{results.total()} cases, {len(findings)} findings", flush=True)
                 if result in ("hang", "crash"):
                     break
             process.kill()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import pickletools
 import re
 import warnings
 import zipfile
@@ -61,6 +62,8 @@ def changed(data: bytes, rng: np.random.Generator) -> bytes:
         with contextlib.suppress(Exception):  # an earlier change has destroyed the structure
             if data[:2] == b"PK":
                 return changed_zip(data, rng)
+            if data[:2] == b"\x80\x02":
+                return changed_pickle(data, rng)
             if data[8:9] == b"{":
                 length = int.from_bytes(data[:8], "little")
                 header = changed_json(data[8 : 8 + length], rng)
@@ -119,7 +122,7 @@ def changed_zip(data: bytes, rng: np.random.Generator) -> bytes:
     elif kind == 2:
         members[at] = (changed_bytes(name.encode(), rng).decode("latin-1"), content)
     else:
-        members[at] = (name, changed_bytes(content, rng))
+        members[at] = (name, changed(content, rng))
     out = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if rng.random() < 0.1 else zipfile.ZIP_STORED
     with zipfile.ZipFile(out, "w", method) as archive, warnings.catch_warnings():
@@ -127,6 +130,23 @@ def changed_zip(data: bytes, rng: np.random.Generator) -> bytes:
         for name, content in members:
             archive.writestr(name, content)
     return out.getvalue()
+
+
+def changed_pickle(data: bytes, rng: np.random.Generator) -> bytes:
+    """Removes, doubles or moves operations of a pickle; what follows its end stays."""
+    starts = [place for _, _, place in pickletools.genops(data) if place is not None]
+    parts = [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    at, to = (int(rng.integers(len(parts))) for _ in range(2))
+    kind = int(rng.integers(4))
+    if kind == 0:
+        del parts[at]
+    elif kind == 1:
+        parts.insert(to, parts[at])
+    elif kind == 2:
+        parts[at], parts[to] = parts[to], parts[at]
+    else:
+        del parts[at : at + int(rng.integers(1, 20))]
+    return b"".join(parts)
 
 
 def changed_json(data: bytes, rng: np.random.Generator) -> bytes:

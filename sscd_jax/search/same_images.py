@@ -27,7 +27,7 @@ EQUAL = 1e-5  # share of the norm; in float32, batches of another size change de
 EQUAL_HALF = 4e-4  # the same for descriptors that were stored as float16, which changes them by about 2e-4
 NEAR = 0.1  # share of the typical distance; bfloat16 changes descriptors by about 0.03
 HEALTHY = 0.01  # share of the norm that the typical distance must be, so that equal descriptors mean equal images
-_PROJECTED = 8  # dimensions in which neighbors are looked for
+_PROJECTED = 4  # dimensions in which neighbors are looked for
 _BLOCK = 4096
 _SAMPLES = 1000  # pairs of images whose median distance is the typical one
 

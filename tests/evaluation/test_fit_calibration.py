@@ -182,6 +182,12 @@ def test_the_commands(tmp_path, capsys):
     assert (row["codec"], row["score_norm"]) == ("calibrated", "1.0[0,2]")
     assert row["at_calibration"]["precision"] >= 0.8
 
+    (tmp_path / "one.csv").write_text("query_id,reference_id\nr0,r1\n")
+    same = ["--queries", str(tmp_path / "references"), *sets[2:4], "--ground-truth", str(tmp_path / "one.csv")]
+    main(["evaluate", "disc", *same, "--bootstrap", "0", "--out", str(tmp_path / "same.json")])
+    assert "\n300 pairs of an image and a reference are left out: they are the same image" in capsys.readouterr().out
+    assert [row["left_out"] for row in json.loads((tmp_path / "same.json").read_text())] == [300]
+
     one = ["--training", str(tmp_path / "training"), "--references", str(tmp_path / "training")]
     main(["calibrate", *one, "--false-positive-rate", "0.05", "--out", str(tmp_path / "r.npz")])
     told = capsys.readouterr()

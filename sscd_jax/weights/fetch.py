@@ -128,7 +128,7 @@ def _record(path: Path) -> Path:
 def _recorded(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of files by their names, from the record beside a file of the cache."""
     try:
-        lines = _record(path).read_text(encoding="utf-8").splitlines()
+        lines = _record(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

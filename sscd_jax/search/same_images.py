@@ -8,7 +8,8 @@ that was saved again, or that lacks a row of pixels, is a thousand roundings awa
   same image by another computation, such as activations in bfloat16.
 
 An id alone does not make two images the same, as two folders may number different images alike. Nor do equal
-descriptors if the network tells hardly any images apart (see `HEALTHY`): it would be excused from its own errors.
+descriptors if the network tells hardly any images apart (see `HEALTHY`), or equal hashes such as those of PDQ: a bad
+descriptor would be excused from its own errors.
 """
 
 import hashlib
@@ -142,8 +143,11 @@ def _numbered(*sets: np.ndarray) -> tuple[list[np.ndarray], float]:
         other = (one + rng.integers(1, len(first), _SAMPLES)) % len(first)
         typical = float(np.median(np.linalg.norm(take(first[one]) - take(first[other]), axis=1)))
         norm = float(np.sqrt(np.square(take(first[one])).sum(1).mean()))
+    each = np.split(np.arange(len(number)), ends[:-1])
     if typical <= HEALTHY * norm:
-        return np.split(np.arange(len(number)), ends[:-1]), 0.0
+        return each, 0.0
+    if np.ptp(np.abs(take(first[one]))) == 0:  # the bits of a hash, which different images can share
+        return each, typical
     distance = norm * (EQUAL_HALF if any(_is_half(vectors[:_SAMPLES]) for vectors in sets) else EQUAL)
     axes, _ = np.linalg.qr(rng.normal(size=(sets[0].shape[1], min(_PROJECTED, sets[0].shape[1]))))
     projected = np.concatenate([take(first[start : start + _BLOCK]) @ axes for start in range(0, len(first), _BLOCK)])

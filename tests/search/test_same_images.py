@@ -83,6 +83,14 @@ def test_a_network_that_tells_nothing_apart_is_not_excused(spread):
     assert without(one, other) is one
 
 
+def test_equal_hashes_are_no_proof():
+    bits = np.sign(drawn(20)) / np.float32(np.sqrt(DIMS))
+    one, other = named(bits), named(bits, "r{}")
+    assert SameImages.find(one, other).total == 0
+    assert SameImages.find(one, one).total == 20, "the same ids"
+    assert distinct(named(np.concatenate([bits, bits]))).ids == [f"q{i}" for i in range(40)]
+
+
 def test_sets_without_repeated_images():
     vectors = drawn(20)
     repeated = named(np.concatenate([vectors[:5], vectors[:3], vectors[5:]]))

@@ -1,7 +1,7 @@
 """Finds images that stand in two sets: finding an image by itself says nothing about copies.
 
-Descriptors of the same provenance are equal, up to rounding, exactly if the network saw the same pixels: a photograph
-that was saved again, or that lacks a row of pixels, is a thousand roundings away. So two images are the same
+Descriptors of the same provenance are equal, up to rounding, if the network saw the same pixels. A photograph that was
+saved again, or that lacks a row of pixels, is thousands of roundings away. So two images are the same
 
 * if the distance of their descriptors is at most `EQUAL` of their norm, whatever their ids are, or
 * if they have the same id, and the distance is less than `NEAR` of the typical distance between two images. This is the
@@ -24,9 +24,12 @@ from scipy.spatial import cKDTree
 
 from sscd_jax.descriptors import Descriptors
 
-EQUAL = 1e-5  # share of the norm; in float32, batches of another size change descriptors by about 1e-6
-EQUAL_HALF = 4e-4  # the same for descriptors that were stored as float16, which changes them by about 2e-4
-NEAR = 0.1  # share of the typical distance; bfloat16 changes descriptors by about 0.03
+# Measured by scripts/benchmarks/same_images.py.
+EQUAL = (
+    1e-5  # share of the norm; batches of another size change a descriptor by 2e-6 at most, and JPEG by 7e-3 at least
+)
+EQUAL_HALF = 4e-4  # the same for descriptors that were stored as float16, which changes them by 2e-4
+NEAR = 0.25  # share of the typical distance, which is 1.4; bfloat16 changes a descriptor by 0.03 to 0.23
 HEALTHY = 0.01  # share of the norm that the typical distance must be, so that equal descriptors mean equal images
 _PROJECTED = 4  # dimensions in which neighbors are looked for
 _BLOCK = 4096

@@ -1,6 +1,7 @@
 """Reads any file of weights; the format is recognized by the content, not by the name."""
 
 import dataclasses
+import errno
 import json
 import zipfile
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ def read_file(path: Path) -> Weights:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
+        OSError: the disk fails; the error names the file.
         ValueError: the format is not known, the file is broken or would execute code, or keys are unknown, missing or
             of the wrong shape; the error names the file.
         ImportError: the format needs an extra; the error says which.
@@ -47,6 +49,8 @@ def read_file(path: Path) -> Weights:
     except Exception as error:  # readers of damaged archives, graphs and checkpoints raise many types
         if isinstance(error, ValueError | OSError) and str(path) in str(error):
             raise
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk, and not an offset
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"{path}: {_reason(error)}") from error
 
 
@@ -54,6 +58,8 @@ def _reason(error: Exception) -> str:
     """Returns the text of an error in one line, or in a line for each array where the text is our own."""
     if isinstance(error, ValueError) and MISFIT in str(error):
         return str(error)
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, ValueError) and text else f"it is damaged ({type(error).__name__}: {text})"
 

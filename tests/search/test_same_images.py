@@ -61,6 +61,7 @@ def test_equal_ids_are_the_same_image_if_the_descriptors_are_close():
     vectors = drawn(20)
     assert pairs(SameImages.find(named(vectors), named(moved(vectors, 0.04)))) == [(i, i) for i in range(20)]
     assert not SameImages.find(named(vectors), named(drawn(20, 1))).total
+    assert SameImages.find(named(vectors), named(moved(vectors, 0.23))).total == 20
     shifted = np.roll(moved(vectors, 0.04), 1, axis=0)  # the hard negative of each has its id
     assert not SameImages.find(named(vectors), named(shifted)).total
 

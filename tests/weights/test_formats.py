@@ -1,11 +1,13 @@
 """Our own files, runs and what is no file of weights."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset
 from sscd_jax.sharding import create_mesh, replicated
 from sscd_jax.training import checkpoint, state
-from sscd_jax.weights import native
+from sscd_jax.weights import formats, native
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.export import export
 from sscd_jax.weights.native import CARD, SUMS, hash_file, hash_variables, write_npz, write_safetensors
@@ -194,6 +196,20 @@ def test_a_saved_model_of_other_bytes(images, tmp_path):
         with pytest.raises(ValueError, match=str(out)) as error:
             weights.load(out)
         assert "\n" not in str(error.value)
+
+
+def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
+    write_npz(tmp_path / "a.npz", *seeded("resnet18", 2, width=1), ORIGIN)
+
+    for error, expected, message in (
+        (OSError(errno.EIO, "Input/output error"), OSError, "Input/output error: '.*a.npz'"),
+        (OSError(errno.ESTALE, "Stale file handle", "b.npz"), OSError, "Stale file handle: '.*a.npz'"),
+        (OSError(errno.EINVAL, "Invalid argument"), ValueError, r"a\.npz: it is damaged \(OSError: .*Invalid argument"),
+        (MemoryError("Unable to allocate"), ValueError, r"a\.npz: it needs more memory than there is"),
+    ):
+        monkeypatch.setattr(formats, "_read_npz", Mock(side_effect=error))
+        with pytest.raises(expected, match=message):
+            weights.load(tmp_path / "a.npz")
 
 
 def test_an_npz_of_something_else(tmp_path):

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
@@ -167,32 +166,16 @@ def _lock(path: Path) -> contextlib.AbstractContextManager[object]:
 
 def _convert(name: str, path: Path, out: Path, origin: Mapping[str, str]) -> None:
     """Checks a file and converts it; `out` appears, or is replaced, only if the weights are those of the name."""
-    _check_zip(path)
     digest, file = hash_file(path), _safe(origin["file"])
     if digest != SHA256.get(file, digest):
         raise ValueError(f"{path} is not the published file: its SHA-256 is {digest}, not {SHA256[file]}")
     if digest != (known := _recorded(out).get(file, digest)):
         raise ValueError(
-            f"{path} is another file than before: its SHA-256 is {digest}, and {_record(out)} has {known}. If you "
-            "trust the new one, remove that record"
+            f"{path} is damaged, or is another file than before: its SHA-256 is {digest}, and {_record(out)} has "
+            f"{known}. If you trust the new one, remove that record"
         )
     convert(path, out, origin={"name": name, **origin, "file_sha256": digest}, expected=PUBLISHED[name])
     _add(out, {file: digest, out.name: hash_file(out)})
-
-
-def _check_zip(path: Path) -> None:
-    """Checks the checksum that torch's files, which are zips, have for each tensor; ignores files of other formats."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LIMIT:
-                raise ValueError(f"it unpacks to more than {LIMIT:,} bytes")
-            if broken := archive.testzip():
-                raise ValueError(f"{broken} does not fit its checksum")
-    except Exception as error:  # its type depends on where the bytes are wrong
-        raise ValueError(f"{path} is broken ({error}): fetch or copy it again") from error
 
 
 def _shown(url: str) -> str:

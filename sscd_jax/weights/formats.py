@@ -136,27 +136,37 @@ def _read_bundle(path: Path) -> Weights:
     return Weights(model, variables, "bundle, saved_model", origin, preset)
 
 
-def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
+def check_archive(path: Path) -> list[str]:
+    """Returns the names of the members of an archive, after checking its size, their paths and their checksums.
+
+    Raises:
+        ValueError: the archive is damaged, is too large, or has members outside its own folder; the error names it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            most = most_unpacked(path.stat().st_size)
+            if sum(member.file_size for member in members) > most:
+                raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
+            broken = archive.testzip()  # torch.load does not look
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is cut off or broken: {error}") from error
-    most = most_unpacked(path.stat().st_size)
-    if sum(member.file_size for member in members) > most:
-        raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
+    if broken:
+        raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; copy it again")
     names = [member.filename for member in members]
     if any(name.startswith(("/", "\\")) or ".." in name.split("/") for name in names):
         raise ValueError(f"{path} is refused: it has members outside its own folder")
+    return names
+
+
+def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
+    names = check_archive(path)
     if all(name.endswith(".npy") for name in names):
         return _read_npz(path)
     if not any(name.endswith("/data.pkl") for name in names):
         if any(name.endswith(("/version", "/constants.pkl")) or "/data/" in name for name in names):
             raise ValueError(f"{path} lacks data.pkl, which names the tensors of an archive of PyTorch: copy it again")
         raise ValueError(f"{path} is an archive, but neither PyTorch's nor this package's .npz")
-    with zipfile.ZipFile(path) as archive:
-        if broken := archive.testzip():  # torch.load does not look
-            raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; copy it again")
     if any(name.endswith("/constants.pkl") for name in names):
         from sscd_jax.weights.read_torch import read_torchscript
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sscd_jax.cli.output import checked
+from sscd_jax.cli.output import checked, same_images
 from sscd_jax.datasets.annotations import read_ground_truth
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.search.calibration import Method
@@ -27,9 +27,10 @@ def calibrate(
     """Fit a transform, score normalization and a threshold on your own images.
 
     With training descriptors alone, the threshold gives a false-positive rate: of the queries that copy nothing, the
-    share that has a match. With queries whose originals are known (`sscd-jax benchmark make` makes them from
-    your images), the threshold gives a precision instead. The command prints the error rates to expect on images that
-    the calibration was not fitted on.
+    share that has a match. The references can be the training descriptors themselves: no image is a match of itself, or
+    of another one with the same pixels, and the command prints how many of these it left out. With queries whose
+    originals are known (`sscd-jax benchmark make` makes them from your images), the threshold gives a precision
+    instead. The command prints the error rates to expect on images that the calibration was not fitted on.
 
     Args:
         training: The descriptors of images like those that will be compared. They should not be copies of one another.
@@ -71,5 +72,10 @@ def calibrate(
         fitted = calibrate_by_rate(images, searched, rate=wanted, **options)
     if fitted.facts["fallback"]:
         print(fitted.facts["fallback"], file=sys.stderr)
+    left_out = fitted.facts["left_out"]
+    if repeated := left_out.get("training_images"):
+        print(f"{repeated} training images are left out: they are the same image as another one", file=sys.stderr)
+    if note := same_images(left_out["pairs"]):
+        print(note, file=sys.stderr)
     fitted.write(out)
     print(json.dumps({"threshold": fitted.threshold, **fitted.facts}, indent=2))

@@ -77,6 +77,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
         "at_calibration",
         "by_edit",
         "unit",
+        "left_out",
     )
     print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
     at = [
@@ -98,6 +99,9 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
     if "by_edit" in rows[0]:
         best = max(rows, key=lambda row: row["uAP"])
         print(f"\nBy edit: {label(best)}\n{table(_groups(best))}")
+    if left_out := rows[0].get("left_out"):
+        distractors = f"{left_out} distractors are left out: each is the same image as one of Copydays"
+        print(f"\n{distractors if 'block_mAP' in rows[0] else same_images(left_out)}")
     draw = None
     try:
         from sscd_jax.evaluation.report.evaluation_charts import write_charts
@@ -107,6 +111,16 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
         draw = partial(write_charts, evaluation=evaluation, precision=precision)
     folder = write(out, evaluation, draw)
     print(f"\nLook at {folder}; or make a page of it: sscd-jax report {out}")
+
+
+def same_images(pairs: int) -> str:
+    """Returns a sentence about the pairs that were left out, or "" if there are none."""
+    if not pairs:
+        return ""
+    return (
+        f"{pairs} pairs of an image and a reference are left out: they are the same image, by the same descriptor or "
+        "the same id, and no ground truth names them as copies"
+    )
 
 
 def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -33,23 +33,27 @@ def weights_fetch(
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
     url: str | None = None,
     file: Path | None = None,
+    allow_http: bool = False,
 ) -> None:
     """Download published weights, check them and convert them. Afterwards, --weights NAME finds them.
 
-    The check is that the file is complete, and that it holds a network of the right backbone and dimensions. Meta
-    publishes no checksums; the SHA-256 of the file is stored with the converted weights, in
-    $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights). Run the same command again to resume an
-    interrupted download.
+    The check is that the file is complete, that it holds a network of the right backbone and dimensions, and that its
+    SHA-256 is the known one. Meta publishes no checksums. That of sscd_disc_mixup.torchscript.pt is known from public
+    projects; that of any other file is recorded in NAME.sha256 when it is first fetched, and a file of the same name
+    must have it from then on. All of it is in $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
+    Redirects to other hosts are printed. Run the same command again to resume an interrupted download.
 
     Args:
         name: Name of the weights: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur,
             sscd_imagenet_mixup, sscd_imagenet_advanced or sscd_imagenet_blur.
         url: Address of a mirror of the official file, to download from instead.
         file: Copy of the official file on disk, to read instead of downloading.
+        allow_http: Download without encryption if --url is an http:// address or redirects to one. Anyone on the way
+            can then change the file.
     """
     from sscd_jax.weights.fetch import fetch
 
-    print(fetch(name, url=url, file=file))
+    print(fetch(name, url=url, file=file, allow_http=allow_http))
 
 
 def weights_export(

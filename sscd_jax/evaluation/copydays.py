@@ -11,6 +11,7 @@ from sscd_jax.evaluation.bootstrap import as_row, by_id, interval, samples_of
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.search.faiss_backend import project
 from sscd_jax.search.knn import is_unit, knn, similarities
+from sscd_jax.search.same_images import without
 
 _PREFIX = 4  # the first characters of a name, which it shares with its original: 2014 of 201402
 
@@ -30,7 +31,8 @@ def evaluate(
 
     Args:
         copydays: descriptors whose ids are `block/file`, such as strong/200001; see `COPYDAYS_BLOCKS`.
-        distractors: descriptors of images that are searched besides the originals, or None.
+        distractors: descriptors of images that are searched besides the originals, or None. Those that are the same
+            image as one of Copydays (see `search.same_images`) are left out.
         training: descriptors on which codecs are fitted; None if no codec needs them.
         codecs: faiss factory strings that end in Flat.
         k: the number of neighbors per query that count.
@@ -38,8 +40,8 @@ def evaluate(
 
     Returns:
         A row for each codec, with codec, strong_mAP, overall_uAP (over all queries of all blocks), block_mAP (by
-        block), k and unit (see `Found`); if `bootstrap` is not 0 also intervals and bootstrap, as in `disc.evaluate`,
-        and block_intervals.
+        block), k, unit (see `Found`) and left_out (the number of distractors that are left out); if `bootstrap` is not
+        0 also intervals and bootstrap, as in `disc.evaluate`, and block_intervals.
 
     Raises:
         ValueError: descriptors differ in provenance, an id belongs to no block of Copydays or to no original, a block
@@ -64,6 +66,9 @@ def predict(
         raise ValueError(f"k is {k}; a query needs at least one neighbor")
     others = {name: one for name, one in (("distractors", distractors), ("training", training)) if one is not None}
     check_same_provenance(copydays=copydays, **others)
+    given = 0 if distractors is None else len(distractors.ids)
+    distractors = None if distractors is None else without(distractors, copydays)
+    left_out = given - (0 if distractors is None else len(distractors.ids))
     block, made_of = _blocks(copydays.ids)
     is_original = block == "original"
     originals = made_of[is_original]
@@ -87,14 +92,15 @@ def predict(
         predictions = Predictions(query, indexes.ravel(), scores.ravel(), is_match.ravel(), positives)
         pair_scores = similarities(queries, references, pairs[:, 0], pairs[:, 1], "l2")
         unit = is_unit(queries) and is_unit(references)
-        found.append(Found({"codec": codec, "k": k, "unit": unit}, predictions, pair_scores))
+        settings = {"codec": codec, "k": k, "unit": unit, "left_out": left_out}
+        found.append(Found(settings, predictions, pair_scores))
     return found
 
 
 def reference_ids(copydays: Descriptors, distractors: Descriptors | None) -> list[str]:
     """Returns the ids of the images that are searched, in the order of the references of `predict`."""
     originals = [one for one in copydays.ids if one.rpartition("/")[0] == COPYDAYS_BLOCKS[0]]
-    return [*originals, *([] if distractors is None else distractors.ids)]
+    return [*originals, *([] if distractors is None else without(distractors, copydays).ids)]
 
 
 def ground_truth(copydays: Descriptors) -> list[tuple[str, str]]:
@@ -124,6 +130,7 @@ def measure(found: Found, ids: Sequence[str], *, bootstrap: int = 0) -> dict[str
         "block_mAP": {name: float(by_query[block == name].mean()) for name in COPYDAYS_BLOCKS if name in block},
         "k": found.settings["k"],
         "unit": found.settings["unit"],
+        "left_out": found.settings["left_out"],
     }
     if bootstrap:
         order = np.argsort(np.asarray(ids))  # so that two evaluations draw the same queries

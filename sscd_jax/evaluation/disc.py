@@ -17,7 +17,8 @@ from sscd_jax.evaluation.metrics import (
 )
 from sscd_jax.search.calibration import Calibration
 from sscd_jax.search.faiss_backend import project
-from sscd_jax.search.knn import SPARE, Metric, capped_search, is_unit, knn, similarities
+from sscd_jax.search.knn import SPARE, Metric, capped_search, is_unit, knn_of_others, similarities
+from sscd_jax.search.same_images import SameImages
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Candidates = Literal["per_query", "global"]
@@ -65,8 +66,8 @@ def evaluate(
 
     Returns:
         A row for each score normalization and codec, with codec, score_norm, uAP, accuracy_at_1, recall_at_p90,
-        candidates, k and unit (see `Found`); if `bootstrap` is not 0 also intervals (95 %, by metric) and bootstrap
-        (the resampled values by metric and a hash of the queries, which `compare` needs).
+        candidates, k, unit and left_out (see `Found`); if `bootstrap` is not 0 also intervals (95 %, by metric) and
+        bootstrap (the resampled values by metric and a hash of the queries, which `compare` needs).
 
     Raises:
         ValueError: descriptors differ in provenance, ids of the ground truth are not among them, or training
@@ -115,6 +116,7 @@ def measure(
         "candidates": found.settings["candidates"],
         "k": found.settings["k"],
         "unit": found.settings["unit"],
+        "left_out": found.settings["left_out"],
     }
     values: dict[str, np.ndarray] = {}
     if bootstrap:
@@ -148,7 +150,8 @@ def predict(
     """Searches by each rule, score normalization and codec, in this order; `measure` gives the metrics of a search.
 
     Each codec is fitted once, and each normalization is searched once. Scores are minus squared L2 distances without
-    score normalization, and inner products with it, as in the official code.
+    score normalization, and inner products with it, as in the official code. A pair of a query and a reference that are
+    the same image (see `search.same_images`) is no candidate, unless the ground truth names it.
     """
     if k < 1:
         raise ValueError(f"k is {k}; a query needs at least one candidate")
@@ -163,6 +166,7 @@ def predict(
         dims = " and ".join(map(str, sorted(lengths)))
         raise ValueError(f"descriptors are of {dims} dimensions: embed all of them by the same network")
     truth = _pairs(queries.ids, references.ids, ground_truth)
+    same = SameImages.find(queries, references, truth)
     found = {}
     for codec in codecs:
         projected = project(codec, None if training is None else training.vectors, queries.vectors, references.vectors)
@@ -172,7 +176,7 @@ def predict(
                 asked, searched = normalize_scores(asked, searched, projected[0], norm)
             metric: Metric = "inner_product" if norm else "l2"
             settings = {"codec": codec, "score_norm": text, "k": k}
-            for one in _search(asked, searched, truth, metric, rules, settings):
+            for one in _search(asked, searched, truth, same, metric, rules, settings):
                 found[one.settings["candidates"], text, codec] = one
     return [found[rule, text, codec] for rule in rules for text in score_norms for codec in codecs]
 
@@ -190,13 +194,15 @@ def predict_calibrated(
     truth = _pairs(queries.ids, references.ids, ground_truth)
     asked, searched = calibration.apply(queries, references)
     settings = {"codec": "calibrated", "score_norm": calibration.norm and str(calibration.norm), "k": k}
-    return _search(asked, searched, truth, "inner_product", rules, settings)
+    same = SameImages.find(queries, references, truth)
+    return _search(asked, searched, truth, same, "inner_product", rules, settings)
 
 
 def _search(
     asked: np.ndarray,
     searched: np.ndarray,
     truth: np.ndarray,
+    same: SameImages,
     metric: Metric,
     rules: Sequence[Candidates],
     settings: Mapping[str, Any],
@@ -206,18 +212,19 @@ def _search(
     unit = metric == "l2" and is_unit(asked) and is_unit(searched)
     positives = np.bincount(truth // len(searched), minlength=len(asked))
     pair_scores = similarities(asked, searched, *np.divmod(truth, len(searched)), metric)
-    known = knn(asked, searched, k * (SPARE if "global" in rules else 1), metric)
+    known = knn_of_others(asked, searched, k * (SPARE if "global" in rules else 1), metric, same)
     found = []
     for rule in rules:
         if rule == "global":
-            query, reference, score = capped_search(asked, searched, k * len(asked), metric, known=known)
+            query, reference, score = capped_search(asked, searched, k * len(asked), metric, known=known, same=same)
         else:
             score, reference = (one[:, :k] for one in known)
-            query = np.repeat(np.arange(len(reference)), reference.shape[1])
-            score, reference = score.ravel(), reference.ravel()
+            query, column = np.nonzero(reference >= 0)
+            score, reference = score[query, column], reference[query, column]
         is_match = np.isin(query * len(searched) + reference, truth)
         predictions = Predictions(query, reference, score, is_match, positives)
-        found.append(Found({**settings, "candidates": rule, "unit": unit}, predictions, pair_scores))
+        facts = {"candidates": rule, "unit": unit, "left_out": same.total}
+        found.append(Found({**settings, **facts}, predictions, pair_scores))
     return found
 
 

@@ -11,7 +11,8 @@ from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.bootstrap import QUANTILES, interval, samples_of
 from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at_precision
 from sscd_jax.search.calibration import Calibration, Method, Transform, fit_transform
-from sscd_jax.search.knn import knn
+from sscd_jax.search.knn import knn_of_others
+from sscd_jax.search.same_images import SameImages, distinct, some_of
 from sscd_jax.search.score_norm import ScoreNorm
 
 HELD_BACK = 20_000  # the largest number of training images that are held back to count false matches
@@ -34,6 +35,11 @@ def calibrate_by_rate(
     just above the k-th best of the n scores, so that the rate on images like these is distributed as
     Beta(k, n + 1 - k), whatever the distribution of the scores.
 
+    The references may be the training images themselves, as for a user who has one collection: no image is a match of
+    itself, or of another one with the same pixels (see `search.same_images`). Of training images that are the same,
+    one counts. The fact left_out says how many training images, and how many pairs of a held-back image and a
+    reference, do not count.
+
     Args:
         training: descriptors of images like the queries and the references.
         references: descriptors of the images that will be searched; a larger set gives more false matches.
@@ -44,10 +50,12 @@ def calibrate_by_rate(
         seed: random seed of the division of the training images, and of the choice of the background.
 
     Raises:
-        ValueError: there are too few training descriptors for the rate or the transform, or they are all the same.
+        ValueError: there are too few training descriptors for the rate or the transform, they are all the same, or no
+            reference is another image.
     """
     if not 0 < rate < 1:
         raise ValueError(f"a false-positive rate of {rate}: it must be between 0 and 1")
+    given, training = len(training.ids), distinct(training)
     order = np.random.default_rng(seed).permutation(len(training.ids))
     held_back, rest = np.split(order, [min(len(order) // 3, HELD_BACK)])
     searched_rows, fitted_rows = np.split(rest, [0 if references else len(rest) // 2])
@@ -62,10 +70,13 @@ def calibrate_by_rate(
             f"{len(order)} training descriptors are too few for a false-positive rate of {rate:g}: a third is held "
             f"back to count it, which must be {needed}; give {3 * needed}{least}"
         )
-    others = references or _some(training, searched_rows)
-    fitted = _fit(_some(training, fitted_rows), method, score_norm, background, seed)
-    asked, searched = fitted.apply(_some(training, held_back), others)
-    scores, indexes = knn(asked, searched, 1, "inner_product")
+    others = references or some_of(training, searched_rows)
+    fitted = _fit(some_of(training, fitted_rows), method, score_norm, background, seed)
+    asked, searched = fitted.apply(some_of(training, held_back), others)
+    same = SameImages.find(some_of(training, held_back), others)
+    scores, indexes = knn_of_others(asked, searched, 1, "inner_product", same)
+    if not np.isfinite(scores).any(1).all():
+        raise ValueError("every reference is the same image as a training image: give more references")
     best = np.sort(scores[:, 0])[::-1]
     threshold = float(np.nextafter(best[k - 1], np.float32(np.inf), dtype=np.float32))
     near = np.argsort(-scores[:, 0])[:k]
@@ -74,6 +85,7 @@ def calibrate_by_rate(
     facts = {
         "expected": expected,
         "measured_on": f"{count} held-back training images, searched for in {len(others.ids)} others",
+        "left_out": {"training_images": given - len(training.ids), "pairs": same.total},
         # For the user to check: training images that copy one another make the threshold too high.
         "highest": [
             [training.ids[held_back[i]], others.ids[indexes[i, 0]], float(scores[i, 0])] for i in near[:20].tolist()
@@ -127,6 +139,7 @@ def calibrate_by_precision(
         "recall_on_these": recall,
         "measured_on": f"{len(queries.ids)} queries, searched for in {len(references.ids)} references; each threshold "
         "at queries that it was not chosen on",
+        "left_out": {"pairs": found.settings["left_out"]},
     }
     return _with(fitted, threshold, facts)
 
@@ -196,7 +209,3 @@ def _with(fitted: Calibration, threshold: float, facts: dict[str, Any]) -> Calib
     return Calibration(
         fitted.transform, fitted.norm, fitted.background, threshold, fitted.provenance, {**fitted.facts, **facts}
     )
-
-
-def _some(descriptors: Descriptors, rows: np.ndarray) -> Descriptors:
-    return Descriptors([descriptors.ids[i] for i in rows.tolist()], descriptors.vectors[rows], descriptors.provenance)

@@ -32,7 +32,8 @@ class Found:
 
     Attributes:
         settings: codec, k, and unit, which says whether scores are minus squared distances of vectors of norm 1, so
-            that the similarity is 1 + score / 2; for DISC also score_norm and candidates.
+            that the similarity is 1 + score / 2; for DISC also score_norm, candidates, and left_out, the number of
+            pairs that do not count because they are the same image (see `search.same_images`).
         predictions: the candidates.
         pair_scores: float32 [P], the score of each ground-truth pair, whether or not it is a candidate.
     """

@@ -29,7 +29,8 @@ FOLDER = FolderKind(
     rf"{re.escape(MARK)}|{re.escape(PREDICTIONS)}|(thresholds|by_edit)\.csv|(precision_recall|scores|by_edit)\.(svg|png)",
     (MARK,),
 )
-SETTINGS = ("codec", "score_norm", "candidates", "k", "unit")
+_COLUMNS = ("codec", "score_norm", "candidates", "k")  # of the tables in the folder
+SETTINGS = (*_COLUMNS, "unit", "left_out")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def write(out: Path, evaluation: Evaluation, draw: Callable[[Path], None] | None
         ValueError: the folder holds something else than an earlier evaluation.
     """
     check_free(out)
-    settings = [{name: row[name] for name in SETTINGS if name in row and name != "unit"} for row in evaluation.rows]
+    settings = [{name: row[name] for name in _COLUMNS if name in row} for row in evaluation.rows]
     steps = [
         one | step
         for one, found in zip(settings, evaluation.found, strict=True)

@@ -67,6 +67,8 @@ def evaluate_disc(
         rows.append(row)
     if facts is None:
         facts = facts_of({"queries": queries, "references": references, "training": training})
+    if left_out := found[0].settings["left_out"]:
+        facts = {**facts, "Left out": f"{left_out} pairs of a query and a reference that are the same image"}
     if sources is None:
         sources = sources_of(queries=queries, references=references)
     return Evaluation(rows, found, queries.ids, references.ids, pairs, edits or {}, facts, sources)

@@ -5,9 +5,12 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from sscd_jax.search.same_images import SameImages
+
 Metric = Literal["l2", "inner_product"]
 Backend = Literal["faiss", "jax"]
 BLOCK = 4096  # queries that are searched at once; faiss itself uses the same number
+MOST = 2**24  # neighbors that are in memory at once where many of them do not count
 SPARE = 4  # each query gets this many times the average number of pairs first, as some queries have more
 
 
@@ -51,6 +54,36 @@ def knn(
     return scores, indexes
 
 
+def knn_of_others(
+    queries: np.ndarray, references: np.ndarray, k: int, metric: Metric, same: SameImages
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the k best references of each query that are not the same image, as `knn` does.
+
+    A query that has fewer such references ends in the score -inf and the index -1.
+    """
+    k = min(k, len(references))
+    if not same.total:
+        return knn(queries, references, k, metric)
+    scores, indexes = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+    # Powers of two, so that few different numbers of neighbors are searched for.
+    more = np.where(same.counts > 0, 1 << np.ceil(np.log2(np.maximum(same.counts, 1))).astype(np.int64), 0)
+    for extra in np.unique(more).tolist():
+        rows = np.flatnonzero(more == extra)
+        if not extra:
+            scores[rows], indexes[rows] = knn(queries[rows], references, k, metric)
+            continue
+        block = max(1, MOST // min(k + extra, len(references)))
+        for start in range(0, len(rows), block):
+            some = rows[start : start + block]
+            found, at = knn(queries[some], references, k + extra, metric)
+            is_other = ~same.holds(some[:, None], at)
+            rank = np.cumsum(is_other, 1) - 1
+            row, column = np.nonzero(is_other & (rank < k))
+            place = some[row], rank[row, column]
+            scores[place], indexes[place] = found[row, column], at[row, column]
+    return scores, indexes
+
+
 def similarities(
     queries: np.ndarray, references: np.ndarray, query: np.ndarray, reference: np.ndarray, metric: Metric
 ) -> np.ndarray:
@@ -91,6 +124,7 @@ def capped_search(
     metric: Metric,
     *,
     known: tuple[np.ndarray, np.ndarray] | None = None,
+    same: SameImages | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the best pairs of all queries together (official isc/descriptor_matching.py `search_with_capped_res`).
 
@@ -103,23 +137,31 @@ def capped_search(
         references: float32 [R, D].
         count: the number of pairs.
         metric: as for `knn`.
-        known: what `knn` returned for these arguments, if it was called before. With more than count / Q neighbors for
-            each query, few further searches are needed.
+        known: what `knn` or, with `same`, `knn_of_others` returned for these arguments, if it was called before. With
+            more than count / Q neighbors for each query, few further searches are needed.
+        same: pairs that do not count.
 
     Returns:
-        Queries int64 [n], references int64 [n] and scores float32 [n] of the pairs, best first; n = min(count, Q R).
+        Queries int64 [n], references int64 [n] and scores float32 [n] of the pairs, best first; n is `count`, or the
+        number of pairs that count if that is less.
 
     Examples:
         >>> one = np.eye(2, dtype=np.float32)
         >>> capped_search(one, one, 2, "inner_product")[2]
         array([1., 1.], dtype=float32)
     """
-    count = min(count, len(queries) * len(references))
+
+    def search(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if same is None:
+            return knn(queries[rows], references, k, metric)
+        return knn_of_others(queries[rows], references, k, metric, same.of(rows))
+
+    count = min(count, len(queries) * len(references) - (same.total if same else 0))
     if not count:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-    if known is None or known[0].size < count:
-        known = knn(queries, references, SPARE * -(-count // len(queries)), metric)
     rows = np.arange(len(queries))
+    if known is None or known[0].size < count:
+        known = search(rows, SPARE * -(-count // len(queries)))
     # Pairs of queries that have no further pair among the best.
     found: list[np.ndarray] = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)]
     while True:
@@ -133,7 +175,7 @@ def capped_search(
         rows = rows[more]
         if not len(rows):
             break
-        known = knn(queries[rows], references, SPARE * k, metric)
+        known = search(rows, SPARE * k)
     query, reference, score = found
     best = np.argsort(-score, kind="stable")[:count]
     return query[best], reference[best], score[best]

@@ -1,5 +1,6 @@
 """Validation during training: copy detection on a DISC-like set, as in the official code."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def open_validation(config: Validation) -> ValidationSet | None:
 def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, float]:
     """Measures copy detection by nearest-neighbor search without score normalization (official train.py validation).
 
-    Every process embeds all images, on its own devices.
+    Every process embeds all images, on its own devices. The number of pairs that are left out because they are the same
+    image (see `search.same_images`) is printed.
 
     Args:
         data: the validation set; its images that cannot be read are left out.
@@ -109,4 +111,9 @@ def validate(data: ValidationSet, model: SSCD, variables: Any) -> dict[str, floa
     known = set(queries.ids), set(references.ids)
     ground_truth = [pair for pair in data.ground_truth if pair[0] in known[0] and pair[1] in known[1]]
     (result,) = disc.evaluate(queries, references, None, ground_truth, codecs=["Flat"])
+    if result["left_out"] and is_first_process():
+        note = (
+            "pairs of a query and a reference are left out: they are the same image, and no copies by the ground truth"
+        )
+        print(f"validation: {result['left_out']} {note}", file=sys.stderr)
     return {name: result[name] for name in ("uAP", "accuracy_at_1", "recall_at_p90")}

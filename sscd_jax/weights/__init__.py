@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sscd_jax.models import SSCD, describe
-from sscd_jax.weights.fetch import PUBLISHED, cached
+from sscd_jax.weights.fetch import PUBLISHED, cached, check
 from sscd_jax.weights.formats import read_file
 from sscd_jax.weights.native import Weights, hash_network
 
@@ -43,6 +43,8 @@ def read(path: str | Path) -> Weights:
     """Reads weights as `load` does, and also returns their format, origin and preset."""
     file = find(path)
     try:
+        if file != Path(path):
+            check(file)
         return read_file(file)
     except ValueError as error:
         if file == Path(path):

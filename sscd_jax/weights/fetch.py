@@ -2,25 +2,24 @@
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import re
 import sys
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import tenacity
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from sscd_jax.files import cache_folder
+from sscd_jax.files import cache_folder, write_text
 from sscd_jax.presets import PRESETS
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.formats import read_file
+from sscd_jax.weights.native import hash_file
 
 ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 PUBLISHED = {  # backbone and length of a descriptor
@@ -33,10 +32,14 @@ PUBLISHED = {  # backbone and length of a descriptor
     "sscd_imagenet_mixup": ("resnet50", 512),
 }
 LICENSE = "MIT (Meta Platforms, Inc.)"
+# Meta publishes no checksums. This one stands in many public projects that fetched the file on their own. Of the other
+# files none is known: theirs are recorded when they are first fetched.
+SHA256 = {"sscd_disc_mixup.torchscript.pt": "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56"}
 
 LIMIT = 2 * 2**30  # bytes, many times the size of any published file, so that no mirror fills the disk
 TRIES = 5
 OTHER_WAYS = "other ways: --url MIRROR, --file PATH"
+UNSAFE = "anyone on the way can change what http:// sends: name an https:// address, or pass --allow-http"
 
 RETRYING = tenacity.Retrying(
     retry=tenacity.retry_if_exception_type(requests.RequestException),
@@ -56,23 +59,26 @@ def cached(name: str) -> Path | None:
     return path if name in PUBLISHED and path.is_file() else None
 
 
-def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Path:
+def fetch(name: str, *, url: str | None = None, file: Path | None = None, allow_http: bool = False) -> Path:
     """Downloads published weights, checks and converts them; returns at once if they are in the cache.
 
     A download that was interrupted is resumed by the next call. If several processes fetch the same weights, one
-    downloads them and the others wait.
+    downloads them and the others wait. A file whose SHA-256 is known must have it. That of any other file is recorded
+    in NAME.sha256 beside the cached file, and a file of the same name must have it from then on.
 
     Args:
         name: one of `PUBLISHED`.
         url: the address of a mirror, to download from instead, whether or not the weights are in the cache.
         file: a copy of the published file on disk, to read instead; it is left as it is.
+        allow_http: whether `url`, or an address that it redirects to, may be http://, which anyone on the way can
+            change.
 
     Returns:
         The file NAME.safetensors in the cache.
 
     Raises:
-        ValueError: the name is unknown, both `url` and `file` are given, or the weights are broken or are not those
-            of the name.
+        ValueError: the name is unknown, both `url` and `file` are given, the weights are broken or are not those of the
+            name, or the file is another one than its SHA-256 says.
         OSError: the download failed; the error says why, how much of it is kept, and which other ways there are.
     """
     if name not in PUBLISHED:
@@ -80,7 +86,9 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Pat
     if url is not None and file is not None:
         raise ValueError("--url and --file exclude one another: give one")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        raise ValueError(f"--url {url}: it must begin with https:// or http://; for a file on disk there is --file")
+        raise ValueError(f"--url {url}: it must begin with https://; for a file on disk there is --file")
+    if url is not None and urlsplit(url).scheme == "http" and not allow_http:
+        raise ValueError(f"--url {_shown(url)}: {UNSAFE}")
     is_default = url is None and file is None
     if is_default and (found := _intact(name)):
         return found
@@ -92,17 +100,56 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None) -> Pat
         if file is not None:
             _convert(name, file, out, {"file": file.name})
         else:
-            _from_url(name, url, out)
+            _from_url(name, url, out, allow_http)
         for part in out.parent.glob(f"{name}*.part"):
             _discard(part)  # also those of other mirrors
     return out
+
+
+def check(path: Path) -> None:
+    """Checks a file of the cache by the SHA-256 that was recorded when it was made.
+
+    The hash of a file of an older version, which recorded none, is recorded now.
+
+    Raises:
+        ValueError: the file has changed.
+    """
+    known, found = _recorded(path), hash_file(path)
+    if known.setdefault(path.name, found) != found:
+        raise ValueError(f"{path} has changed since it was fetched: its SHA-256 is not the one in {_record(path)}")
+    with contextlib.suppress(OSError):  # a cache that others filled, and that cannot be written
+        _add(path, known)
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """Returns the SHA-256 of files by their names, from the record beside a file of the cache."""
+    try:
+        lines = _record(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _add(path: Path, more: Mapping[str, str]) -> None:
+    """Adds SHA-256 sums to the record, in the format of sha256sum."""
+    before = _recorded(path)
+    if not more.items() <= before.items():
+        write_text(_record(path), "".join(f"{digest}  {name}\n" for name, digest in {**before, **more}.items()))
 
 
 def _intact(name: str) -> Path | None:
     """Returns the converted file if it exists and is not damaged, else None."""
     found = cached(name)
     try:
-        return found if found and read_file(found) else None
+        if found is None:
+            return None
+        check(found)
+        read_file(found)
+        return found
     except ValueError as error:
         print(f"{error}: it is fetched again", file=sys.stderr)
         return None
@@ -120,41 +167,36 @@ def _lock(path: Path) -> contextlib.AbstractContextManager[object]:
 
 def _convert(name: str, path: Path, out: Path, origin: Mapping[str, str]) -> None:
     """Checks a file and converts it; `out` appears, or is replaced, only if the weights are those of the name."""
-    _check_zip(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    convert(
-        path,
-        out,
-        origin={"name": name, **origin, "file_sha256": digest},
-        expected=PUBLISHED[name],
-        preset=PRESETS["small_288"],
-    )
+    digest, file = hash_file(path), _safe(origin["file"])
+    if digest != SHA256.get(file, digest):
+        raise ValueError(f"{path} is not the published file: its SHA-256 is {digest}, not {SHA256[file]}")
+    if digest != (known := _recorded(out).get(file, digest)):
+        raise ValueError(
+            f"{path} is damaged, or is another file than before: its SHA-256 is {digest}, and {_record(out)} has "
+            f"{known}. If you trust the new one, remove that record"
+        )
+    facts = {"name": name, **origin, "file_sha256": digest}
+    convert(path, out, origin=facts, expected=PUBLISHED[name], preset=PRESETS["small_288"])
+    _add(out, {file: digest, out.name: hash_file(out)})
 
 
-def _check_zip(path: Path) -> None:
-    """Checks the checksum that torch's files, which are zips, have for each tensor; ignores files of other formats."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LIMIT:
-                raise ValueError(f"it unpacks to more than {LIMIT:,} bytes")
-            if broken := archive.testzip():
-                raise ValueError(f"{broken} does not fit its checksum")
-    except Exception as error:  # its type depends on where the bytes are wrong
-        raise ValueError(f"{path} is broken ({error}): fetch or copy it again") from error
+def _shown(url: str) -> str:
+    """Returns an address without password and signature."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _from_url(name: str, url: str | None, out: Path) -> None:
+def _safe(name: str) -> str:
+    """Returns the name of a file, without what leads elsewhere or breaks lines."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-100:]
+
+
+def _from_url(name: str, url: str | None, out: Path, allow_http: bool) -> None:
     published = f"{ADDRESS}/{name}.{'classy' if name == 'sscd_disc_large' else 'torchvision'}.pt"
     url = url or published
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # no password, no signature
-    file = re.sub(r"[^\w.-]", "_", PurePosixPath(parts.path).name, flags=re.ASCII)[-100:]
+    shown, file = _shown(url), _safe(PurePosixPath(urlsplit(url).path).name)
     part = out.with_name(f"{file if file.startswith(name) else f'{name}-{file}'}.part")
-    _download(url, shown, part)
+    _download(url, shown, part, allow_http)
     try:
         origin = {"url": shown, "file": part.stem} | ({"license": LICENSE} if url == published else {})
         _convert(name, part, out, origin)
@@ -164,10 +206,25 @@ def _from_url(name: str, url: str | None, out: Path) -> None:
         raise ValueError(f"what {shown} sent is not {name}: {error}; {again}") from error
 
 
-def _download(url: str, shown: str, part: Path) -> None:
+def _download(url: str, shown: str, part: Path, allow_http: bool) -> None:
     """Completes `part`, resuming from the bytes that it has; tries again if that may help."""
+    said: set[str] = set()
+
+    def follow(response: requests.Response, **_: object) -> None:
+        """Is called for each answer: says to which other host a redirect leads, and refuses http://."""
+        target = urljoin(response.url, response.headers.get("Location", ""))
+        if not response.is_redirect:
+            return
+        if urlsplit(target).scheme != "https" and not allow_http:
+            raise OSError(f"it redirects to {_shown(target)}, and {UNSAFE}")
+        hosts = [urlsplit(one).hostname for one in (response.url, target)]
+        line = f"{hosts[0]} redirects to {hosts[1]}"
+        if hosts[0] != hosts[1] and line not in said:
+            print(line, file=sys.stderr)
+            said.add(line)
+
     try:
-        RETRYING(functools.partial(_request, url, shown, part))
+        RETRYING(functools.partial(_request, url, shown, part, follow))
     except requests.RequestException as error:
         there, _ = _begun(shown, part)
         state = f"{there:,} bytes are kept, rerun the same command to resume" if there else "try again later"
@@ -176,7 +233,7 @@ def _download(url: str, shown: str, part: Path) -> None:
         raise OSError(f"{shown}: {error}; {OTHER_WAYS}") from error
 
 
-def _request(url: str, shown: str, part: Path) -> None:
+def _request(url: str, shown: str, part: Path, follow: Callable[..., None]) -> None:
     """Makes one request, for the bytes that are not there yet.
 
     Raises:
@@ -187,7 +244,8 @@ def _request(url: str, shown: str, part: Path) -> None:
     headers = {"Accept-Encoding": "identity"}
     if there:
         headers |= {"Range": f"bytes={there}-", "If-Range": version}  # a file that changed is sent from its start
-    with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as response:
+    hooks = {"response": follow}
+    with requests.get(url, headers=headers, stream=True, timeout=(10, 60), hooks=hooks) as response:
         status, sent = response.status_code, response.headers
         said = f"the server says {status} {response.reason}"
         length = sent.get("Content-Length", "")

@@ -1,16 +1,16 @@
 """Reads any file of weights; the format is recognized by the content, not by the name."""
 
 import dataclasses
+import errno
 import json
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import traverse_util
 
 from sscd_jax.models import build_model
 from sscd_jax.weights import runs
@@ -26,23 +26,10 @@ from sscd_jax.weights.native import (
     _ours,
     _read_npz,
     hash_file,
+    most_unpacked,
     parse_preset,
 )
-from sscd_jax.weights.state_dict import COUNTER, from_state_dict
-
-# The exceptions that the readers of archives and graphs raise on damaged files.
-BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-)
-MAX_ARCHIVE = 4 << 30  # bytes that an archive may unpack to; the largest published network has 0.2 GB
+from sscd_jax.weights.state_dict import COUNTER, MISFIT, abstract_variables, fit, from_state_dict
 
 
 def read_file(path: Path) -> Weights:
@@ -50,33 +37,50 @@ def read_file(path: Path) -> Weights:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
+        OSError: the disk fails; the error names the file.
         ValueError: the format is not known, the file is broken or would execute code, or keys are unknown, missing or
             of the wrong shape; the error names the file.
         ImportError: the format needs an extra; the error says which.
     """
-    if path.is_dir():
-        return _read_folder(path)
+    try:
+        return _read_folder(path) if path.is_dir() else _read_file(path)
+    except ImportError:
+        raise
+    except Exception as error:  # readers of damaged archives, graphs and checkpoints raise many types
+        if isinstance(error, ValueError | OSError) and str(path) in str(error):
+            raise
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk, and not an offset
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise ValueError(f"{path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the text of an error in one line, or in a line for each array where the text is our own."""
+    if isinstance(error, ValueError) and MISFIT in str(error):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, ValueError) and text else f"it is damaged ({type(error).__name__}: {text})"
+
+
+def _read_file(path: Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder of weights")
     origin = {"file": path.name, "file_sha256": hash_file(path)}
     with path.open("rb") as file:
         head = file.read(16)
-    try:
-        if head.startswith(b"PK\x03\x04"):
-            return _read_zip(path, origin)
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-            return _read_safetensors(path, origin)
-        if head.startswith(b"\x08"):  # the field ir_version
-            from sscd_jax.weights.read_onnx import read_onnx
+    if head.startswith(b"PK\x03\x04"):
+        return _read_zip(path, origin)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path, origin)
+    if head.startswith(b"\x08"):  # the field ir_version
+        from sscd_jax.weights.read_onnx import read_onnx
 
-            model, variables, quantized = read_onnx(path)
-            return Weights(model, variables, "ONNX, int8" if quantized else "ONNX, float32", origin)
-        if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
-            return _read_torch(path, origin)
-    except (ValueError, OSError, *BROKEN) as error:  # OSError: an offset beyond the end of the file
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error or type(error).__name__}") from error
+        model, variables, quantized = read_onnx(path)
+        return Weights(model, variables, "ONNX, int8" if quantized else "ONNX, float32", origin)
+    if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
+        return _read_torch(path, origin)
     raise ValueError(
         f"{path} is not a known file of weights: it must be a .pt, .ckpt or TorchScript file of PyTorch, "
         f".safetensors, ONNX, or this package's .npz; it starts with {head!r}"
@@ -89,15 +93,15 @@ def _read_folder(path: Path) -> Weights:
     if runs.is_run(path):
         try:
             config, variables = runs.load_run(path)
+            model = build_model(**dataclasses.asdict(config.model))
+            variables = fit(traverse_util.flatten_dict(variables), abstract_variables(model), {}, [])
         except FileNotFoundError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many types
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
             raise ValueError(
-                f"{path}: a checkpoint is damaged ({reason}); name an earlier one of RUN/checkpoints"
+                f"{path}: a checkpoint is damaged ({_reason(error)}); name an earlier one of RUN/checkpoints"
             ) from error
-        model, origin = build_model(**dataclasses.asdict(config.model)), {"run": path.absolute().name}
-        return Weights(model, variables, "training run", origin, config.preset)
+        return Weights(model, variables, "training run", {"run": path.absolute().name}, config.preset)
     raise ValueError(
         f"{path} is not a training run (a folder that `sscd-jax train --workdir` wrote), "
         "nor a bundle that `sscd-jax weights export` wrote"
@@ -112,10 +116,8 @@ def _read_bundle(path: Path) -> Weights:
         preset = parse_preset(card["preset"])
         file = path / WEIGHTS.get(format_, BUNDLES[format_])
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a complete bundle ({type(error).__name__}: {error}): export it again"
-        ) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a complete bundle ({_reason(error)}): export it again") from error
     if missing := sums.keys() - (members := _members(path)):
         raise ValueError(f"{path} is not a complete bundle, it lacks {', '.join(sorted(missing))}: export it again")
     for name in sorted(members - {SUMS}):
@@ -126,10 +128,7 @@ def _read_bundle(path: Path) -> Weights:
         return Weights(weights.model, weights.variables, f"bundle, {format_}", origin, preset)
     import tensorflow as tf
 
-    try:
-        reader = tf.train.load_checkpoint(str(file))
-    except (tf.errors.OpError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    reader = tf.train.load_checkpoint(str(file))
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     names = [n.removesuffix(suffix) for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
@@ -137,27 +136,43 @@ def _read_bundle(path: Path) -> Weights:
     return Weights(model, variables, "bundle, saved_model", origin, preset)
 
 
-def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
+def check_archive(path: Path) -> list[str]:
+    """Returns the names of the members of an archive, after checking its size, their paths and their checksums.
+
+    Raises:
+        ValueError: the archive is damaged, is too large, or has members outside its own folder; the error names it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            most = most_unpacked(path.stat().st_size)
+            if sum(member.file_size for member in members) > most:
+                raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
+            broken = archive.testzip()  # torch.load does not look
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is cut off or broken: {error}") from error
-    if sum(member.file_size for member in members) > MAX_ARCHIVE:
-        raise ValueError(f"{path} would unpack to more than {MAX_ARCHIVE >> 30} GiB")
+    if broken:
+        raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; copy it again")
     names = [member.filename for member in members]
     if any(name.startswith(("/", "\\")) or ".." in name.split("/") for name in names):
         raise ValueError(f"{path} is refused: it has members outside its own folder")
+    return names
+
+
+def _read_zip(path: Path, origin: dict[str, str]) -> Weights:
+    names = check_archive(path)
     if all(name.endswith(".npy") for name in names):
         return _read_npz(path)
+    if not any(name.endswith("/data.pkl") for name in names):
+        if any(name.endswith(("/version", "/constants.pkl")) or "/data/" in name for name in names):
+            raise ValueError(f"{path} lacks data.pkl, which names the tensors of an archive of PyTorch: copy it again")
+        raise ValueError(f"{path} is an archive, but neither PyTorch's nor this package's .npz")
     if any(name.endswith("/constants.pkl") for name in names):
         from sscd_jax.weights.read_torch import read_torchscript
 
         state, attributes = read_torchscript(path)
         return _from_state_dict(state, "TorchScript", origin, **attributes)
-    if any(name.endswith("/data.pkl") for name in names):
-        return _read_torch(path, origin)
-    raise ValueError(f"{path} is an archive, but neither PyTorch's nor this package's .npz")
+    return _read_torch(path, origin)
 
 
 def _read_torch(path: Path, origin: dict[str, str]) -> Weights:

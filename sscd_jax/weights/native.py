@@ -32,6 +32,8 @@ BUNDLES = {  # the main file of a bundle, by format
     "stablehlo": "sscd.stablehlo",
     "saved_model": "sscd/1",  # TensorFlow Serving wants a folder per version
 }
+MAX_ARCHIVE = 4 << 30  # bytes that a file may unpack to; the largest published network has 0.2 GB
+MAX_SMALL, MAX_RATIO = 256 << 20, 20  # a small file may unpack to this many bytes, or times its size
 # The file with the weights, for bundles whose main file does not hold them.
 WEIGHTS = {"stablehlo": "weights.safetensors", "saved_model": "sscd/1/variables/variables"}
 
@@ -128,6 +130,11 @@ def parse_preset(parameters: Mapping[str, Any] | None) -> Preset | None:
     if not parameters:
         return None
     return Preset(**{name: value for name, value in parameters.items() if name != "name"})
+
+
+def most_unpacked(size: int) -> int:
+    """Returns how many bytes a file of this size may unpack to, so that a small one does not fill the memory."""
+    return min(MAX_ARCHIVE, max(MAX_SMALL, MAX_RATIO * size))
 
 
 def hash_file(path: Path) -> str:

@@ -14,6 +14,7 @@ from sscd_jax.models import SSCD, build_model
 from sscd_jax.models.folding import BATCH_NORM_EPSILON, unfolded_leaves
 from sscd_jax.weights.state_dict import IMAGENET_CLASSES, Keys, abstract_variables, backbone_of, fit
 
+MAX_NODES = 5000  # several times those of the largest network in QDQ form
 FORKS = ("Conv", "BatchNormalization", "Add", "MaxPool")
 # Operations between layers that map one tensor to one of the same shape; following the graph passes over them.
 PASSES = {"Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Identity", "Cast"}
@@ -83,6 +84,8 @@ class _Graph:
     """A graph, with its nodes and constants by the names of tensors."""
 
     def __init__(self, onnx: Any, graph: Any) -> None:
+        if len(graph.node) > MAX_NODES:  # reading takes up to the square of their number
+            raise ValueError(f"it has {len(graph.node)} nodes, and no SSCD network has more than {MAX_NODES}")
         self.onnx = onnx
         self.nodes = list(graph.node)
         self.producer = {name: node for node in graph.node for name in node.output}
@@ -91,7 +94,9 @@ class _Graph:
             for name in node.input:
                 self.users[name].append(node)
         self.values = {t.name: t for t in graph.initializer}
-        self.quantized = False
+        # What was found out before, as the number of paths to a tensor can be exponential in that of the nodes.
+        self.constants: dict[str, bool] = {}
+        self.dequantized: dict[str, np.ndarray] = {}
 
     def network(self) -> tuple[SSCD, Any, bool]:
         pools = [node for node in self.nodes if node.op_type == "MaxPool"]
@@ -141,7 +146,7 @@ class _Graph:
         group_inputs = flat["params", "backbone", "layer1_0", "conv2", "kernel"].shape[2]
         backbone, width = backbone_of(starts[3] - starts[2], convolutions, stem_outputs, group_inputs)
         model = build_model(backbone, dims, width=width, pool_param=power)
-        return model, fit(flat, abstract_variables(model), names, []), self.quantized
+        return model, fit(flat, abstract_variables(model), names, []), bool(self.dequantized)
 
     def leaves(self, conv: str, bn: str, node: Any) -> dict[Keys, np.ndarray]:
         """Returns the arrays of a convolution and its batch normalization by path; `node` is the last of the two."""
@@ -257,10 +262,12 @@ class _Graph:
         return found
 
     def is_constant(self, name: str) -> bool:
-        node = self.producer.get(name)
-        if node is None:
-            return name in self.values
-        return node.op_type in ("Constant", "DequantizeLinear", "Identity") and all(map(self.is_constant, node.input))
+        if name not in self.constants:
+            node = self.producer.get(name)
+            self.constants[name] = name in self.values if node is None else False  # in a cycle, it is none
+            if node is not None and node.op_type in ("Constant", "DequantizeLinear", "Identity"):
+                self.constants[name] = all(map(self.is_constant, node.input))
+        return self.constants[name]
 
     def value(self, name: str) -> np.ndarray:
         """Returns a constant, dequantized if it is quantized."""
@@ -272,16 +279,18 @@ class _Graph:
             return to_array(self.attribute(node, "value", None))
         if node.op_type == "Identity":
             return self.value(node.input[0])
+        if name in self.dequantized:
+            return self.dequantized[name]
         if node.op_type != "DequantizeLinear":
             raise ValueError(f"{name!r} is computed by {node.op_type}, where a constant should be")
-        self.quantized = True
         values, scale = self.value(node.input[0]), self.value(node.input[1])
         zero = self.value(node.input[2]) if len(node.input) > 2 else np.zeros_like(scale, values.dtype)
         shape = [1] * values.ndim
         if scale.size > 1:
             shape[self.attribute(node, "axis", 1)] = scale.size
         centered = values.astype(np.int64) - zero.astype(np.int64).reshape(shape)
-        return centered.astype(np.float32) * scale.reshape(shape)
+        self.dequantized[name] = centered.astype(np.float32) * scale.reshape(shape)
+        return self.dequantized[name]
 
     def attribute(self, node: Any, name: str, default: Any) -> Any:
         found = [a for a in node.attribute if a.name == name]

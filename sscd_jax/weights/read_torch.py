@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sscd_jax.weights.native import most_unpacked
+
 # Classes that Lightning and the official train.py store beside the tensors; read as `Inert`, so that no code runs.
 LIGHTNING_NAMES = (
     "argparse.Namespace",
@@ -137,13 +139,16 @@ def _torchscript_classes(data: bytes) -> list[str]:
 
 
 def _arrays(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
-    arrays = {}
+    arrays, size, most = {}, 0, most_unpacked(path.stat().st_size)
     for key, value in state.items():
         if not isinstance(key, str) or not hasattr(value, "detach"):
             hint = f"; save what is under {key!r} alone" if isinstance(value, Mapping) else ""
             raise ValueError(
                 f"{path} holds {type(value).__name__} under {key!r}, where a state dict has a tensor{hint}"
             )
+        size += 4 * value.numel()  # tensors can have stride 0, or be many of one storage
+        if size > most:
+            raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
         value = value.detach().cpu()
         arrays[key] = (value.float() if value.is_floating_point() else value).numpy()
     return arrays

@@ -9,6 +9,7 @@ from orbax.checkpoint import v1 as ocp
 
 from sscd_jax import config as configs
 from sscd_jax.config import Config
+from sscd_jax.weights.native import most_unpacked
 
 FOLDER = "checkpoints"
 
@@ -61,6 +62,10 @@ def load_state(path: Path) -> tuple[Config, dict[str, Any]]:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), checkpoints.metadata(step).metadata
         )
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
+        on_disk = sum(file.stat().st_size for file in (folder / str(step)).rglob("*") if file.is_file())
+        if size > (most := most_unpacked(on_disk)):  # TensorStore fills what is missing with zeros
+            raise ValueError(f"{folder / str(step)} would unpack to more than {most >> 20} MiB")
         config, state = _config(checkpoints, step), checkpoints.load(step, abstract)
     return config, state
 

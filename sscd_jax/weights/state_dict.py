@@ -25,6 +25,7 @@ LEAVES = {
 }
 COUNTER = "num_batches_tracked"  # of torch's batch normalization; neither inference nor training uses it
 IMAGENET_CLASSES = 1000
+MISFIT = "the weights do not fit the network:"  # begins the error that lists the arrays
 
 Keys = tuple[str, ...]  # a path in our variables
 
@@ -125,7 +126,7 @@ def fit(
         elif path not in odd and not np.isfinite(flat[path]).all():
             problems.append(f"not finite: {name}")
     if problems:
-        raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
+        raise ValueError(f"{MISFIT}\n  " + "\n  ".join(problems))
     return traverse_util.unflatten_dict({path: np.asarray(value, np.float32) for path, value in flat.items()})
 
 

@@ -135,3 +135,13 @@ def test_the_ground_truth_is_of_the_scores():
     right = found.predictions.is_match
     pairs = zip(found.predictions.query[right], found.predictions.reference[right], strict=True)
     assert {(IMAGES.ids[q], searched[r]) for q, r in pairs} <= set(truth)
+
+
+def test_distractors_that_are_images_of_copydays_are_left_out():
+    few = [0, 5, 9]
+    vectors = np.concatenate([DISTRACTORS.vectors, IMAGES.vectors[few]])
+    more = Descriptors([*DISTRACTORS.ids, *(f"again{i}" for i in few)], vectors, PROVENANCE)
+    (row,), (expected,) = (copydays.evaluate(IMAGES, one, None) for one in (more, DISTRACTORS))
+    assert (row.pop("left_out"), expected.pop("left_out")) == (3, 0)
+    assert row == expected
+    assert copydays.reference_ids(IMAGES, more) == copydays.reference_ids(IMAGES, DISTRACTORS)

@@ -84,3 +84,56 @@ def test_other_dimensions_are_refused():
 def test_ids_without_descriptors_are_named():
     with pytest.raises(ValueError, match=r"1 ids .* Q99999"):
         disc.evaluate(QUERIES, REFERENCES, None, [*TRUTH, ("Q99999", "R000000")])
+
+
+def small(letter: str, vectors: np.ndarray) -> Descriptors:
+    ids = [f"{letter}{i}" for i in range(len(vectors))]
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return Descriptors(ids, unit, Provenance("a" * 64, "skew_320"))
+
+
+@pytest.mark.parametrize("letter", ["r", "q"])  # ids of queries that are those of references, or others
+@pytest.mark.parametrize("candidates", ["per_query", "global"])
+def test_an_image_does_not_find_itself_unless_the_ground_truth_says_so(letter, candidates):
+    """Queries that are references: each has a copy, which is the second best after the image itself."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(20, 16))
+    copies = images[:10] + 0.3 * rng.normal(size=(10, 16))
+    references = small("r", np.concatenate([images, copies]))
+    queries = small(letter, images)
+    truth = [(f"{letter}{i}", f"r{20 + i}") for i in range(10)]
+    for norms in ([None], ["1.0[0,2]"]):
+        (row,) = disc.evaluate(
+            queries, references, TRAINING_16, truth, codecs=["Flat"], score_norms=norms, candidates=candidates, k=3
+        )
+        assert (row["left_out"], row["accuracy_at_1"], row["recall_at_p90"]) == (20, 1.0, 1.0)
+    itself = [(f"{letter}{i}", f"r{i}") for i in range(20)]
+    (row,) = disc.evaluate(queries, references, None, itself, codecs=["Flat"], candidates=candidates)
+    assert (row["left_out"], row["accuracy_at_1"]) == (0, 1.0)
+
+
+TRAINING_16 = small("t", np.random.default_rng(1).normal(size=(40, 16)))
+
+
+def test_equal_ids_of_different_images_still_count():
+    """Two folders that number their images alike: the reference of a query's id is its hard negative."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(10, 16))
+    references = small("photo", images)
+    queries = small("photo", np.roll(images, 1, axis=0) + 0.1 * images)  # photo1 copies photo0, and resembles photo1
+    truth = [(f"photo{i}", f"photo{(i - 1) % 10}") for i in range(10)]
+    (row,) = disc.evaluate(queries, references, None, truth, codecs=["Flat"])
+    assert (row["left_out"], row["accuracy_at_1"]) == (0, 1.0)
+    found = disc.predict(queries, references, None, truth, codecs=["Flat"])[0].predictions
+    assert len(found.query) == 100, "every pair is a candidate"
+    wrong = [(f"photo{i}", f"photo{(i + 3) % 10}") for i in range(10)]
+    (row,) = disc.evaluate(queries, references, None, wrong, codecs=["Flat"])
+    assert row["accuracy_at_1"] == 0.0, "what the ground truth does not name is a false positive"
+
+
+def test_a_collapsed_network_gains_nothing():
+    same = np.ones((30, 16))
+    truth = [(f"q{i}", f"r{i}") for i in range(10)]
+    (row,) = disc.evaluate(small("q", same[:10]), small("r", same), None, truth, codecs=["Flat"])
+    assert row["left_out"] == 0
+    assert row["uAP"] < 0.2

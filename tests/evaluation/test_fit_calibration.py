@@ -67,6 +67,41 @@ def test_without_references_the_training_images_are_searched():
     assert calibrate_by_rate(training, rate=0.02, seed=1).threshold != fitted.threshold
 
 
+def test_one_collection_is_no_match_of_itself():
+    """Training images that are the references, under the same ids or others, and images that are there twice."""
+    images = drawn("t", 900, 3)
+    others = calibrate_by_rate(images, drawn("r", 600, 4), rate=0.02).threshold
+    assert others < 0.9
+    renamed = Descriptors([f"r{i}" for i in range(900)], images.vectors, images.provenance)
+    fitted = [calibrate_by_rate(images, one, rate=0.02) for one in (images, renamed)]
+    assert fitted[0].threshold == fitted[1].threshold == pytest.approx(others, abs=0.08)
+    assert [one.facts["left_out"] for one in fitted] == [{"training_images": 0, "pairs": 300}] * 2
+    assert not any(a == b for a, b, _ in fitted[0].facts["highest"])
+
+    again = np.random.default_rng(0).choice(900, 200, replace=False)
+    ids = [*images.ids, *(f"again{i}" for i in again)]
+    twice = Descriptors(ids, np.concatenate([images.vectors, images.vectors[again]]), images.provenance)
+    for references in (None, twice):
+        assert calibrate_by_rate(twice, references, rate=0.02).threshold == pytest.approx(others, abs=0.08)
+    assert calibrate_by_rate(twice, rate=0.02).facts["left_out"] == {"training_images": 200, "pairs": 0}
+    whole = calibrate_by_rate(twice, twice, rate=0.02).facts["left_out"]
+    assert whole["pairs"] > 300, "both copies of a held-back image are among the references"
+    three = Descriptors(images.ids[:3], images.vectors[:3], images.provenance)
+    assert calibrate_by_rate(three, three, rate=0.5, score_norm=None).threshold < 0.99
+    for few in (images.ids[:1], images.ids[:2]):
+        few = Descriptors(few, images.vectors[: len(few)], images.provenance)
+        assert calibrate_by_rate(images, few, rate=0.5).facts["left_out"]["pairs"] <= 2
+
+
+def test_references_that_are_all_the_held_back_image_are_refused():
+    images = drawn("t", 6, 0)
+    order = np.random.default_rng(0).permutation(6)
+    vectors = np.repeat(images.vectors[order[:1]], 3, axis=0)
+    references = Descriptors(["r0", "r1", "r2"], vectors, images.provenance)
+    with pytest.raises(ValueError, match="every reference is the same image as a training image"):
+        calibrate_by_rate(images, references, rate=0.5, score_norm=None, method="none")
+
+
 def test_the_precision_holds_on_new_queries():
     references = drawn("r", 600, 1)
     training = drawn("t", 900, 2)
@@ -147,6 +182,18 @@ def test_the_commands(tmp_path, capsys):
     assert (row["codec"], row["score_norm"]) == ("calibrated", "1.0[0,2]")
     assert row["at_calibration"]["precision"] >= 0.8
 
+    (tmp_path / "one.csv").write_text("query_id,reference_id\nr0,r1\n")
+    same = ["--queries", str(tmp_path / "references"), *sets[2:4], "--ground-truth", str(tmp_path / "one.csv")]
+    main(["evaluate", "disc", *same, "--bootstrap", "0", "--out", str(tmp_path / "same.json")])
+    assert "\n300 pairs of an image and a reference are left out: they are the same image" in capsys.readouterr().out
+    assert [row["left_out"] for row in json.loads((tmp_path / "same.json").read_text())] == [300]
+
+    one = ["--training", str(tmp_path / "training"), "--references", str(tmp_path / "training")]
+    main(["calibrate", *one, "--false-positive-rate", "0.05", "--out", str(tmp_path / "r.npz")])
+    told = capsys.readouterr()
+    assert json.loads(told.out)["left_out"] == {"training_images": 0, "pairs": 133}
+    assert json.loads(told.out)["threshold"] < 0.9
+    assert "133 pairs of an image and a reference are left out: they are the same image" in told.err
     main(["calibrate", *sets[2:], "--false-positive-rate", "0.05", "--out", str(tmp_path / "r.npz")])
     assert json.loads(capsys.readouterr().out)["expected"]["false_positive_rate"] <= 0.05
     for options, message in (

@@ -64,6 +64,13 @@ def test_edits_bootstrap_and_training_can_be_absent(sets):
     assert (made.edits, made.facts, made.sources) == ({}, {}, [])
 
 
+def test_the_same_image_is_said(sets):
+    given = [sets.references, sets.references, None, [("r0", "r1")]]
+    made = evaluate_disc(*given, codecs=["Flat"], score_norms=[None], bootstrap=0)
+    assert [row["left_out"] for row in made.rows] == [50]
+    assert made.facts["Left out"] == "50 pairs of a query and a reference that are the same image"
+
+
 def test_copydays():
     ids = [f"{block}/2{i:03d}00" for block in ("original", "strong") for i in range(10)]
     vectors = drawn("", 20, 0).vectors

@@ -1,5 +1,6 @@
 """ONNX graphs against onnxruntime: our own, and as onnxruntime's quantizer and other exporters write them."""
 
+import time
 from pathlib import Path
 
 import jax
@@ -197,6 +198,32 @@ def test_a_classifier_is_a_plain_resnet(tmp_path):
     assert (loaded.dims, loaded.pool_param) == (0, 3.0)
     folded, _ = fold(model, variables)[1], None
     assert_same(fold(loaded, found)[1]["params"]["backbone"], folded["params"]["backbone"])
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Add"])
+def test_a_graph_with_exponentially_many_paths_takes_no_time(kind, tmp_path):
+    """Each node takes the one before it twice, which doubles the paths to the first."""
+    write(tmp_path / "a.onnx", "resnet18")
+    proto = onnx.load(tmp_path / "a.onnx")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1.0, np.float32), "chain0"))
+    for i in range(40):
+        name = f"chain{i}"
+        proto.graph.node.append(onnx.helper.make_node("DequantizeLinear", [name, name], [f"chain{i + 1}"]))
+    first(proto, kind).input[1] = "chain40"
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"a\.onnx"):
+        weights.load(tmp_path / "a.onnx")
+    assert time.process_time() - start < 10
+
+
+def test_a_graph_of_very_many_nodes_is_refused(tmp_path):
+    write(tmp_path / "a.onnx", "resnet18")
+    proto = onnx.load(tmp_path / "a.onnx")
+    proto.graph.node.extend(onnx.helper.make_node("Relu", ["x"], [f"x{i}"]) for i in range(6000))
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=r"a\.onnx .* 60\d\d nodes, and no SSCD network has more than 5000"):
+        weights.load(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "Add", "Conv"])

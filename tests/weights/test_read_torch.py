@@ -24,6 +24,8 @@ from sscd_jax.training import checkpoint
 from sscd_jax.training import state as train_state
 from sscd_jax.weights.export import export
 from sscd_jax.weights.native import BUNDLES, CARD, SUMS, hash_file, write_safetensors
+from sscd_jax.weights.read_torch import write_state_dict
+from sscd_jax.weights.state_dict import to_state_dict
 
 CONTENT = {
     "official.torchvision.pt": "PyTorch, torchvision names",
@@ -252,6 +254,34 @@ def test_a_file_that_is_cut_off_is_an_error_that_names_it(name, torch_files, tmp
         path.write_bytes(data[:length])
         with pytest.raises(ValueError, match=name):
             weights.load(path)
+
+
+def test_a_tensor_that_does_not_fit_its_checksum_is_refused(tmp_path):
+    """torch.load reads it without a word."""
+    torch = pytest.importorskip("torch")
+    model, variables = seeded("resnet18", 2, width=1)
+    state = to_state_dict(model, variables)
+    write_state_dict(tmp_path / "a.pt", state)
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[content.index(state["backbone.layer4.1.conv2.weight"].tobytes()) + 5] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    torch.load(tmp_path / "a.pt", weights_only=True)
+    with pytest.raises(ValueError, match=r"a\.pt is damaged: .* does not fit its checksum"):
+        weights.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_tensors_that_are_larger_than_the_file_are_refused(shared, tmp_path):
+    """A tensor with stride 0, or many of one storage, would take memory that a small file does not show."""
+    torch = pytest.importorskip("torch")
+    if shared:
+        one = torch.zeros(2_000_000, dtype=torch.float16)
+        state = {f"layer{i}": one.view(-1) for i in range(100)}
+    else:
+        state = {"conv1.weight": torch.zeros(1, dtype=torch.float16).expand(100_000_000)}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt would unpack to more than 256 MiB"):
+        weights.load(tmp_path / "a.pt")
 
 
 def test_content_that_is_no_state_dict(tmp_path):

@@ -8,6 +8,7 @@ import tyro
 
 from sscd_jax.cli.options import Images, open_images
 from sscd_jax.data.images import MAX_PIXELS
+from sscd_jax.data.names import IdRule
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 
@@ -27,6 +28,7 @@ def embed(
     retry: bool = False,
     split: str | None = None,
     data_dir: str | None = None,
+    ids: IdRule = "stem",
 ) -> None:
     """Embed images: write their descriptors to the folder OUT.
 
@@ -35,8 +37,9 @@ def embed(
     of a Slurm or Open MPI job, find one another and share the work; other processes share it by --shard.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
-            list of these, a pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+        images: A folder (searched recursively), an image, a text file of paths or of addresses (https://...), a .tar
+            (webdataset) or .parquet file, a folder or list of these, a pack, - for a list of paths on standard input,
+            tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
         out: Folder for the descriptors: .npy shards, ids, manifest.json, and errors.jsonl if images could not be read.
@@ -58,6 +61,9 @@ def embed(
         retry: Compute those shards again that have images that could not be read.
         split: Split of a TFDS data set. By default train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
+        ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
+            else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
+            images with the same stem may be added later.
     """
     from sscd_jax import weights as known_weights
     from sscd_jax.distributed import join_processes_if_any
@@ -66,7 +72,7 @@ def embed(
     chosen, share = choose(preset, custom), _share(shard) if shard else None
     if share is None:
         join_processes_if_any()
-    source = open_images(images, split=split, data_dir=data_dir)
+    source = open_images(images, split=split, data_dir=data_dir, ids=ids)
     model, variables = known_weights.load(weights)
     summary = write_descriptors(
         model,

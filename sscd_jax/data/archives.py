@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sscd_jax.data import storage
+from sscd_jax.data.names import IMAGE_EXTENSIONS
 
-IMAGE_EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
-    *(".heic", ".heif", ".avif"),
-)
 MAX_BYTES = 1 << 30  # larger encoded images are refused
 
 
@@ -27,7 +24,7 @@ class Archive:
     """The images of an archive.
 
     Attributes:
-        names: the names of the images in the archive, without the extension.
+        names: the names of the images in the archive.
         read: a function that returns the bytes of the k-th image, or raises OSError if it cannot be read.
     """
 
@@ -61,7 +58,7 @@ def _tar(path: str) -> Archive:
                 if not member.name.lower().endswith(IMAGE_EXTENSIONS) or member.isdir():
                     continue
                 name = posixpath.normpath(member.name)
-                names.append(posixpath.splitext(name)[0])
+                names.append(name)
                 if name.startswith(("/", "../")):
                     places.append("its name leads out of the archive")
                 elif not member.isreg() or member.issparse():

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 IdRule = Literal["stem", "path"]
 
 IMAGE_EXTENSIONS = (
@@ -20,30 +18,44 @@ ARCHIVES = (".tar", ".parquet")
 # Control characters, line breaks, marks of the direction of text, and the bytes of a name that are not valid Unicode.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _LIKE_AN_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4})")
-_ESCAPED = re.compile(rf"{_UNSAFE.pattern}|\\")
 
 
 def printable(text: str) -> str:
-    r"""Returns a text as one line that is harmless on a terminal, in a text file and on a page.
+    r"""Returns a text as one line that is harmless on a terminal, in a chart and on a page, for messages.
 
-    Most names stay as they are. Control characters, line breaks, marks that change the direction of text, and bytes
-    that are not valid Unicode become \xNN or \uNNNN, as in Python. Backslashes are doubled in names that have such
-    characters, or that could be mistaken for a name that has. So different names stay different, and Python's rules of
-    escapes lead back from an escaped name to the original one.
+    Control characters, line breaks, marks that change the direction of text, and bytes that are not valid Unicode
+    become \xNN or \uNNNN, as in Python. All other characters stay.
 
     Examples:
-        >>> printable("a/1\n2\x1b[31m"), printable("rue de l'Église"), printable("C:\\photos")
-        ('a/1\\x0a2\\x1b[31m', "rue de l'Église", 'C:\\photos')
+        >>> printable("a/1\n2\x1b[31m")
+        'a/1\\x0a2\\x1b[31m'
     """
-    if not _UNSAFE.search(text) and not _LIKE_AN_ESCAPE.search(text):
-        return text
-    return _ESCAPED.sub(lambda found: _escape(found[0]), text)
+    return _UNSAFE.sub(_code, text)
 
 
-def _escape(character: str) -> str:
-    if character == "\\":
-        return r"\\"
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+def printable_lines(text: str) -> str:
+    """Does the same as `printable` for each line of a text."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def escape(name: str) -> str:
+    r"""Returns a name as `printable` does, so that different names stay different, for ids.
+
+    Backslashes are doubled in names that `printable` changes, and in those that could be mistaken for such a name. So
+    Python's rules of escapes lead back to the original name from an id with an escape, and other names are their ids.
+
+    Examples:
+        >>> escape("a\n"), escape(r"a\x0a"), escape(r"C:\photos")
+        ('a\\x0a', 'a\\\\x0a', 'C:\\photos')
+    """
+    if not _UNSAFE.search(name) and not _LIKE_AN_ESCAPE.search(name):
+        return name
+    return printable(name.replace("\\", r"\\"))
+
+
+def _code(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def stem(name: str) -> str:
@@ -53,7 +65,7 @@ def stem(name: str) -> str:
 
 
 def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem") -> list[str]:
-    """Returns the ids of images: by the rule "stem" their stems, by the rule "path" their names, made printable.
+    """Returns the ids of images: by the rule "stem" their stems, by the rule "path" their names, each escaped.
 
     By the rule "stem", images with the same stem keep their extensions, all of them: IMG_1.jpg and IMG_1.heic have the
     ids "IMG_1.jpg" and "IMG_1.heic", and an image IMG_1 beside them has the id "IMG_1.". None of them is "IMG_1", so
@@ -66,8 +78,10 @@ def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem"
         rule: "stem" or "path".
     """
     if rule == "path":
-        return [printable(name) for name in names]
-    ids = [printable(one) for one in stems]
+        return [escape(name) for name in names]
+    import numpy as np  # not before: `sscd-jax --help` imports this module
+
+    ids = [escape(one) for one in stems]
     hashes = np.fromiter(map(hash, ids), np.int64, len(ids))  # small beside the ids, of which there may be millions
     values, counts = np.unique(hashes, return_counts=True)
     alike = np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist()
@@ -76,7 +90,7 @@ def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem"
     new = changed
     while new:  # an extension that was kept may make an id the stem of another image, as that of IMG_1.jpg.png
         for k in new:
-            ids[k] = printable(names[k] if names[k] != stems[k] else f"{names[k]}.")
+            ids[k] = escape(names[k] if names[k] != stems[k] else f"{names[k]}.")
         taken = {ids[k] for k in new}
         hits = np.flatnonzero(np.isin(hashes, np.fromiter(map(hash, taken), np.int64, len(taken)))).tolist()
         new = {k for k in hits if ids[k] in taken} - changed

@@ -30,7 +30,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
     The ids of its images are:
       * paths without the extensions of images and archives, relative to the folder or to the folder of the text file. A
         tar file counts as a folder: the id of b/1.jpg in a.tar is "a/b/1". Images that would have the same id keep
-        their extensions; see `unique_ids`. Line breaks and control characters are escaped; see `printable`.
+        their extensions; see `unique_ids`. Line breaks and control characters are escaped; see `escape`.
       * "FILE/ROW" for images of a Parquet file.
       * the ids of the images that were packed, for a pack.
       * the text feature image_id of TFDS examples, if there is one and it is unique, or else "SPLIT/INDEX".

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.data.names import printable, stem, unique_ids
+from sscd_jax.data.names import escape, printable, stem, unique_ids
 from sscd_jax.descriptors import is_line
 
 
@@ -16,7 +16,7 @@ def ids(*names: str, rule="stem") -> list[str]:
 
 
 def original(text: str) -> str:
-    """The inverse of `printable`, by Python's rules of escapes."""
+    """The inverse of `escape`, by Python's rules of escapes."""
     if not re.search(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4})", text):
         return text
     return re.sub(r"\\(\\|x..|u....)", lambda m: "\\" if m[1] == "\\" else chr(int(m[1][1:], 16)), text)
@@ -27,21 +27,22 @@ HOSTILE = ["a\nb", "a\r", "\x1b[31mred", "abc\u202egpj.exe", "\udc80\udcff", "\u
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_printable(name):
-    made = printable(name)
+    made = escape(name)
     assert made.isprintable()
     assert is_line(made)
     assert original(made) == name
+    assert printable(name) == printable(made) == made
 
 
 @pytest.mark.parametrize("name", ["a/b", "-rf", r"C:\photos\x", "Ünï", "👩‍👩‍👧", "$\\frac$", "日本"])
 def test_other_names_stay(name):
-    assert printable(name) == name
+    assert escape(name) == printable(name) == name
 
 
 @given(st.text(st.sampled_from("a\\xu0019\n\x1b\udc80\u202e"), max_size=12))
 @settings(max_examples=500, deadline=None)
-def test_printable_is_reversible(name):
-    assert original(printable(name)) == name
+def test_escapes_are_reversible(name):
+    assert original(escape(name)) == name
 
 
 def test_siblings_keep_their_extensions():

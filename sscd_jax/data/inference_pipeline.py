@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_image
+from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_header, to_rgb
+from sscd_jax.data.pixel_budget import PixelBudget
 from sscd_jax.presets import Preset
 
 
@@ -139,7 +140,7 @@ def _load(
     ahead: int,
 ) -> Iterator[tuple[int, tuple[np.ndarray, bool] | str] | None]:
     """Yields (index, (pixels, whether transposed) or why it cannot be read) in order, and None after each group."""
-    load = partial(_load_one, source, preset, max_pixels)
+    load = partial(_load_one, source, preset, max_pixels, PixelBudget(workers, max_pixels))
     pending: deque[tuple[int, Future] | None] = deque()
     pool = ThreadPoolExecutor(workers)
 
@@ -160,10 +161,14 @@ def _load(
         pool.shutdown(cancel_futures=True)
 
 
-def _load_one(source: Source, preset: Preset, max_pixels: int, index: int) -> tuple[np.ndarray, bool] | str:
+def _load_one(
+    source: Source, preset: Preset, max_pixels: int, budget: PixelBudget, index: int
+) -> tuple[np.ndarray, bool] | str:
     try:
-        image = open_image(source.load(index), exif=preset.exif, max_pixels=max_pixels)
-        image = apply_preset(image, preset)
+        opened = open_header(source.load(index), max_pixels=max_pixels)
+        with budget.take(opened.width * opened.height):
+            image = apply_preset(to_rgb(opened, exif=preset.exif), preset)
+            del opened  # with its pixels
     except MemoryError:
         return "it does not fit into memory"
     except (OSError, ValueError) as error:

@@ -2,10 +2,12 @@
 
 import threading
 import time
-
-import requests
+from typing import TYPE_CHECKING
 
 from sscd_jax.data.archives import MAX_BYTES
+
+if TYPE_CHECKING:
+    import requests
 
 CONNECT_SECONDS, SILENCE_SECONDS, TOTAL_SECONDS = 10, 30, 300
 _local = threading.local()
@@ -24,6 +26,8 @@ def read_url(url: str) -> bytes:
         TimeoutError: the server does not answer, or takes more than 5 minutes.
         OSError: the address cannot be read for another reason.
     """
+    import requests  # not before: it adds filters of warnings
+
     end = time.monotonic() + TOTAL_SECONDS
     data = bytearray()
     try:
@@ -45,7 +49,9 @@ def read_url(url: str) -> bytes:
     return bytes(data)
 
 
-def _session() -> requests.Session:
+def _session() -> "requests.Session":
+    import requests
+
     if not hasattr(_local, "session"):  # one for each thread, which keeps its connections open
         _local.session = requests.Session()
         _local.session.max_redirects = 10

@@ -3,18 +3,15 @@
 An image that cannot be read raises an OSError that says why; the other images of the archive are not affected.
 """
 
-import bisect
-import functools
-import itertools
 import posixpath
 import tarfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sscd_jax.data import storage
 from sscd_jax.data.names import IMAGE_EXTENSIONS
+from sscd_jax.data.parquet import Column
 
 MAX_BYTES = 1 << 30  # larger encoded images are refused
 
@@ -117,22 +114,8 @@ def _parquet(path: str) -> Archive:
             f"{path} needs a column of encoded images (binary, or a struct with a field bytes): one named image, or "
             f"only one; found {found}"
         )
-    column = columns[name]
-    first = [0, *itertools.accumulate(counts)]
-
-    def read(k: int) -> bytes:
-        group = bisect.bisect_right(first, k) - 1
-        try:
-            with _LOCK:
-                value = _row_group(path, group, name, column)[k - first[group]].as_py()
-        except Exception as error:
-            raise OSError(f"row group {group} is damaged: {error}") from error
-        value = value["bytes"] if isinstance(value, dict) else value
-        if value is None:
-            raise OSError("the row has no bytes")
-        return value
-
-    return Archive([f"{row:08d}" for row in range(first[-1])], read)
+    column = Column(path, name, columns[name], counts)
+    return Archive([f"{row:08d}" for row in range(len(column))], column.read)
 
 
 def _row_counts(file: Any) -> list[int]:
@@ -143,14 +126,3 @@ def _is_binary(kind: Any) -> bool:
     import pyarrow
 
     return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
-
-_LOCK = threading.Lock()
-
-
-@functools.lru_cache(4)  # for all files together, as neighboring images are read one after the other
-def _row_group(path: str, group: int, name: str, column: str) -> Any:
-    import pyarrow.parquet
-
-    with storage.open_file(path) as opened:
-        return pyarrow.parquet.ParquetFile(opened).read_row_group(group, columns=[column])[name]

@@ -58,10 +58,10 @@ def list_folder(folder: str) -> list[str]:
             else:
                 paths.append(path)
     if left_out:
-        parts = [f"{count} {reason} (such as {examples[reason]})" for reason, count in left_out.most_common()]
+        parts = [f"{reason}: {count} (such as {examples[reason]})" for reason, count in left_out.most_common()]
         count = left_out.total()
         total = "1 file is" if count == 1 else f"{count} files are"
-        print(f"{printable(folder)}: {total} left out: {', '.join(parts)}", file=sys.stderr)
+        print(f"{printable(folder)}: {total} left out; {'; '.join(parts)}", file=sys.stderr)
     return sorted(paths)
 
 
@@ -106,25 +106,25 @@ def _why_not(entry: os.DirEntry[str]) -> str:
     is_known = entry.name.lower().endswith(KNOWN)
     try:
         if not entry.is_file() and (not entry.is_symlink() or os.path.exists(entry.path)):
-            return "are no regular files"
+            return "not a regular file"
         if is_known:  # also a link to a file that is missing, which is reported as an image that cannot be read
             return ""
         if reason := _by_name(entry.name):
             return reason
         with open(entry.path, "rb", buffering=0) as file:
-            return "" if is_image(file.read(_HEAD)) else "are no images by their first bytes"
+            return "" if is_image(file.read(_HEAD)) else "not an image by its first bytes"
     except OSError:
-        return "" if is_known else "have no extension of an image and cannot be opened"
+        return "" if is_known else "without an extension of an image, and cannot be opened"
 
 
 def _by_name(name: str) -> str:
     if name.startswith("."):
-        return "are hidden and have no extension of an image"
+        return "hidden, without an extension of an image"
     extension = os.path.splitext(name)[1].lower()
     if extension in _RAW:
-        return "are raw files of cameras, which must be converted first"
+        return "a raw file of a camera, which must be converted first"
     kind = _types().get(extension, "image/")
-    return "" if kind.startswith("image/") or kind.endswith("octet-stream") else "are no images by their extensions"
+    return "" if kind.startswith("image/") or kind.endswith("octet-stream") else "not an image by its extension"
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def _walk_store(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
     except OSError as error:
         _report(folder, error)
         return
-    reason = "have no extension of an image, and files in a store are not opened to see what they are"
+    reason = "without an extension of an image, and files in a store are not opened to see what they are"
     yield folder, dict(sorted(files.items())) | {name: reason for name in others if name not in folders}
     for name in folders:
         yield from _walk_store(os.path.join(folder, name.rstrip("/")))

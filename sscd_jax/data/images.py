@@ -78,7 +78,10 @@ def open_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with _value_errors():
-        opened = Image.open(io.BytesIO(data), formats=formats())
+        try:
+            opened = Image.open(io.BytesIO(data), formats=formats())
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"too many pixels: over {max_pixels}") from error
     if opened.width * opened.height > max_pixels:
         raise ValueError(f"{opened.width} x {opened.height} are too many pixels: over {max_pixels}")
     return opened
@@ -109,8 +112,6 @@ def _value_errors() -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise ValueError("not an image of a known format") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError("too many pixels") from error
     except MemoryError as error:
         raise ValueError("it does not fit into memory") from error
     except Exception as error:  # Pillow's plugins raise many types on damaged bytes, such as SyntaxError

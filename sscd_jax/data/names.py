@@ -14,6 +14,7 @@ IMAGE_EXTENSIONS = (
     *(".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".pnm", ".ppm"),
 )
 ARCHIVES = (".tar", ".parquet")
+_DROPPED = frozenset(IMAGE_EXTENSIONS + ARCHIVES)
 
 # Control characters, line breaks, marks of the direction of text, and the bytes of a name that are not valid Unicode.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -48,6 +49,8 @@ def escape(name: str) -> str:
         >>> escape("a\n"), escape(r"a\x0a"), escape(r"C:\photos")
         ('a\\x0a', 'a\\\\x0a', 'C:\\photos')
     """
+    if name.isprintable() and "\\" not in name:  # nearly all names, of which there may be millions
+        return name
     if not _UNSAFE.search(name) and not _LIKE_AN_ESCAPE.search(name):
         return name
     return printable(name.replace("\\", r"\\"))
@@ -61,7 +64,7 @@ def _code(found: re.Match[str]) -> str:
 def stem(name: str) -> str:
     """Returns the name of a file without the extension, if that is one of an image or an archive."""
     root, extension = os.path.splitext(name)
-    return root if extension.lower() in IMAGE_EXTENSIONS + ARCHIVES else name
+    return root if extension.lower() in _DROPPED else name
 
 
 def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem") -> list[str]:

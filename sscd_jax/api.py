@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from sscd_jax import distributed, weights
 from sscd_jax.data import storage
-from sscd_jax.data.archives import IMAGE_EXTENSIONS
 from sscd_jax.data.image_source import ERRORS_SHOWN, Source, check_unique_ids, read_file
 from sscd_jax.data.inference_pipeline import Unreadable
-from sscd_jax.data.sources import ARCHIVES, open_source
+from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, printable, stem, unique_ids
+from sscd_jax.data.sources import is_bundled, open_source
+from sscd_jax.data.web import is_url
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.collection import default_batch_size, made_by
 from sscd_jax.embedding.compute import output_dims
@@ -108,13 +109,14 @@ class Model:
         Args:
             images: one image or several: paths of files; PIL images; arrays, uint8 RGB [H, W, 3] or [N, H, W, 3];
                 folders, which are searched recursively, and whatever else the command reads (a .txt list of paths, .tar
-                and .parquet files, "tfds:NAME", "sample").
+                and .parquet files, "tfds:NAME", "sample"). Images may also be at addresses (https://HOST/NAME).
             preset: how images are resized and normalized: "small_288", "skew_320", "long_800", "dcr_224" or a `Preset`.
                 By default, it is the preset that the network is for, as its run or file says, or "small_288" if it
                 does not say.
             ids: an id for each image. By default, the id of a file is its path as given, without the extension; that
                 of a file in a folder is its path relative to the folder, without the extension; and that of an array
-                or PIL image is its position in `images`, such as "0".
+                or PIL image is its position in `images`, such as "0". Files whose ids would be the same keep their
+                extensions.
             batch_size: the number of images in a batch over all devices of this process; by default 1 on a CPU, where
                 several batches are computed in parallel, and 128 per accelerator.
             on_error: "raise" raises an error at the first image that cannot be read; "skip" leaves such images out and
@@ -142,7 +144,7 @@ class Model:
             for item in batches:
                 if isinstance(item, Unreadable):
                     if on_error == "raise":
-                        raise ValueError(f"{source.paths[item.index]} cannot be read: {item.reason}")
+                        raise ValueError(f"{printable(source.paths[item.index])} cannot be read: {item.reason}")
                     unreadable[item.index] = item.reason
                     bar.update()
                 else:
@@ -150,7 +152,7 @@ class Model:
                     vectors[index] = found
                     bar.update(len(index))
         if unreadable:
-            listed = [f"\n  {source.paths[i]}: {unreadable[i]}" for i in sorted(unreadable)]
+            listed = [f"\n  {printable(source.paths[i])}: {unreadable[i]}" for i in sorted(unreadable)]
             more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
             message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
             warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=2)
@@ -171,23 +173,26 @@ def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) ->
     """Returns the arguments of `Model.embed` as a source. Images in memory are encoded without loss when read."""
     is_one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
     given: list[Any] = [images] if is_one else list(cast(Iterable[ImageLike], images))
+    stems: list[str] = []
     names: list[str] = []
     places: list[str] = []
     readers: list[Callable[[], bytes]] = []
     for position, one in enumerate(given):
         if isinstance(one, str | os.PathLike) and _holds_several(os.fspath(one)):
             opened = open_source(os.fspath(one))
+            stems += opened.ids
             names += opened.ids
             places += opened.paths
             readers += [partial(opened.load, index) for index in range(len(opened))]
             continue
         if isinstance(one, str | os.PathLike):
             place = os.fspath(one)
-            name = os.path.splitext(place if storage.in_store(place) else str(Path(place)))[0]
+            name = place if storage.in_store(place) else str(Path(place))
             reader = partial(read_file, place)
         else:
             place, name = f"image {position}", str(position)
             reader = partial(_encode, one if isinstance(one, Image.Image) else _from_array(one, place))
+        stems.append(stem(name))
         names.append(name)
         places.append(place)
         readers.append(reader)
@@ -195,7 +200,8 @@ def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) ->
         raise ValueError(f"there are {len(ids)} ids for {len(names)} images")
     is_path = len(given) == 1 and isinstance(given[0], str | os.PathLike)
     source_name = os.fspath(given[0]) if is_path else f"{len(names)} images"
-    source = Source(source_name, names if ids is None else list(ids), places, lambda index: readers[index]())
+    chosen = unique_ids(stems, names) if ids is None else list(ids)
+    source = Source(source_name, chosen, places, lambda index: readers[index]())
     try:
         check_unique_ids(source)
     except ValueError as error:
@@ -205,8 +211,10 @@ def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) ->
 
 def _holds_several(path: str) -> bool:
     """Returns whether a path names several images, which `open_source` opens, rather than one image."""
-    if path == "sample" or path.startswith("tfds:") or os.path.isdir(path):
+    if is_bundled(path) or path.startswith("tfds:") or os.path.isdir(path):
         return True
+    if is_url(path):
+        return False
     lower = path.lower()
     return lower.endswith((".txt", *ARCHIVES)) or (
         storage.in_store(path) and not lower.endswith(IMAGE_EXTENSIONS) and storage.is_folder(path)

@@ -8,6 +8,7 @@ import tyro
 
 from sscd_jax.cli.options import Images, open_images, preset_for
 from sscd_jax.data.images import MAX_PIXELS
+from sscd_jax.data.names import IdRule
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 
@@ -31,6 +32,8 @@ def embed(
     moved: bool = False,
     split: str | None = None,
     data_dir: str | None = None,
+    ids: IdRule = "stem",
+    isolate: bool = False,
 ) -> None:
     """Embed images: write their descriptors to the folder OUT.
 
@@ -39,8 +42,9 @@ def embed(
     of a Slurm or Open MPI job, find one another and share the work; other processes share it by --shard.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
-            list of these, a pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+        images: A folder (searched recursively), an image, a text file of paths or of addresses (https://...), a .tar
+            (webdataset) or .parquet file, a folder or list of these, a pack, - for a list of paths on standard input,
+            tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
         out: Folder for the descriptors, on disk or in a store such as gs://BUCKET/NAME. It gets .npy shards, ids,
@@ -71,6 +75,11 @@ def embed(
         moved: Accept that IMAGES is another path than before, because the same images are in another place now.
         split: Split of a TFDS data set. By default train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
+        ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
+            else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
+            images with the same stem may be added later.
+        isolate: Decode in processes of their own, each with 60 seconds for an image, so that a decoder that crashes or
+            never ends costs one image only. It needs the extra isolate, and takes somewhat longer.
     """
     from sscd_jax import weights as known_weights
     from sscd_jax.distributed import join_processes_if_any
@@ -80,7 +89,7 @@ def embed(
     share = _share(shard) if shard else None
     if share is None:
         join_processes_if_any()
-    source = open_images(images, split=split, data_dir=data_dir)
+    source = open_images(images, split=split, data_dir=data_dir, ids=ids)
     read = known_weights.read(weights)
     summary = write_descriptors(
         read.model,
@@ -100,6 +109,7 @@ def embed(
         update=update,
         prune=prune,
         moved=moved,
+        isolate=isolate,
     )
     print(json.dumps(summary, indent=2))
 

@@ -17,6 +17,7 @@ from typing import Any
 from tyro.extras import SubcommandApp
 
 from sscd_jax.cli.native_output import native_output_to_log
+from sscd_jax.data.names import printable_lines
 from sscd_jax.files import is_full
 from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run = _parse(name, arguments)
     except ValueError as error:  # a value of the right type that is out of range, or a wrong recipe
-        print(f"sscd-jax {name}: {error}", file=sys.stderr)
+        print(f"sscd-jax {name}: {printable_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
     assert name is not None, "only a command gets here"
     _run(name, run)
@@ -152,7 +153,7 @@ def _run(name: str, command: functools.partial[None]) -> None:
         distributed.end(130)
     except Exception as error:
         if isinstance(error, EXPECTED) or is_full(error):
-            print(f"sscd-jax {name}: {_line(error, command.keywords)}", file=sys.stderr)
+            print(f"sscd-jax {name}: {printable_lines(_line(error, command.keywords))}", file=sys.stderr)
             distributed.end(1)
         if not distributed.has_other_processes():
             raise

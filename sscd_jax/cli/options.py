@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from sscd_jax.data.names import IdRule
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
 
 if TYPE_CHECKING:
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 Images = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
 
 
-def open_images(images: str, *, split: str | None, data_dir: str | None) -> "Source":
+def open_images(images: str, *, split: str | None, data_dir: str | None, ids: IdRule = "stem") -> "Source":
     """Opens the images that a command is given.
 
     Args:
-        images: A folder, a file, tfds:NAME or sample; see `data.sources.open_source`.
+        images: A folder, a file, - for standard input, tfds:NAME or sample; see `data.sources.open_source`.
         split: Split of a TFDS data set; by default, train.
         data_dir: Folder that holds the TFDS data sets; by default, TFDS chooses it.
+        ids: How images are named; see `data.sources.open_source`.
 
     Raises:
         ValueError: There are no such images, or `split` or `data_dir` is given for images that TFDS does not hold.
@@ -30,7 +32,7 @@ def open_images(images: str, *, split: str | None, data_dir: str | None) -> "Sou
 
     if (split or data_dir) and not images.startswith("tfds:"):
         raise ValueError(f"--split and --data-dir are for tfds:NAME, not for {images}")
-    return open_source(images, split=split or "train", data_dir=data_dir)
+    return open_source(images, split=split or "train", data_dir=data_dir, ids=ids)
 
 
 def preset_for(weights: "Weights", name: PresetName | None, custom: Preset = CUSTOM) -> Preset:

@@ -3,6 +3,7 @@
 import json
 
 from sscd_jax.cli.options import Images, open_images
+from sscd_jax.data.names import IdRule
 
 
 def pack(
@@ -12,6 +13,7 @@ def pack(
     split: str | None = None,
     data_dir: str | None = None,
     retry: bool = False,
+    ids: IdRule = "stem",
 ) -> None:
     """Copy images into a few large files, since object stores read many small files slowly.
 
@@ -20,17 +22,21 @@ def pack(
     tar and webdataset read. Run the same command again to resume an interrupted one.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
-            list of these, another pack, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
-            Paths can be on disk or in an object store, such as gs://BUCKET/NAME.
+        images: A folder (searched recursively), an image, a text file of paths or of addresses (https://...), a .tar
+            (webdataset) or .parquet file, a folder or list of these, another pack, - for a list of paths on standard
+            input, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs. Paths can be on disk
+            or in an object store, such as gs://BUCKET/NAME.
         out: New folder for the pack, on disk or in an object store: 00000.tar and so on, index.npz, and errors.jsonl
             for unreadable images.
         shard_mib: Size of a tar file in MiB. The last file is smaller, and a file with a single image may be larger.
         split: Split of a TFDS data set; by default, train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
         retry: Try again to read the images that could not be read before, and write their tar files again.
+        ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
+            else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
+            images with the same stem may be added later.
     """
     from sscd_jax.data import pack_writer
 
-    source = open_images(images, split=split, data_dir=data_dir)
+    source = open_images(images, split=split, data_dir=data_dir, ids=ids)
     print(json.dumps(pack_writer.pack(source, out, shard_bytes=int(shard_mib * 2**20), retry=retry), indent=2))

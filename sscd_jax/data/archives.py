@@ -3,22 +3,16 @@
 An image that cannot be read raises an OSError that says why; the other images of the archive are not affected.
 """
 
-import bisect
-import functools
-import itertools
 import posixpath
 import tarfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sscd_jax.data import storage
+from sscd_jax.data.names import IMAGE_EXTENSIONS
+from sscd_jax.data.parquet import Column
 
-IMAGE_EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2"),
-    *(".heic", ".heif", ".avif"),
-)
 MAX_BYTES = 1 << 30  # larger encoded images are refused
 
 
@@ -27,7 +21,7 @@ class Archive:
     """The images of an archive.
 
     Attributes:
-        names: the names of the images in the archive, without the extension.
+        names: the names of the images in the archive.
         read: a function that returns the bytes of the k-th image, or raises OSError if it cannot be read.
     """
 
@@ -61,7 +55,7 @@ def _tar(path: str) -> Archive:
                 if not member.name.lower().endswith(IMAGE_EXTENSIONS) or member.isdir():
                     continue
                 name = posixpath.normpath(member.name)
-                names.append(posixpath.splitext(name)[0])
+                names.append(name)
                 if name.startswith(("/", "../")):
                     places.append("its name leads out of the archive")
                 elif not member.isreg() or member.issparse():
@@ -120,22 +114,8 @@ def _parquet(path: str) -> Archive:
             f"{path} needs a column of encoded images (binary, or a struct with a field bytes): one named image, or "
             f"only one; found {found}"
         )
-    column = columns[name]
-    first = [0, *itertools.accumulate(counts)]
-
-    def read(k: int) -> bytes:
-        group = bisect.bisect_right(first, k) - 1
-        try:
-            with _LOCK:
-                value = _row_group(path, group, name, column)[k - first[group]].as_py()
-        except Exception as error:
-            raise OSError(f"row group {group} is damaged: {error}") from error
-        value = value["bytes"] if isinstance(value, dict) else value
-        if value is None:
-            raise OSError("the row has no bytes")
-        return value
-
-    return Archive([f"{row:08d}" for row in range(first[-1])], read)
+    column = Column(path, name, columns[name], counts)
+    return Archive([f"{row:08d}" for row in range(len(column))], column.read)
 
 
 def _row_counts(file: Any) -> list[int]:
@@ -146,14 +126,3 @@ def _is_binary(kind: Any) -> bool:
     import pyarrow
 
     return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
-
-_LOCK = threading.Lock()
-
-
-@functools.lru_cache(4)  # for all files together, as neighboring images are read one after the other
-def _row_group(path: str, group: int, name: str, column: str) -> Any:
-    import pyarrow.parquet
-
-    with storage.open_file(path) as opened:
-        return pyarrow.parquet.ParquetFile(opened).read_row_group(group, columns=[column])[name]

@@ -3,7 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from sscd_jax.data.images import MAX_PIXELS, open_image
+from sscd_jax.data.images import MAX_PIXELS, open_header, to_rgb
+from sscd_jax.data.pixel_budget import FREE_PIXELS, PixelBudget
+
+_budget = PixelBudget()
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
@@ -12,6 +15,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
     EXIF orientation is ignored, as in the official code. TensorFlow decodes JPEG and PNG of 8 or 16 bits, and Pillow
     everything else: TensorFlow's decoders are wrong on PNGs of 1 bit and on palette BMPs, and refuse WebP with alpha.
+    Pillow also decodes PNGs of over FREE_PIXELS, of which TensorFlow would hold several copies.
 
     Raises:
         tf.errors.OpError: when the graph runs, on bytes that are not an image, are truncated, or have more than
@@ -28,7 +32,9 @@ def _decode_by_pillow(data: tf.Tensor) -> tf.Tensor:
     def pixels_or_reason(data: bytes) -> tuple[np.ndarray, str]:
         # No exception is raised here, because TensorFlow would print its traceback.
         try:
-            return np.asarray(open_image(data)), ""
+            opened = open_header(data)
+            with _budget.take(opened.width * opened.height):
+                return np.asarray(to_rgb(opened)), ""
         except ValueError as error:
             return np.zeros((0, 0, 3), np.uint8), str(error)
 
@@ -44,17 +50,26 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _is_deep_png(data: tf.Tensor) -> tf.Tensor:
-    """Returns whether this is a PNG of at least 8 bits a channel. Byte 24, in the header, is the number of bits."""
+    """Returns whether this is a PNG of at least 8 bits a channel and at most FREE_PIXELS.
+
+    Byte 24, in the header, is the number of bits.
+    """
 
     def is_deep() -> tf.Tensor:
         signature, depth = tf.strings.substr(data, 0, 8), tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)
-        return (signature == b"\x89PNG\r\n\x1a\n") & (depth[0] >= 8)
+        width, height = _png_size(data)
+        small = tf.cast(width, tf.int64) * tf.cast(height, tf.int64) <= FREE_PIXELS
+        return (signature == b"\x89PNG\r\n\x1a\n") & (depth[0] >= 8) & small
 
     return tf.cond(tf.strings.length(data) > 32, is_deep, lambda: False)
 
 
+def _png_size(data: tf.Tensor) -> list[tf.Tensor]:
+    return tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), 2)
+
+
 def _decode_png(data: tf.Tensor) -> tf.Tensor:
-    width, height = tf.unstack(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), 2)
+    width, height = _png_size(data)
     with tf.control_dependencies([_check_size(height, width)]):
         rgba = tf.io.decode_png(data, channels=4)
     rgb, alpha = rgba[..., :3], tf.cast(rgba[..., 3:], tf.float32) / 255

@@ -11,6 +11,8 @@ import numpy as np
 
 from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES
+from sscd_jax.data.names import printable
+from sscd_jax.data.web import is_url, read_url
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,6 +36,8 @@ class Source:
         paths: one for each image: its file, or its place in an archive or a data set, for messages.
         record: a function from the index of an image to its encoded bytes; None if `paths` are files.
         files: the files that are read; empty for TFDS data sets.
+        regular: whether `paths` are known to be regular files or objects in a store, which TensorFlow may read by
+            itself. It would wait without end for a pipe, and reads no web addresses.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Source:
     paths: Sequence[str]
     record: Callable[[int], bytes] | None = None
     files: Sequence[str] = ()
+    regular: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +62,7 @@ class Source:
         """Does the same as `load` in a TensorFlow graph, from an int64 scalar to a string scalar."""
         import tensorflow as tf
 
-        if self.record is None:
+        if self.regular:
             return tf.io.read_file(self._table[index])
         return tf.ensure_shape(
             tf.numpy_function(lambda i: np.array(self.load(int(i)), object), [index], tf.string, stateful=False), []
@@ -68,15 +73,17 @@ class Source:
         import tensorflow as tf
 
         with tf.init_scope():  # so that all graphs share one table
-            return tf.constant(self.paths)
+            return tf.constant([os.fsencode(path) for path in self.paths])
 
 
 def read_file(path: str, _: int = 0) -> bytes:
-    """Returns the bytes of a regular file or of an object in a store, which may have at most MAX_BYTES.
+    """Returns the bytes of a regular file, of an object in a store, or of a web address: at most MAX_BYTES.
 
     Raises:
         OSError: the file cannot be read.
     """
+    if is_url(path):
+        return read_url(path)
     if not storage.in_store(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is not a regular file")
     size, _ = storage.status(path)
@@ -86,7 +93,7 @@ def read_file(path: str, _: int = 0) -> bytes:
 
 
 def check_unique_ids(source: Source) -> None:
-    """Checks that no two images have the same id, as photo.jpg and photo.webp in one folder have.
+    """Checks that no two images have the same id, as one that a list names twice has.
 
     Raises:
         ValueError: two images have the same id; the error names them.
@@ -94,5 +101,6 @@ def check_unique_ids(source: Source) -> None:
     first: dict[str, str] = {}
     for image_id, path in zip(source.ids, source.paths, strict=True):
         if image_id in first:
-            raise ValueError(f"{first[image_id]} and {path} have the same id {image_id}: rename or remove one of them")
+            both = f"{printable(first[image_id])} and {printable(path)}"
+            raise ValueError(f"{both} have the same id {printable(image_id)}: rename or remove one of them")
         first[image_id] = path

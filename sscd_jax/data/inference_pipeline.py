@@ -3,17 +3,18 @@
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.images import MAX_PIXELS, apply_preset, open_image
+from sscd_jax.data.images import MAX_PIXELS
+from sscd_jax.data.isolated import Decoded, DecoderCrashed, IsolatedDecoder, Quarantine, decode
+from sscd_jax.data.pixel_budget import PixelBudget
 from sscd_jax.presets import Preset
 
 
@@ -51,6 +52,7 @@ def inference_batches(
     multiple: int = 1,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    isolate: bool = False,
 ) -> Iterator[Batch | Unreadable]:
     """Yields batches whose shapes are those of `preset.canvases()`, one shape for each canvas.
 
@@ -67,13 +69,16 @@ def inference_batches(
         multiple: the row count is a multiple of this.
         max_pixels: images with more pixels than this count as unreadable.
         workers: the number of threads; by default one for each core.
+        isolate: whether each thread decodes in a process of its own. A decoder that crashes or does not end then costs
+            one image, which is not decoded by later calls either; see `data.isolated`.
 
     Yields:
         Batches, and an `Unreadable` for each image that cannot be read or resized.
 
     Raises:
         ValueError: `workers` is not positive.
-        OSError: the process cannot open more files.
+        OSError: the process cannot open more files, or no processes can be started.
+        ImportError: `isolate` is true and the extra isolate is not installed.
     """
     canvases = preset.canvases()
     capacity = {(h, w): max(batch_size * preset.size**2 // (h * w) // multiple, 1) * multiple for h, w in canvases}
@@ -81,7 +86,7 @@ def inference_batches(
     if workers < 1:
         raise ValueError(f"--workers is {workers}; it must be positive")
     ahead = 2 * max(batch_size, workers)
-    loading = _load(source, groups, preset, max_pixels=max_pixels, workers=workers, ahead=ahead)
+    loading = _load(source, groups, preset, max_pixels=max_pixels, workers=workers, ahead=ahead, isolate=isolate)
     waiting: dict[tuple[bool, tuple[int, int]], list[tuple[int, np.ndarray]]] = {
         (transposed, canvas): [] for transposed in (False, True) for canvas in canvases
     }
@@ -137,13 +142,17 @@ def _load(
     max_pixels: int,
     workers: int,
     ahead: int,
-) -> Iterator[tuple[int, tuple[np.ndarray, bool] | str] | None]:
+    isolate: bool,
+) -> Iterator[tuple[int, Decoded] | None]:
     """Yields (index, (pixels, whether transposed) or why it cannot be read) in order, and None after each group."""
-    load = partial(_load_one, source, preset, max_pixels)
+    budget = PixelBudget(workers, max_pixels)
+    isolated = IsolatedDecoder(workers, preset, max_pixels=max_pixels, budget=budget) if isolate else None
+    decoder = isolated.decode if isolated else partial(decode, preset=preset, max_pixels=max_pixels, budget=budget)
+    load = partial(_load_one, source, decoder, Quarantine())
     pending: deque[tuple[int, Future] | None] = deque()
     pool = ThreadPoolExecutor(workers)
 
-    def first() -> tuple[int, tuple[np.ndarray, bool] | str] | None:
+    def first() -> tuple[int, Decoded] | None:
         item = pending.popleft()
         return item and (item[0], item[1].result())
 
@@ -157,20 +166,27 @@ def _load(
         while pending:
             yield first()
     finally:
+        if isolated:
+            isolated.close()  # the threads that wait for its processes end, too
         pool.shutdown(cancel_futures=True)
 
 
-def _load_one(source: Source, preset: Preset, max_pixels: int, index: int) -> tuple[np.ndarray, bool] | str:
+def _load_one(source: Source, decoder: Callable[[bytes], Decoded], quarantine: Quarantine, index: int) -> Decoded:
+    path = source.paths[index]
     try:
-        image = open_image(source.load(index), exif=preset.exif, max_pixels=max_pixels)
-        image = apply_preset(image, preset)
+        data = source.load(index)
     except MemoryError:
         return "it does not fit into memory"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # no image could be read after this one
         return str(error)
-    transposed = preset.ragged and image.height > image.width
-    if transposed:
-        image = image.transpose(Image.Transpose.TRANSPOSE)
-    return np.asarray(image), transposed
+    if reason := quarantine.reason(path, len(data)):
+        return reason
+    try:
+        return decoder(data)
+    except DecoderCrashed as error:
+        quarantine.add(path, len(data), str(error))
+        return str(error)
+    except OSError as error:
+        return str(error)

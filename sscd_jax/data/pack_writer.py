@@ -22,9 +22,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from sscd_jax.data import storage
-from sscd_jax.data.archives import IMAGE_EXTENSIONS, MAX_BYTES
+from sscd_jax.data.archives import MAX_BYTES
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import formats
+from sscd_jax.data.names import IMAGE_EXTENSIONS
 from sscd_jax.data.pack_reader import (
     INDEX,
     MADE_BY,

@@ -19,7 +19,8 @@ from sscd_jax.data.augment.views import RECIPES, views
 from sscd_jax.data.contact_sheet import draw_sheet, fit_on_square
 from sscd_jax.data.decode_tf import decode
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.sources import open_source
+from sscd_jax.data.names import printable
+from sscd_jax.data.sources import open_sample, open_source
 from sscd_jax.data.train_pipeline import why_unreadable
 from sscd_jax.files import atomic_file, check_file
 
@@ -62,7 +63,8 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist")
     check_file(out, partial(_check_sheet, out.with_suffix(CAPTIONS)))
-    source = open_source(config.data.source or "sample", split=config.data.split, data_dir=config.data.data_dir)
+    data = config.data
+    source = open_source(data.source, split=data.split, data_dir=data.data_dir) if data.source else open_sample()
     if RECIPES[config.data.augmentation].advanced:
         load_atlas()
     originals, make_views = _readable(source, rows), _view_maker(config, source)
@@ -97,7 +99,7 @@ def _readable(source: Source, count: int) -> dict[int, np.ndarray]:
                 found[index] = decode(source.read(tf.constant(index, tf.int64))).numpy()
                 break
             except tf.errors.OpError:
-                print(f"{source.paths[index]} is left out: {why_unreadable(source, index)}", file=sys.stderr)
+                print(f"{printable(source.paths[index])} is left out: {why_unreadable(source, index)}", file=sys.stderr)
     if not found:
         raise ValueError(f"no image of {source.name} can be read")
     return found

@@ -7,38 +7,46 @@ sees exactly the examples that it would have seen without the interruption.
 import bisect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from sscd_jax.data import storage
-from sscd_jax.data.archives import IMAGE_EXTENSIONS, Archive, open_archive
+from sscd_jax.data import folders, storage
+from sscd_jax.data.archives import Archive, open_archive
 from sscd_jax.data.image_source import Source, read_file
-from sscd_jax.data.pack_reader import MADE_BY, Pack, is_pack
+from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, IdRule, printable, stem, unique_ids
+from sscd_jax.data.pack_reader import Pack, is_pack
+from sscd_jax.data.web import is_url
 
-ARCHIVES = (".tar", ".parquet")
+STDIN = "-"
+SAMPLE = "sample"
 
 
-def open_source(source: str, *, split: str = "train", data_dir: str | None = None) -> Source:
+def open_source(source: str, *, split: str = "train", data_dir: str | None = None, ids: IdRule = "stem") -> Source:
     """Opens a source of images.
 
     The ids of its images are:
-      * paths without the extension, relative to the folder or to the folder of the text file. A tar file counts as a
-        folder: the id of b/1.jpg in a.tar is "a/b/1".
+      * paths without the extensions of images and archives, relative to the folder or to the folder of the text file. A
+        tar file counts as a folder: the id of b/1.jpg in a.tar is "a/b/1". Images that would have the same id keep
+        their extensions; see `unique_ids`. Line breaks and control characters are escaped; see `escape`.
       * "FILE/ROW" for images of a Parquet file.
       * the ids of the images that were packed, for a pack.
       * the text feature image_id of TFDS examples, if there is one and it is unique, or else "SPLIT/INDEX".
 
     Args:
-        source: a folder (searched recursively), a text file of paths, an archive, a pack, "tfds:NAME", or "sample".
-            Archives are tar files in webdataset's layout and Parquet files with a column of encoded images; folders and
-            lists may contain them. All of these may be in a store, as gs://BUCKET/NAME. A TFDS data set must have been
-            prepared.
+        source: a folder (searched recursively), an image, a text file of paths, an archive, a pack, "tfds:NAME", "-"
+            for a list of paths on standard input, or "sample" for the bundled photographs, if there is no file or
+            folder of this name. Archives are tar files in webdataset's layout and Parquet files with a column of
+            encoded images; folders and lists may contain them. All of these may be in a store, as gs://BUCKET/NAME.
+            Images, also those in a list, may be at web addresses, as https://HOST/NAME. Paths in a list are separated
+            by line breaks, or by zero bytes if it has any. A TFDS data set must have been prepared.
         split: the split of a TFDS data set.
         data_dir: the folder of TFDS data sets; by default the one that TFDS uses. For "tfds:ImageFolder", the folder of
             images.
+        ids: "stem" for the ids above; "path" for paths that keep all extensions, as "a.tar/b/1.jpg". Packs and TFDS
+            data sets have ids of their own.
 
     Raises:
         ValueError: there is no such source, or it has no image; the error says what to do.
@@ -49,26 +57,42 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         from sscd_jax.data.tfds import open_tfds
 
         return open_tfds(source, split, data_dir)
-    if source == "sample":
-        from sscd_jax.data.sample import photograph_paths
-
-        photographs = photograph_paths()
-        files = [str(path) for path in photographs.values()]
-        return Source(source, list(photographs), files, files=files)
-    if is_pack(source):
+    if is_bundled(source):
+        return open_sample()
+    if source == SAMPLE:
+        print(f"{SAMPLE} is what has this name in the current folder, not the bundled photographs", file=sys.stderr)
+    if source != STDIN and not is_url(source) and is_pack(source):
         pack = Pack(source)
         return Source(source, pack.ids, [f"{source}/{image_id}" for image_id in pack.ids], pack.read, pack.shards)
     names, paths = list_files(source)
     if paths == [source] and source.lower().endswith(".parquet"):
         open_archive(source)  # raises where it has no images; in a folder, such a file is reported and skipped
-    opened = open_files(source, names, paths)
+    opened = open_files(source, names, paths, ids=ids)
     if not len(opened):
         raise ValueError(f"no images in {source}: looked for the extensions {', '.join(IMAGE_EXTENSIONS)}")
     return opened
 
 
+def is_bundled(source: str) -> bool:
+    """Returns whether a source is the bundled photographs: it is "sample", and no file or folder here has this name."""
+    return source == SAMPLE and not os.path.exists(source)
+
+
+def open_sample() -> Source:
+    """Opens the bundled photographs.
+
+    Raises:
+        FileNotFoundError: the extra demo is not installed; the error says what to install.
+    """
+    from sscd_jax.data.sample import photograph_paths
+
+    photographs = photograph_paths()
+    files = [str(path) for path in photographs.values()]
+    return Source(SAMPLE, list(photographs), files, files=files, regular=True)
+
+
 def list_files(source: str) -> tuple[list[str], list[str]]:
-    """Lists the files of a folder, of a list of paths, or of a single archive, which `open_files` opens.
+    """Lists the files of a folder, of a list of paths, or of a single archive or image, which `open_files` opens.
 
     Returns:
         The names of images and archives, relative to the folder or as in the list, and their paths.
@@ -77,110 +101,116 @@ def list_files(source: str) -> tuple[list[str], list[str]]:
         ValueError: there is no such file or folder, it has no image, or it is a pack or contains one.
         OSError: a store does not answer.
     """
+    if source == STDIN:
+        if sys.stdin.isatty():
+            raise ValueError(
+                f"{STDIN} reads paths from standard input, which is a terminal: pipe a list of paths into it"
+            )
+        return _list(source, sys.stdin.buffer.read())
+    if is_url(source):
+        return [source], [source]
     if storage.is_folder(source):
         return _folder(source)
     if not storage.exists(source):
         raise ValueError(
-            f"{source}: no such folder or file; give a folder, a text file of paths, a .tar or .parquet file, "
-            "tfds:NAME, or sample"
+            f"{printable(source)}: no such folder or file; give a folder, an image, a text file of paths, a .tar or "
+            ".parquet file, tfds:NAME, or sample"
         )
-    if source.lower().endswith(ARCHIVES):
-        return [os.path.basename(source)], [source]
     if source.lower().endswith((".tar.gz", ".tgz")):
         raise ValueError(f"{source}: compressed tar files cannot be read at random: decompress it")
-    return _list(source)
+    if source.lower().endswith(folders.KNOWN) or _is_image(source):
+        if not storage.in_store(source) and not os.path.isfile(source):
+            raise ValueError(f"{printable(source)} is not a regular file")
+        return [os.path.basename(source)], [source]
+    return _list(source, storage.read_bytes(source))
+
+
+def _is_image(path: str) -> bool:
+    """Returns whether a file on disk begins like an image. A pipe, which can be read only once, is taken for a list."""
+    if storage.in_store(path) or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return folders.is_image(file.read(32))
 
 
 def _folder(folder: str) -> tuple[list[str], list[str]]:
     folder = folder.rstrip("/") if storage.in_store(folder) else str(Path(folder))  # ./photos becomes photos
-    paths = []
-    for parent, names in _walk(folder):
-        if MADE_BY in names:
-            raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: name the pack itself")
-        paths += [os.path.join(parent, name) for name in names if name.lower().endswith(IMAGE_EXTENSIONS + ARCHIVES)]
-    paths.sort()
+    paths = folders.list_folder(folder)
     if not paths:
-        extensions = ", ".join(IMAGE_EXTENSIONS + ARCHIVES)
-        raise ValueError(f"no images in {folder}: looked in it and below for the extensions {extensions}")
+        extensions = ", ".join(folders.KNOWN)
+        opened = "" if storage.in_store(folder) else ", and at the first bytes of files with unknown extensions"
+        raise ValueError(
+            f"no images in {printable(folder)}: looked in it and below for the extensions {extensions}{opened}"
+        )
     prefix = os.path.join(folder, "")
     return [path.removeprefix(prefix) for path in paths], paths
 
 
-def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields folders and the names of their files. Links to folders are followed, but not to a folder above."""
-    if storage.in_store(folder):
-        yield from _walk_store(folder)
-        return
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_report):
-        here = os.path.join(os.path.realpath(parent), "")
-        folders[:] = [name for name in folders if not here.startswith(_target(os.path.join(parent, name)))]
-        yield parent, names
-
-
-def _walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Does the same in a store. (tf.io.gfile.walk makes a request for each image, to ask whether it is a folder.)"""
-    try:
-        listed = storage.list_folder(folder)
-        files = {name for name in listed if name.lower().endswith((*IMAGE_EXTENSIONS, *ARCHIVES, MADE_BY))}
-        others = [name for name in listed if name not in files]
-        folders = [name for name in others if name.endswith("/") or storage.is_folder(os.path.join(folder, name))]
-    except OSError as error:
-        _report(OSError(error.errno, error.strerror or str(error), folder))
-        return
-    yield folder, sorted(files)
-    for name in folders:
-        yield from _walk_store(os.path.join(folder, name.rstrip("/")))
-
-
-def _target(folder: str) -> str:
-    return os.path.join(os.path.realpath(folder), "")
-
-
-def _report(error: OSError) -> None:
-    print(f"cannot search {error.filename}, whose images are left out: {error.strerror}", file=sys.stderr)
-
-
-def _list(file: str) -> tuple[list[str], list[str]]:
-    try:
-        lines = storage.read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a text file of paths in UTF-8: name a folder or a list of paths") from error
-    names = [line.strip() for line in lines if line.strip()]
+def _list(file: str, data: bytes) -> tuple[list[str], list[str]]:
+    separator = "\0" if b"\0" in data else "\n"  # as find -print0 separates names, which may have line breaks
+    text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    if separator == "\n":
+        text = text.replace("\r\n", "\n")
+    lines = (line.strip() if separator == "\n" else line for line in text.split(separator))
+    names = [line for line in lines if line]
+    folder = "" if file == STDIN else os.path.dirname(file)
+    paths = [name if "://" in name else os.path.join(folder, name) for name in names]
+    if (separator == "\0" or not _is_unicode(data)) and not any(map(_may_exist, paths)):
+        raise ValueError(f"{printable(file)} is not a text file of paths: name a folder, an image or a list of paths")
     if not names:
-        raise ValueError(f"no paths in {file}: it should have one on each line")
-    return names, [name if "://" in name else os.path.join(os.path.dirname(file), name) for name in names]
+        raise ValueError(f"no paths in {printable(file)}: it should have one on each line")
+    return names, paths
 
 
-def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Source:
+def _is_unicode(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _may_exist(path: str) -> bool:
+    try:
+        return storage.in_store(path) or os.path.lexists(path)
+    except OSError:  # it is too long for a path
+        return False
+
+
+def open_files(source: str, names: Sequence[str], paths: Sequence[str], *, ids: IdRule = "stem") -> Source:
     """Opens images and archives as one source. An archive is replaced by the images in it.
 
     Args:
         source: the name of the source.
-        names: the names of the files, which become the ids, without their extensions.
+        names: the names of the files, from which the ids are made.
         paths: the paths of the files.
+        ids: as for `open_source`.
 
     Raises:
         ImportError: a file is a Parquet file and the extra parquet is not installed.
     """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
-        return Source(source, [os.path.splitext(name)[0] for name in names], paths, files=paths)
-    ids: list[str] = []
+        regular = os.path.isdir(source) or all(storage.in_store(path) and not is_url(path) for path in paths)
+        return Source(source, unique_ids([*map(stem, names)], names, ids), paths, files=paths, regular=regular)
+    stems: list[str] = []
+    full: list[str] = []  # names with all extensions
     places: list[str] = []
     firsts: list[int] = []  # the index of the first image of each file
     readers: list[Callable[[int], bytes]] = []
     for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
-        stem = os.path.splitext(name)[0]
-        firsts.append(len(ids))
+        firsts.append(len(stems))
         try:
             archive = open_archive(path)
         except ValueError as error:  # a Parquet file of something else
             archive = _unreadable(str(error))
         if archive:
-            ids += [f"{stem}/{inside}" for inside in archive.names]
-            places += [f"{path}/{inside}" for inside in archive.names]
+            stems += [f"{stem(name)}/{stem(inside)}" for inside in archive.names]
+            full += [f"{name}/{inside}" for inside in archive.names]
+            places += [f"{path}/{stem(inside)}" for inside in archive.names]
             readers.append(archive.read)
         else:
-            ids.append(stem)
+            stems.append(stem(name))
+            full.append(name)
             places.append(path)
             readers.append(partial(read_file, path))
 
@@ -188,7 +218,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str]) -> Sourc
         file = bisect.bisect_right(firsts, index) - 1
         return readers[file](index - firsts[file])
 
-    return Source(source, ids, places, record, paths)
+    return Source(source, unique_ids(stems, full, ids), places, record, paths)
 
 
 def _unreadable(reason: str) -> Archive:

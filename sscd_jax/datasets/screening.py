@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, read_file
 from sscd_jax.data.images import open_image
+from sscd_jax.data.names import printable
 from sscd_jax.datasets.worker_pool import ordered_map
 from sscd_jax.descriptors import is_line
 from sscd_jax.files import write_bytes, write_text
@@ -69,7 +70,7 @@ def select_images(
         if number == ERRORS_SHOWN:
             print(f"cannot read {len(selection.errors) - number} more", file=sys.stderr)
             break
-        print("cannot read {path}: {reason}".format(**error), file=sys.stderr)
+        print(printable("cannot read {path}: {reason}".format(**error)), file=sys.stderr)
     if selection.left_out:
         count = len(selection.left_out)
         print(f"left out {count} unusable or duplicate images: see left_out.csv", file=sys.stderr)

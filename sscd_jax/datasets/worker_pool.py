@@ -5,9 +5,7 @@ only when a result is taken, so that the jobs may come from a generator that rea
 """
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+
+from sscd_jax.data.isolated import end_with_parent
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -66,14 +66,7 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only worker processes call this"
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _call(job: Any) -> Any:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, check_unique_ids, location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Unreadable
+from sscd_jax.data.names import printable
 from sscd_jax.descriptors import Provenance, is_line, read_manifest
 from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.embed import embed
@@ -50,6 +51,7 @@ def write_descriptors(
     update: bool = False,
     prune: bool = False,
     moved: bool = False,
+    isolate: bool = False,
 ) -> dict[str, Any]:
     """Embeds the images of a source and writes their descriptors to the folder `out`; see `Descriptors` and `shards`.
 
@@ -78,6 +80,7 @@ def write_descriptors(
         update: whether images whose size or time has changed are embedded again.
         prune: whether the descriptors of images that are no longer in the source are removed.
         moved: whether the folder's source is replaced by this one, whose images are the same in another place.
+        isolate: whether images are decoded in processes; see `inference_batches`.
 
     Returns:
         A summary: `embedded`, `unreadable` (images whose bytes are bad), `not_read` (images that a disk or a network
@@ -147,7 +150,7 @@ def write_descriptors(
         dynamic_ncols=True,
     ) as bar:
         options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
-        options |= {"mesh": create_local_mesh(), "again": again, "prune": prune}
+        options |= {"mesh": create_local_mesh(), "again": again, "prune": prune, "isolate": isolate}
         work = compute_shards(model, variables, reader, preset, shards, todo, **options)
         for count, errors in itertools.chain([(len(unnamable), unnamable)], work):
             for error in errors:
@@ -155,7 +158,7 @@ def write_descriptors(
                     raise ValueError("{path}: {reason}".format(**error))
                 shown = counts[READ] + counts["other"]
                 if shown < ERRORS_SHOWN:
-                    bar.write("cannot read {path}: {reason}".format(**error), file=sys.stderr)
+                    bar.write(printable("cannot read {path}: {reason}".format(**error)), file=sys.stderr)
                 elif shown == ERRORS_SHOWN:
                     bar.write(f"further images that cannot be read are listed in {out} only", file=sys.stderr)
                 counts[READ if error["kind"] == READ else "other"] += 1

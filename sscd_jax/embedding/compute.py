@@ -60,6 +60,7 @@ def compute_shards(
     batch_size: int,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    isolate: bool = False,
     errors: Sequence[dict[str, Any]] = (),
     again: Collection[str] = (),
     prune: bool = False,
@@ -71,7 +72,7 @@ def compute_shards(
     interruption, and have the same descriptors to the last bit.
 
     Args:
-        model, variables, preset, mesh, batch_size, max_pixels, workers: as for `embed`.
+        model, variables, preset, mesh, batch_size, max_pixels, workers, isolate: as for `embed`.
         reader: the images.
         shards: the folder.
         numbers: which shards to compute. Those that are complete keep their descriptors but for `again` and `prune`.
@@ -103,7 +104,8 @@ def compute_shards(
     empty: list[_Shard] = []
     current: _Shard | None = None  # the only shard with vectors that are in no file: groups come one after the other
     last_save = time.monotonic()
-    options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "workers": workers}
+    options: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+    options |= {"workers": workers, "isolate": isolate}
     try:
         for item in embed(model, variables, reader.source, preset, mesh=mesh, groups=begin(), **options):
             if lost:

@@ -49,6 +49,7 @@ def embed(
     groups: Iterable[Sequence[int]] | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
+    isolate: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | Unreadable]:
     """Computes the descriptors of images, batch by batch.
 
@@ -66,6 +67,7 @@ def embed(
             before those of the next. To the last bit, a descriptor depends only on the images that its group contains.
         max_pixels: images with more pixels count as unreadable.
         workers: the number of threads that decode images; by default one for each core.
+        isolate: whether images are decoded in processes; see `inference_batches`.
 
     Yields:
         n indexes, int64 [n], and their descriptors, float32 [n, dims]; or an image that cannot be read, which may come
@@ -108,6 +110,7 @@ def embed(
             multiple=mesh.size,
             max_pixels=max_pixels,
             workers=workers,
+            isolate=isolate,
         ):
             if isinstance(item, Unreadable):
                 yield item

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from sscd_jax.data.image_source import Source
+from sscd_jax.data.names import printable
 from sscd_jax.data.train_pipeline import why_unreadable
 from sscd_jax.files import write_text
 from sscd_jax.training.collapse_alarm import LOWER_RATE, CollapseAlarm
@@ -174,7 +175,8 @@ class TrainLog:
             name = f"errors-{self._process}.jsonl" if self._process else "errors.jsonl"
             with (self._workdir / name).open("a") as file:
                 file.write(json.dumps(error) + "\n")
-            self._say(f"cannot read {error['path']}, the next image replaces it: {error['reason']} (listed in {name})")
+            line = f"cannot read {error['path']}, the next image replaces it: {error['reason']} (listed in {name})"
+            self._say(printable(line))
 
     def _say_once(self, line: str) -> None:
         if self._process == 0:

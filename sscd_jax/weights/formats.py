@@ -113,7 +113,7 @@ def _read_bundle(path: Path) -> Weights:
     try:
         card = json.loads((path / CARD).read_text())
         format_, network, origin = card["format"], card["network"], dict(card["origin"])
-        preset = parse_preset(card["preset"])
+        preset = parse_preset(dict(card["preset"]))
         file = path / WEIGHTS.get(format_, BUNDLES[format_])
         sums = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text().splitlines())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -398,3 +398,13 @@ def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):
     assert "needs --training" in fails(capsys, "evaluate", "disc", *options, "--score-norm", "1.0[0,2]")
     options[options.index("--out") + 1] = str(tmp_path)
     assert "must be a file" in fails(capsys, "evaluate", "disc", *options)
+
+
+def test_errors_are_harmless_on_a_terminal(tmp_path, capsys):
+    """The name of a file neither changes colors nor ends the line."""
+    said = fails(capsys, "pack", str(tmp_path / "\x1b[31mred\n\u202e"), "--out", str(tmp_path / "out"))
+    assert r"\x1b[31mred\x0a\u202e: no such folder or file" in said
+    (tmp_path / "file").write_bytes(b"")
+    said = fails(capsys, "pack", "sample", "--out", str(tmp_path / "file" / "\x1b[31m"))
+    assert r"file/\x1b[31m" in said
+    assert "\x1b" not in said

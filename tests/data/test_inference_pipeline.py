@@ -124,7 +124,7 @@ def test_an_error_of_ours_is_not_a_reason(monkeypatch):
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("sscd_jax.data.inference_pipeline.apply_preset", broken)
+    monkeypatch.setattr("sscd_jax.data.isolated.apply_preset", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         batches([(32, 32)] * 9)
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
+from sscd_jax.data.names import escape
 from sscd_jax.data.pack_reader import INDEX, MADE_BY, read_index, to_bytes
 from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import list_files, open_source
@@ -129,7 +130,7 @@ def test_tarfile_and_webdataset_read_the_shards(photos, tmp_path):
         assert os.path.getsize(shard) % tarfile.BLOCKSIZE == 0
         with tarfile.open(shard) as archive:
             by_tarfile += [(member.name, archive.extractfile(member).read()) for member in archive]
-    expected = [(os.path.relpath(path, photos), folder.load(k)) for k, path in enumerate(folder.paths)]
+    expected = [(escape(os.path.relpath(path, photos)), folder.load(k)) for k, path in enumerate(folder.paths)]
     assert by_tarfile == expected
     samples = list(webdataset.WebDataset(shards, shardshuffle=False))
     assert [sample["__key__"] for sample in samples] == folder.ids

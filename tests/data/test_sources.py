@@ -15,7 +15,7 @@ from PIL import Image
 
 from sscd_jax.data.image_source import check_unique_ids
 from sscd_jax.data.sources import open_source
-from sscd_jax.data.train_pipeline import train_batches
+from sscd_jax.data.train_pipeline import train_batches, why_unreadable
 
 
 def contents(source) -> list[bytes]:
@@ -84,7 +84,8 @@ def test_what_is_no_file_or_too_large_is_an_error(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     with (tmp_path / "b.jpg").open("wb") as file:
         file.truncate(1 << 40)
-    source = open_source(str(tmp_path))
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
+    source = open_source(str(tmp_path / "list.txt"))
     for index, reason in enumerate(["not a regular file", "1099511627776 bytes, more than"]):
         with pytest.raises(OSError, match=reason):
             source.load(index)
@@ -100,7 +101,7 @@ def test_links_to_folders_are_followed_and_loops_end(images, tmp_path):
 
 
 def test_paths_of_stores_that_cannot_be_read_are_errors_of_one_image(images, tmp_path):
-    names = ["https://host/a.jpg", "foo://b.jpg", "s3://bucket/c.tar", str(min(images.iterdir()))]
+    names = ["https://host.invalid/a.jpg", "foo://b.jpg", "s3://bucket/c.tar", str(min(images.iterdir()))]
     (tmp_path / "list.txt").write_text("\ufeff" + "\n".join(names), encoding="utf-8")
     source = open_source(str(tmp_path / "list.txt"))
     assert len(source) == 4
@@ -124,12 +125,13 @@ def test_refused(tmp_path, images):
         open_source(str(tmp_path / "absent"))
     with pytest.raises(ValueError, match=r"looked in it and below for the extensions \.jpg"):
         open_source(str(tmp_path))
-    for name in ("a.jpg", "a.png"):
-        (tmp_path / name).write_bytes(files(images)[0].read_bytes())
-    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have the same id a"):
-        check_unique_ids(open_source(str(tmp_path)))
-    with pytest.raises(ValueError, match=r"a\.jpg is not a text file of paths"):
-        open_source(str(tmp_path / "a.jpg"))
+    (tmp_path / "a.jpg").write_bytes(files(images)[0].read_bytes())
+    (tmp_path / "list.txt").write_text("a.jpg\na.jpg\n")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.jpg have the same id a\.jpg: rename or remove"):
+        check_unique_ids(open_source(str(tmp_path / "list.txt")))
+    (tmp_path / "b.npz").write_bytes(b"\xff\0\0" * 100)
+    with pytest.raises(ValueError, match=r"b\.npz is not a text file of paths"):
+        open_source(str(tmp_path / "b.npz"))
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="no paths in"):
         open_source(str(tmp_path / "empty.txt"))
@@ -174,3 +176,101 @@ def test_stores_that_tensorflow_knows(images, tmp_path, scheme):
         np.testing.assert_array_equal(ours[key], theirs[key])
     with pytest.raises(ValueError, match="no such folder or file"):
         open_source(f"{store}/absent")
+
+
+def test_siblings_keep_their_extensions(images, tmp_path):
+    data = files(images)[0].read_bytes()
+    for name in ("IMG_1.jpg", "IMG_2.jpg"):
+        (tmp_path / name).write_bytes(data)
+    assert open_source(str(tmp_path)).ids == ["IMG_1", "IMG_2"]
+    (tmp_path / "IMG_1.heic").write_bytes(data)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("b/1.jpg", "b/1.png", "b/2.jpg"):
+            archive.add(files(images)[0], name)
+    source = open_source(str(tmp_path))
+    check_unique_ids(source)
+    assert source.ids == ["IMG_1.heic", "IMG_1.jpg", "IMG_2", "a.tar/b/1.jpg", "a.tar/b/1.png", "a/b/2"]
+    by_path = ["IMG_1.heic", "IMG_1.jpg", "IMG_2.jpg", "a.tar/b/1.jpg", "a.tar/b/1.png", "a.tar/b/2.jpg"]
+    assert open_source(str(tmp_path), ids="path").ids == by_path
+
+
+NAMES = [b"a\nb.jpg", b"-rf.jpg", b"\x1b[31mred.jpg", "abc\u202egpj.jpg".encode(), b"\xff\xfe.jpg", b"$\\frac$.jpg"]
+
+
+def test_odd_names_are_read_by_printable_ids(images, tmp_path):
+    data = [path.read_bytes() for path in files(images)]
+    for name, one in zip(NAMES, data, strict=False):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(one)
+    source = open_source(str(tmp_path))
+    expected = [r"a\x0ab", "-rf", r"\x1b[31mred", r"abc\u202egpj", r"\udcff\udcfe", r"$\frac$"]
+    assert dict(zip(source.ids, contents(source), strict=True)) == dict(zip(expected, data, strict=False))
+    (batch,) = batches_of(source, 6)
+    assert sorted(batch["used"]) == sorted(batch["requested"]) == list(range(6))
+    (tmp_path / "list").write_bytes(b"\0".join(NAMES))
+    assert open_source(str(tmp_path / "list")).ids == expected
+    (tmp_path / "list").write_bytes(b"\n".join(NAMES[1:]))
+    assert open_source(str(tmp_path / "list")).ids == expected[1:]
+
+
+def batches_of(source, size):
+    options = {"batch_size": size, "image_size": 32, "augmentation": "SIMCLR", "seed": 0}
+    return list(train_batches(source, **options).take(1).as_numpy_iterator())
+
+
+def test_training_skips_pipes_and_devices(images, tmp_path):
+    """In a folder they are left out. In a list they are images that cannot be read, and others take their places."""
+    for path in files(images)[:3]:
+        shutil.copy(path, tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink("/dev/zero", tmp_path / "zero.jpg")
+    assert open_source(str(tmp_path)).ids == ["000", "001", "002"]
+    (tmp_path / "list.txt").write_text("000.jpg\npipe.jpg\nzero.jpg\n001.jpg\n")
+    source = open_source(str(tmp_path / "list.txt"))
+    (batch,) = batches_of(source, 4)
+    replaced = {int(r): int(u) for r, u in zip(batch["requested"], batch["used"], strict=True) if r != u}
+    assert replaced == {1: 3, 2: 3}
+    assert {why_unreadable(source, index) for index in (1, 2)} == {"it is not a regular file"}
+
+
+def test_a_single_image(images, tmp_path, capsys):
+    path = files(images)[3]
+    source = open_source(str(path))
+    assert (source.ids, source.paths, contents(source)) == (["003"], [str(path)], [path.read_bytes()])
+    shutil.copy(path, tmp_path / "without")
+    assert open_source(str(tmp_path / "without")).ids == ["without"]
+    assert open_source(f"file://{path}").ids == ["003"]
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ValueError, match=r"pipe\.jpg is not a regular file"):
+        open_source(str(tmp_path / "pipe.jpg"))
+
+
+def test_a_list_on_standard_input(images, tmp_path, monkeypatch):
+    read, write = os.pipe()
+    names = [path.name for path in files(images)[:2]]
+    os.write(write, "\n".join(names).encode())
+    os.close(write)
+    monkeypatch.chdir(images)
+    with open(read) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        source = open_source("-")
+    assert (source.ids, source.paths) == (["000", "001"], names)
+
+
+def test_a_list_from_a_pipe(images):
+    """As `embed <(find photos)` has it in a shell."""
+    read, write = os.pipe()
+    os.write(write, f"{files(images)[0]}\n".encode())
+    os.close(write)
+    assert open_source(f"/dev/fd/{read}").paths == [str(files(images)[0])]
+    os.close(read)
+
+
+def test_a_folder_called_sample_is_a_folder(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert open_source("sample").name == "sample"
+    assert capsys.readouterr().err == ""
+    (tmp_path / "sample").mkdir()
+    shutil.copy(files(images)[0], tmp_path / "sample")
+    assert open_source("sample").ids == ["000"]
+    assert "sample is what has this name in the current folder" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from helpers.networks import SHAPES, seeded
 
 from sscd_jax import weights
 from sscd_jax.files import cache_folder
+from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.fetch import PUBLISHED, SHA256, cached
 from sscd_jax.weights.formats import check_archive
 from sscd_jax.weights.native import write_safetensors
@@ -125,13 +126,14 @@ def copies(monkeypatch) -> list[dict[str, str]]:
     """In place of the conversion a copy; the origins it was given."""
     origins: list[dict[str, str]] = []
 
-    def convert(source: Path, out: Path, *, origin: dict[str, str], expected: tuple[str, int]) -> None:
+    def convert(source: Path, out: Path, *, origin: dict[str, str], expected: tuple[str, int], preset: Preset) -> None:
         if not source.read_bytes().startswith(b"PK"):
             raise ValueError(f"{source}: not a file of weights")
         check_archive(source)
         out.write_bytes(source.read_bytes())
         origins.append(origin)
         assert expected == PUBLISHED[origin["name"]]
+        assert preset == PRESETS["small_288"]
 
     monkeypatch.setattr(module, "convert", convert)
     monkeypatch.setattr(module, "read_file", Path.read_bytes)

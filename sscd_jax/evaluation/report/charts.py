@@ -13,12 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sscd_jax.data.names import printable
 from sscd_jax.files import write_bytes
 
-# Text stays text, in the reader's own font; the same data gives the same file.
+# Text stays text, in the reader's own font, and names with dollars are no formulas; the same data gives the same file.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sscd_jax",
+    "text.parse_math": False,
     "font.size": 9,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -56,6 +58,7 @@ def line_chart(
         unit_square: whether both axes go from 0 to 1; otherwise they fit the data.
         rule: the height of a horizontal dotted line, to read the curves against.
     """
+    lines = [Line(printable(line.label), line.x, line.y) for line in lines]
     labels = _labels(lines)
     width = 0.8 + 0.075 * max(len(part) for label in labels for part in label.split("\n")) if len(lines) > 1 else 0
     with matplotlib.rc_context(_STYLE):
@@ -64,7 +67,7 @@ def line_chart(
         axes.set(xlabel=x_label, ylabel=y_label)
         if rule is not None:
             axes.axhline(rule, color="#5b6675", linestyle=":")
-        for number, (line, label) in enumerate(zip(lines, labels, strict=True)):
+        for number, line in enumerate(lines):
             order = len(lines) - 1 - number  # the line in front has the first color
             is_covered = any(other.endswith(f"(the same as {line.label})") for other in labels)
             axes.plot(
@@ -75,13 +78,15 @@ def line_chart(
                 marker=_MARKERS[number // len(_DASHES) % len(_MARKERS)],
                 markevery=0.1,
                 markersize=4,
-                label=label,
                 linewidth=4 if is_covered else 1.5,  # wide enough to be seen below the line that covers it
             )
         if unit_square:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))
         if len(lines) > 1:
-            figure.legend(loc="outside right upper", handlelength=3)
+            drawn = axes.lines[-len(lines) :]
+            legend = figure.legend(drawn, ["?"] * len(lines), loc="outside right upper", handlelength=3)
+            for text, label in zip(legend.get_texts(), labels, strict=True):
+                text.set_text(label)  # `legend` itself leaves out a name that begins with an underscore
         return figure
 
 
@@ -116,7 +121,7 @@ def histograms(
         figure = Figure(figsize=(columns * _SIZE[0], lines * _SIZE[1] + 0.3), layout="constrained")
         for number, (title, groups) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(lines, columns, number)
-            axes.set(xlabel=x_label, ylabel="share, %", title=title)
+            axes.set(xlabel=x_label, ylabel="share, %", title=printable(title))
             _histogram(axes, groups, value_range)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
@@ -144,6 +149,7 @@ def heat_map(
         rows, columns: the names of the rows and columns.
         rules: the indexes of the columns before which a line is drawn.
     """
+    rows, columns = [*map(printable, rows)], [*map(printable, columns)]
     names = 0.3 + 0.075 * max(map(len, rows))  # inches, as the next two
     wide, high = 0.2 + 0.44 * len(columns), 0.5 + 0.075 * max(map(len, columns)) + 0.27 * len(rows)
     beside = names + len(panels) * wide <= 11
@@ -153,7 +159,7 @@ def heat_map(
         for number, (title, values) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(*((1, len(panels)) if beside else (len(panels), 1)), number)
             axes.imshow(values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
-            axes.set_title(title)
+            axes.set_title(printable(title))
             axes.tick_params(length=0)
             axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(rows)), rows if number == 1 or not beside else [""] * len(rows))
@@ -176,7 +182,8 @@ def data_uri(figure: Figure) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Writes PATH.svg and PATH.png."""
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     write_bytes(path.with_name(f"{path.name}.svg"), _svg(figure))
     write_bytes(path.with_name(f"{path.name}.png"), png.getvalue())
 

@@ -37,7 +37,7 @@ def write_charts(folder: Path, evaluation: Evaluation, *, precision: float = 0.9
     if "by_edit" in evaluation.rows[0]:
         best = max(evaluation.rows, key=lambda row: row["uAP"])
         figure = edits_chart(best["by_edit"])
-        figure.suptitle(f"{label(best)}: %")
+        figure.suptitle(f"{label(best)}: %", parse_math=False)
         save(figure, folder / "by_edit")
 
 

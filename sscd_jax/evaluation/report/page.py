@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
+from sscd_jax.data.names import printable_lines
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import Curve, Predictions, precision_recall
@@ -176,7 +178,7 @@ def write_report(
     threshold = answer_threshold(rankings[shown], ground_truth, PRECISION)
     outcome = outcomes(rankings[shown], query_ids, ground_truth, threshold)
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=_printable, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = files("sscd_jax.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
@@ -208,6 +210,13 @@ def write_report(
         facts=facts or {},
     )
     write_text(path, page)
+
+
+def _printable(value: object) -> object:
+    """Makes names harmless that have control characters, or marks of the direction of text."""
+    if not isinstance(value, str) or isinstance(value, Markup):  # pieces of the page itself are `Markup`
+        return value
+    return printable_lines(value)
 
 
 def _predictions(

@@ -46,6 +46,32 @@ def test_equal_curves_are_told_apart_and_said_to_be_equal():
     assert len(looks) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (r"$\frac$", r"$\frac$"),
+        ("$5 and $6", "$5 and $6"),
+        ("_private", "_private"),
+        ("\x1b[31mred\0", r"\x1b[31mred\x00"),
+        ("abc\u202egpj", r"abc\u202egpj"),
+        ("<b>&amp;", "<b>&amp;"),
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_names_of_any_kind(name, shown, tmp_path):
+    """A name such as $\\frac$ is no formula, one with a control character makes no broken file."""
+    values = np.array([0.1, 0.9])
+    figures = [
+        line_chart([Line(name, values, values), Line("other", values, -values)], x_label="recall"),
+        histograms({name: {"copies": values, "others": values}}, x_label="score"),
+        heat_map({name: np.eye(2)}, [name, "row"], ["column", name]),
+    ]
+    for number, figure in enumerate(figures):
+        save(figure, tmp_path / str(number))
+        assert texts(svg(figure)).count(shown) == [1, 1, 3][number]
+        assert texts(ElementTree.fromstring((tmp_path / f"{number}.svg").read_bytes())).count(shown) >= 1
+
+
 def test_a_legend_lies_beside_the_plot():
     lines = [Line(name, np.arange(5), np.arange(5)) for name in ("a long name: PCAW512,L2norm,Flat", "b")]
     groups = {"copies": np.array([0.1, 0.9]), "others": np.array([0.2])}

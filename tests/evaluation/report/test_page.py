@@ -15,6 +15,7 @@ import pytest
 from helpers.html_page import Page
 from PIL import Image
 
+from sscd_jax.data.names import printable_lines
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.datasets.edits import edit
 from sscd_jax.descriptors import Descriptors, Provenance
@@ -210,6 +211,23 @@ def test_a_page_without_images_history_and_edits(tmp_path, inputs):
     ids = {attributes.get("id") for _, attributes, _ in page.elements}
     assert {"results", "outcomes", "curves"} <= ids
     assert not {"training", "edits", "facts"} & ids
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "_a", "a\x1b[31m\n", "abc\u202egpj", "</p><script>", "\udcff"])
+def test_names_of_any_kind(name, tmp_path):
+    """As names of images and of results. No character of them changes anything but the place where it stands."""
+    one = np.array([name])
+    result = Result(name, {"uAP": 1.0}, one, one, np.array([0.9]), np.array([0.9]), np.array([]))
+    facts = {"title": name, "summary": f"first\n{name}", "ground_truth": [(name, name)], "query_ids": [name]}
+    images = {"query_images": {}, "reference_images": {}}
+    write_report(tmp_path / "report.html", results=[result, replace(result, name="x")], **facts, **images)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(character.isprintable() or character == "\n" for character in text)
+    shown = re.sub(r"\s+", " ", printable_lines(name)).strip()
+    page = Page(text)
+    assert page.texts("title") == page.texts("h1") == [shown]
+    assert not page.texts("script")
+    assert shown in page.texts("th")
 
 
 def test_a_query_and_a_reference_of_one_name_have_their_own_images(tmp_path):

@@ -7,7 +7,6 @@ Google Cloud Dataflow with TPUs or GPUs.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +17,10 @@ import tyro
 from etils import epath
 
 from sscd_jax import distributed, sharding, weights
+from sscd_jax.data import names
 from sscd_jax.data.image_source import UNNAMABLE, Source, location
 from sscd_jax.data.images import MAX_PIXELS
-from sscd_jax.data.sources import ARCHIVES, list_files, open_files
+from sscd_jax.data.sources import ARCHIVES, is_bundled, list_files, open_files
 from sscd_jax.descriptors import FOLDER, is_line
 from sscd_jax.embedding.collection import default_batch_size, made_by, max_not_read, probe
 from sscd_jax.embedding.compute import compute_shards, output_dims
@@ -113,7 +113,7 @@ def plan_files(work: Work, shard_size: int) -> str:
     images: list[tuple[str, str]] = []
     stems: dict[str, str] = {}
     for name, place in zip(*list_files(work.images), strict=True):
-        stem, is_archive = os.path.splitext(name)[0], place.lower().endswith(ARCHIVES)
+        stem, is_archive = names.escape(names.stem(name)), place.lower().endswith(ARCHIVES)
         if stem in stems:
             raise ValueError(
                 f"{stems[stem]} and {name} in {work.images} give the same ids: rename or remove one of them"
@@ -126,8 +126,7 @@ def plan_files(work: Work, shard_size: int) -> str:
     groups = [[archive] for archive in archives]
     groups += [images[start : start + shard_size] for start in range(0, len(images), shard_size)]
     for number, group in enumerate(groups, max(numbers, default=-1) + 1):
-        names, paths = zip(*group, strict=True)
-        lines.append(json.dumps(asdict(Files(number, names, paths))))
+        lines.append(json.dumps(asdict(Files(number, *zip(*group, strict=True)))))
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{line}\n" for line in lines)
     replace_file(path, lambda file: file.write(text.encode()))
@@ -285,7 +284,7 @@ def run(
         retry: Try again to embed the images that could not be read.
         options: Options of Beam.
     """
-    if images == "sample" or images.startswith("tfds:"):
+    if is_bundled(images) or images.startswith("tfds:"):
         raise ValueError(f"{images}: a pipeline reads folders, text files of paths, .tar and .parquet files")
     for option, value in (("--shard-size", shard_size), ("--batch-size", batch_size), ("--max-pixels", max_pixels)):
         if value is not None and value < 1:

@@ -50,6 +50,7 @@ def test_every_section_is_tested():
         "Resume, share, add",
         "Other tools",
         "DISC2021 and Copydays",
+        "Images that are in both sets",
         "Confidence intervals",
         "A benchmark of your own images",
         "Calibrate",

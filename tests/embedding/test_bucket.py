@@ -24,7 +24,6 @@ def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys):
         ["descriptors", "export", "d", "--out", "gs://bucket/all.npy"],
         ["evaluate", "disc", "--queries", "q", "--references", "r", "--ground-truth", "gs://bucket/truth.csv"],
         ["report", "gs://bucket/e.json"],
-        ["train", "demo", "--workdir", "gs://bucket/run"],
         ["preview", "demo", "--out", "gs://bucket/sheet.png"],
         ["weights", "convert", "w.pt", "--out", "gs://bucket/w.safetensors"],
         ["weights", "export", "w.pt", "--format", "npz", "--out", "gs://bucket/bundle"],
@@ -33,6 +32,9 @@ def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys):
             main(arguments)
         assert ended.value.code == 1
         assert "here, give a path on this machine, not in gs://" in capsys.readouterr().err, arguments
+    with pytest.raises(SystemExit):
+        main(["train", "demo", "--data.source", "sample", "--workdir", "gs://bucket/run"])
+    assert "a run's folder must be on a disk; mount a bucket" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

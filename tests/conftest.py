@@ -40,6 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+# These take longest. They come first, so that at the end no worker of xdist waits long for another one.
+LONG = (
+    *("scripts/test_random_kills", "scripts/test_faults", "test_demo", "test_wheel", "test_docs", "test_docs_training"),
+    *("test_readme", "weights/test_real_weights", "training/test_processes", "training/test_topologies"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = [str(TESTS / f"{one}.py") for one in LONG]
+    items.sort(key=lambda item: places.index(str(item.path)) if str(item.path) in places else len(places))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(config.compiled)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from helpers.networks import seeded
 
 from sscd_jax.config import Model
 from sscd_jax.models import build_model, normalize
@@ -87,10 +88,11 @@ def test_an_unknown_backbone_is_refused_with_the_known_ones():
 @pytest.mark.slow
 def test_remat_changes_neither_gradient_nor_names_nor_statistics():
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    results = []
+    results, names = [], []
+    _, variables = seeded("resnet18", 8)
     for remat in (False, True):
         model = build_model("resnet18", 8, width=8, remat=remat)
-        variables = jax.jit(model.init)(jax.random.key(0), images)
+        names.append(jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0), images)))
 
         def loss(params, model=model, variables=variables):
             given = variables | {"params": params}
@@ -101,6 +103,7 @@ def test_remat_changes_neither_gradient_nor_names_nor_statistics():
         results.append(
             (*compiled(variables["params"]), jax.make_jaxpr(jax.grad(loss, has_aux=True))(variables["params"]))
         )
+    assert names[0] == names[1] == jax.tree.structure(variables)
     (plain, stats, _), (again, same, jaxpr) = results
     assert jax.tree.structure(plain) == jax.tree.structure(again)
     for a, b in zip(jax.tree.leaves((plain, stats)), jax.tree.leaves((again, same)), strict=True):

@@ -23,13 +23,13 @@ from sscd_jax.files import FolderKind, atomic_folder
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "sscd_jax descriptors", 3
 DTYPES = ("float32", "float16")
-HASHED = r"-\d{5}-[0-9a-f]{16}"  # the number of the shard, and the start of the hash of the content
+HASHED = r"-\d{5,}-[0-9a-f]{16}"  # the number of the shard, and the start of the hash of the content
 # What a folder of descriptors may contain; embedding/shards.py says what each file is.
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
     rf"manifest\.json|errors\.jsonl|quarantine\.jsonl|(vectors{HASHED}\.npy)|(ids{HASHED}\.txt)|(images{HASHED}\.npy)"
-    rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5}}\.json)|(saved-\d{{5}}-\w+-\d+\.npz)|plan/(made_by\.json|files\.jsonl|\d{{5}}\.txt)",
+    rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|files\.jsonl|\d{{5,}}\.txt)",
     (MANIFEST, "plan/made_by.json"),
 )
 _BLOCK = 4096  # rows that are written or hashed at once

@@ -158,7 +158,8 @@ class EmbedShard(beam.DoFn):
 
     def process(self, files: Files) -> Iterator[tuple[int, int, int]]:
         # A runner may give a shard to two workers at once. They write the same under different temporary names.
-        shards = Shards(self.work.out, self.provenance, self.work.dtype, location(self.work.images))
+        place = location(self.work.images)
+        shards = Shards(self.work.out, self.provenance, self.work.dtype, place, check=False)
         again = set()
         if self.work.retry and shards.is_complete(files.number):
             again = {error["id"] for error in shards.errors(files.number) if "id" in error}
@@ -211,7 +212,8 @@ def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
         OSError: more images than `work.max_errors` were not delivered by a disk or a network.
     """
     model, variables, preset = _read(work)
-    shards = Shards(work.out, made_by(model, variables, preset, work.images), work.dtype, location(work.images))
+    provenance = made_by(model, variables, preset, work.images)
+    shards = Shards(work.out, provenance, work.dtype, location(work.images), check=False)
     images = sum(count for _, count, _ in done) + sum(len(shards.errors(number)) for number, _, _ in done)
     manifest = shards.finish(
         done[0][2],

@@ -119,7 +119,8 @@ def write_descriptors(
         for one, path in zip(source.ids, source.paths, strict=True)
         if not is_line(one)
     ]
-    before = (error for number in sorted(shards.complete()) for error in shards.errors(number))
+    complete = shards.complete()
+    before = (error for number in sorted(complete) for error in shards.errors(number))
     if strict and not retry and (first := next(itertools.chain(unnamable, before), None)):
         raise ValueError("{path}: {reason}".format(**first))
     if shard_size is None:
@@ -130,16 +131,17 @@ def write_descriptors(
     start = time.perf_counter()
     numbers = shards.plan.numbers()[part::parts]
     reader = Reader(source)
-    changes = compare(shards, shards.complete().intersection(numbers), reader)
+    changes = compare(shards, complete.intersection(numbers), reader)
     again = (changes.failed if retry else set()) | (changes.changed | changes.mended if update else set())
     gone = changes.gone if prune else set()
     _say(changes, update=update, prune=prune)
     redo = {changes.shards[one] for one in again | gone}
-    complete = shards.complete() - redo
-    todo = [number for number in numbers if number not in complete]
+    todo = [number for number in numbers if number in redo or number not in complete]
     total = sum(len(shards.plan.ids(number)) for number in numbers)
-    partial = shards.partial()
-    left = sum(len(shards.plan.ids(n)) - len(shards.saved(n) if n in partial else ()) for n in todo if n not in redo)
+    partial = shards.saved.numbers()
+    left = sum(
+        len(shards.plan.ids(n)) - len(shards.saved.read(n) if n in partial else ()) for n in todo if n not in redo
+    )
     left += len(again)
     counts = dict.fromkeys(("embedded", READ, "other"), 0)
     with tqdm(

@@ -12,7 +12,8 @@ from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.reading import GONE, Reader, has_changed
-from sscd_jax.embedding.shards import IMAGE, Shards
+from sscd_jax.embedding.saved_rows import IMAGE
+from sscd_jax.embedding.shards import Shards
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset
 
@@ -164,7 +165,7 @@ def _begin(
         vectors[rows], images[rows] = shards.vectors(number), shards.images(number)
         kept = {row_of[one] for one in embedded if one not in again}
         known = {row_of[e["id"]]: e for e in shards.errors(number) if e.get("id") in row_of and e["id"] not in again}
-    for row, (vector, image) in shards.saved(number).items():
+    for row, (vector, image) in shards.saved.read(number).items():
         index = index_of.get(ids[row])
         if row not in kept and (index is None or not has_changed(image, reader, index)):
             vectors[row], images[row] = vector, image
@@ -186,7 +187,7 @@ def _begin(
 
 def _save(shards: Shards, one: _Shard) -> None:
     if one.unsaved:
-        shards.save(one.number, one.unsaved, one.vectors[one.unsaved], one.images[one.unsaved])
+        shards.saved.save(one.number, one.unsaved, one.vectors[one.unsaved], one.images[one.unsaved])
         one.unsaved.clear()
 
 

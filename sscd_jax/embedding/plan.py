@@ -6,8 +6,9 @@ It is fixed before anything is embedded. Processes that share the work, and thos
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import IO
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, TypeVar
 
 from etils import epath
 
@@ -16,6 +17,7 @@ from sscd_jax.data import storage
 from sscd_jax.descriptors import FORMAT, VERSION, Provenance, hash_bytes, shard_name, to_lines
 
 PLAN = "plan"
+T = TypeVar("T")
 
 
 class Plan:
@@ -106,8 +108,9 @@ class Plan:
     def numbers(self) -> list[int]:
         """Returns the numbers of all shards of the plan, in ascending order. Files that are not whole are left out."""
         listed = self.folder.iterdir() if self.folder.exists() else ()
-        found = {int(match[1]) for path in listed if (match := re.fullmatch(r"(\d{5})\.txt", path.name))}
-        return sorted(number for number in found if _is_whole(self.path(number).read_bytes()))
+        found = {int(match[1]) for path in listed if (match := re.fullmatch(r"(\d{5,})\.txt", path.name))}
+        whole = at_once(lambda number: _is_whole(self.path(number).read_bytes()), found)
+        return sorted(number for number, is_whole in zip(found, whole, strict=True) if is_whole)
 
     def ids(self, number: int) -> list[str]:
         """Returns the ids of the images that the plan puts into a shard.
@@ -123,6 +126,12 @@ class Plan:
     def path(self, number: int) -> epath.Path:
         """Returns the path of the file of a shard."""
         return self.folder / f"{shard_name(number)}.txt"
+
+
+def at_once(function: Callable[[int], T], numbers: Collection[int]) -> list[T]:
+    """Returns the results of a function for each shard, called by threads, as each may wait for a store's answer."""
+    with ThreadPoolExecutor(32) as pool:
+        return list(pool.map(function, numbers))
 
 
 def _told(made_by: dict[str, str]) -> str:

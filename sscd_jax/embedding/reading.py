@@ -14,7 +14,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
-from sscd_jax.embedding.shards import IMAGE, Shards
+from sscd_jax.embedding.saved_rows import IMAGE
+from sscd_jax.embedding.shards import Shards
 
 # What an image has no descriptor for: it cannot be read, it is damaged, its id cannot be written, it is gone.
 READ, IMAGE_ERROR, NAME, GONE = "read", "image", "name", "gone"

@@ -4,7 +4,7 @@
     plan/00000.txt ...          ids of the images of a shard, fixed before any is embedded; a checksum at the end
     vectors-00000-HASH.npy      their descriptors, without those of images that could not be read
     ids-00000-HASH.txt          ids of the rows
-    images-00000-HASH.npy       size, time and hash of the content of the image of each row (see `IMAGE`)
+    images-00000-HASH.npy       size, time and hash of the content of the image of each row (see `saved_rows.IMAGE`)
     errors-00000-HASH.jsonl     the images that could not be read, and why; only if there are any
     shard-00000.json            the names and hashes of these files; written last, so the shard is complete if it exists
     saved-00000-*.npz           rows of a shard that is being computed, removed when the shard is complete
@@ -16,14 +16,9 @@ the one file that they both write, shard-00000.json, names a complete set of fil
 under temporary names first (see `sscd_jax.files`); leftovers are removed at the end.
 """
 
-import contextlib
-import io
 import itertools
 import json
 import re
-import uuid
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import methodcaller
@@ -45,11 +40,10 @@ from sscd_jax.descriptors import (
     to_lines,
     write_npy,
 )
-from sscd_jax.embedding.plan import Plan, replace_file
+from sscd_jax.embedding.plan import Plan, at_once, replace_file
+from sscd_jax.embedding.saved_rows import SavedRows
 
 KINDS = {"vectors": "npy", "ids": "txt", "images": "npy", "errors": "jsonl"}
-# Of an image: bytes of its file, or -1; time of its last change in nanoseconds since 1970, or 0; BLAKE2b of its bytes.
-IMAGE = np.dtype([("size", "<i8"), ("time", "<i8"), ("content", "V16")])
 
 
 class Shards:
@@ -62,28 +56,36 @@ class Shards:
         source: where the images come from, an absolute path if it is one. A folder that holds descriptors of another
             source is refused.
         moved: whether the source of the folder is replaced by `source`, because the images were moved.
+        check: whether to check all files of the folder. One process in many may leave that to the one that began.
 
     Raises:
         ValueError: the folder holds something else, or descriptors of another kind.
     """
 
     def __init__(
-        self, folder: epath.PathLike, provenance: Provenance, dtype: str, source: str, *, moved: bool = False
+        self,
+        folder: epath.PathLike,
+        provenance: Provenance,
+        dtype: str,
+        source: str,
+        *,
+        moved: bool = False,
+        check: bool = True,
     ) -> None:
         self.folder, self.provenance, self.dtype = epath.Path(folder), provenance, dtype
-        self.process = uuid.uuid4().hex
-        self._saves = itertools.count()
-        self.plan = Plan(self.folder)
-        FOLDER.check(self.folder)
-        complete = self.complete()
-        self.plan.begin(provenance, dtype, source, is_new=not complete, moved=moved)
-        if lost := complete.difference(self.plan.numbers()):
+        self.plan, self.saved = Plan(self.folder), SavedRows(self.folder)
+        if check:
+            FOLDER.check(self.folder)
+        complete = self.complete() if check else set()
+        self.plan.begin(provenance, dtype, source, is_new=check and not complete, moved=moved)
+        if complete and (lost := complete.difference(self.plan.numbers())):
             path = self.plan.path(min(lost))
             raise ValueError(f"{path} is damaged or missing, and its shard is complete; name another folder")
 
     def complete(self) -> set[int]:
         """Returns the numbers of the shards that are complete."""
-        return {number for number in self._numbers(r"shard-(\d+)\.json") if self.is_complete(number)}
+        numbers = self._numbers(r"shard-(\d+)\.json")
+        return {n for n, is_complete in zip(numbers, at_once(self.is_complete, numbers), strict=True) if is_complete}
 
     def is_complete(self, number: int) -> bool:
         """Returns whether a shard is complete."""
@@ -98,43 +100,6 @@ class Shards:
         except (FileNotFoundError, ValueError, LookupError, TypeError, AssertionError):
             return None  # a file that a killed process has left, on a file system whose renaming is not atomic
         return made
-
-    def save(self, number: int, rows: Sequence[int], vectors: np.ndarray, images: np.ndarray) -> None:
-        """Saves some rows of a shard that is being computed, so that an interruption does not lose them.
-
-        Each call writes a new file. `write` removes all of the shard.
-
-        Args:
-            number: the number of the shard.
-            rows: n positions among the `planned` ids.
-            vectors: float32 [n, D], their descriptors.
-            images: `IMAGE` [n], what was embedded.
-        """
-        data = io.BytesIO()
-        np.savez(data, rows=np.asarray(rows, np.int64), vectors=vectors, images=images)
-        name = f"saved-{shard_name(number)}-{self.process}-{next(self._saves)}.npz"
-        replace_file(self.folder / name, lambda file: file.write(data.getbuffer()))
-
-    def saved(self, number: int) -> dict[int, tuple[np.ndarray, np.void]]:
-        """Returns what processes have saved of a shard: float32 [D] and `IMAGE`, by position among the planned ids.
-
-        A damaged file is ignored, so that its rows are computed again.
-        """
-        found: dict[int, tuple[np.ndarray, np.void]] = {}
-        for path in self.folder.glob(f"saved-{shard_name(number)}-*.npz"):
-            with (
-                contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
-                np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data,
-            ):
-                images = data["images"]
-                if images.dtype == IMAGE and data["vectors"].dtype == np.float32:
-                    pairs = zip(data["vectors"], images, strict=True)
-                    found.update(zip(data["rows"].tolist(), pairs, strict=True))
-        return found
-
-    def partial(self) -> set[int]:
-        """Returns the numbers of the shards of which rows are saved, from one listing of the folder."""
-        return self._numbers(r"saved-(\d+)-.*")
 
     def write(
         self,
@@ -165,7 +130,7 @@ class Shards:
             except FileNotFoundError:  # another process was faster, has finished, and removed our temporary files
                 if not self.is_complete(number):
                     raise
-        self._remove_saved({number})
+        self.saved.remove({number})
 
     def _write(
         self,
@@ -220,15 +185,15 @@ class Shards:
                 written, for example because the disk is full. The error names the file.
         """
         numbers = self.plan.numbers()
-        records = {number: self.record(number) for number in numbers}
-        shards = [one for one in records.values() if one is not None]
+        shards = [one for one in at_once(self.record, numbers) if one is not None]
         if len(shards) < len(numbers):
             return None
         lost = not_read = 0
 
         def join(file: Any) -> None:  # part by part: the errors of a large collection may not fit into memory
             nonlocal lost, not_read
-            for some in itertools.chain([errors], map(self.errors, numbers)):
+            with_errors = (number for number, one in zip(numbers, shards, strict=True) if one["errors"])
+            for some in itertools.chain([errors], map(self.errors, with_errors)):
                 file.write(_json_lines(some))
                 lost += len(some)
                 not_read += sum(error["kind"] == "read" for error in some)
@@ -243,8 +208,7 @@ class Shards:
                 f"{not_read} images could not be read from the disk or the network; {path} lists them. Mend that and "
                 f"rerun the command with --retry; --max-errors {not_read} leaves them out"
             )
-        for number in numbers:
-            self._check_size(number, dims)
+        at_once(partial(self._check_size, dims=dims), numbers)
         if not any(one["count"] for one in shards):
             raise ValueError(f"no image could be read: {path} says why")
         details = {**self.provenance.details} | ({"probe": probe} if len(probe) else {})
@@ -257,26 +221,20 @@ class Shards:
     def _tidy(self, made: Mapping[str, Any]) -> None:
         """Removes what killed or slower processes have left, but no file that another process may be writing now."""
         numbers = {int(one["name"]) for one in made["shards"]}
-        self._remove_saved(numbers)
+        self.saved.remove(numbers)
         written = [
             path for path in self.folder.iterdir() if (m := _CONTENT.match(path.name)) and int(m[1] or m[2]) in numbers
         ]
         # The records are read after the listing, and a complete shard's is not replaced but on purpose.
         used = {one[kind]["file"] for one in made["shards"] for kind in ("vectors", "ids")}
-        used |= {one[kind]["file"] for number in numbers if (one := self.record(number)) for kind in KINDS if one[kind]}
+        records = [one for one in at_once(self.record, numbers) if one]
+        used |= {one[kind]["file"] for one in records for kind in KINDS if one[kind]}
         for path in written:
             if path.name.startswith(".") or path.name not in used:
                 path.unlink(missing_ok=True)
         for path in self.plan.folder.glob(".*.tmp"):
             match = _TEMPORARY.fullmatch(path.name)
             if match and path.with_name(match[1]).exists():
-                path.unlink(missing_ok=True)
-
-    def _remove_saved(self, complete: set[int]) -> None:
-        """Removes the saved rows of shards that are complete."""
-        for path in itertools.chain(self.folder.glob("saved-*"), self.folder.glob(".saved-*.tmp")):
-            match = _SAVED.match(path.name)
-            if match and int(match[1]) in complete:
                 path.unlink(missing_ok=True)
 
     def ids(self, number: int) -> list[str]:
@@ -345,7 +303,6 @@ class Shards:
         return {int(match[1]) for path in listed if (match := re.fullmatch(pattern, path.name))}
 
 
-_SAVED = re.compile(r"\.?saved-(\d+)-")
 _CONTENT = re.compile(rf"(?:{'|'.join(KINDS)})-(\d+)-[0-9a-f]{{16}}\.|\.(?:{'|'.join(KINDS)}|shard)-(\d+).*\.tmp")
 _TEMPORARY = re.compile(r"\.+(.+?)\.[0-9a-f]{12}\.tmp.*")  # as files.py and `create_file` name them
 

@@ -12,7 +12,8 @@ import pytest
 from sscd_jax.cli.main import main
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.export import export_descriptors
-from sscd_jax.embedding.shards import IMAGE, Shards
+from sscd_jax.embedding.saved_rows import IMAGE
+from sscd_jax.embedding.shards import Shards
 
 IDS = [f"b/{i:03d}" for i in range(25)]
 VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)

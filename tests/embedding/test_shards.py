@@ -11,7 +11,8 @@ import pytest
 from etils import epath
 
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embedding.shards import IMAGE, Shards
+from sscd_jax.embedding.saved_rows import IMAGE
+from sscd_jax.embedding.shards import Shards
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
 OTHER = {"computation": "bfloat16 by jax on cpu"}
@@ -109,22 +110,22 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 def test_saved_rows_stay_until_their_shard_is_complete(tmp_path):
     shards = opened(tmp_path / "d")
     shards.plan.add(IDS, 5)
-    shards.save(0, [2, 0], vectors(5)[[2, 0]], images(5)[[2, 0]])
-    opened(tmp_path / "d").save(0, [3, 2], vectors(5)[[3, 2]], images(5)[[3, 2]])
-    shards.save(1, [4], vectors(1), images(1))
+    shards.saved.save(0, [2, 0], vectors(5)[[2, 0]], images(5)[[2, 0]])
+    opened(tmp_path / "d").saved.save(0, [3, 2], vectors(5)[[3, 2]], images(5)[[3, 2]])
+    shards.saved.save(1, [4], vectors(1), images(1))
     damaged = tmp_path / "d" / "saved-00000-x-0.npz"
     for data in (b"", b"text", next((tmp_path / "d").glob("saved-00000-*")).read_bytes()[:-9]):
         damaged.write_bytes(data)
-        saved = opened(tmp_path / "d").saved(0)
+        saved = opened(tmp_path / "d").saved.read(0)
         assert sorted(saved) == [0, 2, 3]
         for row, (vector, image) in saved.items():
             np.testing.assert_array_equal(vector, vectors(5)[row], strict=True)
             assert image == images(5)[row]
-    assert shards.partial() == {0, 1}
+    assert shards.saved.numbers() == {0, 1}
     shards.write(0, IDS[:5], vectors(5), images(5), [])
-    assert (shards.partial(), shards.saved(0)) == ({1}, {})
+    assert (shards.saved.numbers(), shards.saved.read(0)) == ({1}, {})
     shards.write(1, IDS[5:], vectors(5), images(5), [])
-    opened(tmp_path / "d").save(1, [0], vectors(1), images(1))  # of a process that was late, and then killed
+    opened(tmp_path / "d").saved.save(1, [0], vectors(1), images(1))  # of a process that was late, and then killed
     shards.finish(4)
     assert not list((tmp_path / "d").glob("*saved*"))
 
@@ -207,3 +208,15 @@ def test_nothing_readable(tmp_path):
     shards.write(0, [], vectors(0), images(0), [ERROR])
     with pytest.raises(ValueError, match=r"no image could be read: .*errors\.jsonl says why"):
         shards.finish(4)
+
+
+def test_more_shards_than_five_digits_count(tmp_path):
+    """A pipeline makes one for each archive."""
+    shards = opened(tmp_path / "d")
+    for number in (7, 123_456):
+        shards.plan.add_shard(number, [f"{number}"])
+        shards.saved.save(number, [0], vectors(1), images(1))
+        shards.write(number, [f"{number}"], vectors(1), images(1), [])
+    assert opened(tmp_path / "d").complete() == {7, 123_456}
+    assert opened(tmp_path / "d").finish(4)["count"] == 2
+    assert list(Descriptors.read(tmp_path / "d").ids) == ["7", "123456"]

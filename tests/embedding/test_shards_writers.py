@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embedding.shards import IMAGE, Shards
+from sscd_jax.embedding.saved_rows import IMAGE
+from sscd_jax.embedding.shards import Shards
 
 IDS = ["p0", "p1", "p2"]
 # The first writer could not read p0, the second one could not read p2: as many vectors, of other images.

@@ -331,7 +331,9 @@ def _compare_computations(one_name: str, one: Provenance, other_name: str, other
     agreement = "their agreement was not measured"
     if probes[0].ndim == 2 and probes[0].shape == probes[1].shape:
         cosine = (probes[0] * probes[1]).sum(1) / np.prod([np.linalg.norm(probe, axis=1) for probe in probes], axis=0)
-        agreement = f"on {len(cosine)} photographs the descriptors of both have a cosine of {cosine.min():.5f} or more"
+        agreement = (
+            f"on {len(cosine)} test patterns the descriptors of both have a cosine of {cosine.min():.5f} or more"
+        )
     warnings.warn(
         f"{one_name} were computed in {one.computation}, {other_name} in {other.computation}; {agreement}", stacklevel=3
     )

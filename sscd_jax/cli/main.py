@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -139,7 +140,8 @@ def _run(name: str, command: functools.partial[None]) -> None:
     from sscd_jax import distributed  # imports JAX, so not for help, and not in the processes of `benchmark make`
 
     try:
-        with native_output_to_log(expected=EXPECTED):
+        with native_output_to_log(expected=EXPECTED), warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_show, show=warnings.showwarning)
             _start()
             command()
     except Preempted as error:
@@ -171,6 +173,16 @@ def _start() -> None:
     limit_readahead()
     gc.set_threshold(50_000, 10, 5)  # many objects of JAX and TensorFlow stay alive; do not visit them often
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else TensorFlow imports Keras, which nothing here uses
+
+
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, *rest: Any, show: Callable[..., None]
+) -> None:
+    """Shows a warning of this package, which is for users, as a line of its own; others as Python shows them."""
+    if Path(__file__).parents[1] in Path(filename).parents and category is UserWarning:
+        print(message, file=sys.stderr)
+    else:
+        show(message, category, filename, *rest)
 
 
 def _line(error: Exception, options: Mapping[str, Any]) -> str:

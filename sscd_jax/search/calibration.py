@@ -17,7 +17,7 @@ from sscd_jax.files import atomic_file
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Method = Literal["whiten", "center", "none"]
-FORMAT = 1
+FORMAT = 2
 # Directions with less than this share of the largest variance are float32 rounding, which whitening would amplify.
 LEAST_VARIANCE = 1e-6
 _BLOCK = 65536
@@ -143,6 +143,8 @@ class Calibration:
             "score_norm": None if self.norm is None else [self.norm.weight, self.norm.first, self.norm.last],
             "weights": self.provenance.weights,
             "preset": self.provenance.preset,
+            "computation": self.provenance.computation,
+            "probe": self.provenance.details.get("probe"),
             "facts": dict(self.facts),
         }
         matrix = np.empty((0, 0), np.float32) if self.transform.matrix is None else self.transform.matrix
@@ -176,7 +178,8 @@ class Calibration:
                 raise ValueError("its numbers are not finite")
             if not np.isfinite(float(meta["threshold"])):
                 raise ValueError("its threshold is not finite")
-            provenance = Provenance(meta["weights"], meta["preset"])
+            details = {"probe": meta["probe"]} if meta["probe"] else {}
+            provenance = Provenance(meta["weights"], meta["preset"], details, meta["computation"])
             transform = Transform(mean, matrix if matrix.size else None)
             return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -94,6 +94,23 @@ def test_train_embed_evaluate(run, images, tmp_path, capsys):
     assert "different ground truths" in fails(capsys, "report", *both)
 
 
+def test_another_computation_is_said_in_a_line(tmp_path, capsys):
+    vectors = np.eye(9, 16, dtype=np.float32)
+    for name, computation, probe in (
+        ("a", "float32 by jax on cpu", [[1, 0]]),
+        ("b", "bfloat16 by jax on tpu", [[3, 4]]),
+    ):
+        made_by = Provenance("f" * 64, "small_288", {"probe": probe}, computation)
+        Descriptors([f"{name}{n}" for n in range(9)], vectors, made_by).write(tmp_path / name)
+    (tmp_path / "truth.csv").write_text("query_id,reference_id\na0,b0\n")
+    sets = ["--queries", str(tmp_path / "a"), "--references", str(tmp_path / "b"), "--bootstrap", "0"]
+    main(["evaluate", "disc", *sets, "--ground-truth", str(tmp_path / "truth.csv"), "--out", str(tmp_path / "e.json")])
+    assert (
+        "queries were computed in float32 by jax on cpu, references in bfloat16 by jax on tpu; on 1 test patterns the "
+        "descriptors of both have a cosine of 0.60000 or more"
+    ) in capsys.readouterr().err.splitlines()
+
+
 def test_the_preset_is_that_of_the_network(images, tmp_path, capsys):
     """embed and export take it from the file, and another one is said."""
     write_npz(tmp_path / "w.npz", *seeded("resnet18"), {}, Preset("skew", 64))

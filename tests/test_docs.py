@@ -180,6 +180,7 @@ def test_weights(folder, images):
     main(shlex.split(f"train debug --workdir runs/mine {narrow} {steps}"))
     run_section("Published weights")
     assert len(Descriptors.read("descriptors/published").ids) == 40
+    (cache_folder("weights") / "sscd_disc_mixup.sha256").unlink()  # of what was fetched, which is replaced here
     write_safetensors(cache_folder("weights") / "sscd_disc_mixup.safetensors", *seeded("resnet18", 24, width=8), {})
     run_section("Convert, export, fine-tune", train=f"{narrow} {steps}")
     assert Path("bundle/sscd.onnx").exists()

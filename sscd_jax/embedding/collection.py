@@ -199,13 +199,13 @@ def write_descriptors(
 
 def _say(changes: Changes, *, update: bool, prune: bool) -> None:
     """Says what has changed in the source and is left as it is."""
-    changed = len(changes.changed | changes.mended)
-    for count, what, option in (
-        (0 if update else changed, "changed since they were embedded", "--update embeds these again"),
-        (0 if prune else len(changes.gone), "gone from the source", "--prune removes their descriptors"),
-    ):
-        if count:
-            print(f"{count} image{'s' * (count > 1)} {what}; {option}", file=sys.stderr)
+    changed, gone = len(changes.changed | changes.mended), len(changes.gone)
+    if changed and not update:
+        what = "1 image has" if changed == 1 else f"{changed} images have"
+        print(f"{what} changed since the last embedding; --update embeds what has changed", file=sys.stderr)
+    if gone and not prune:
+        what = "1 image is" if gone == 1 else f"{gone} images are"
+        print(f"{what} no longer in the source; --prune removes the descriptors of such images", file=sys.stderr)
 
 
 def _check_reading(count: int, limit: int, errors: Sequence[dict[str, Any]]) -> None:

@@ -37,8 +37,8 @@ def test_what_has_changed_is_said_and_embedded_again_on_request(folder, variable
     capsys.readouterr()
     assert write(variables, folder, tmp_path / "out")["embedded"] == 0
     said = capsys.readouterr().err
-    assert "2 images changed since they were embedded; --update embeds these again" in said
-    assert "1 image gone from the source; --prune removes their descriptors" in said
+    assert "2 images have changed since the last embedding; --update embeds what has changed" in said
+    assert "1 image is no longer in the source; --prune removes the descriptors of such images" in said
     np.testing.assert_array_equal(by_id(tmp_path / "out")["b/003"], before["b/003"])
 
     summary = write(variables, folder, tmp_path / "out", update=True)
@@ -56,8 +56,8 @@ def test_what_has_changed_is_said_and_embedded_again_on_request(folder, variable
     np.testing.assert_allclose(by_id(tmp_path / "out")["b/001"], before["b/000"], atol=1e-5)
     capsys.readouterr()
     write(variables, folder, tmp_path / "out", update=True, prune=True)
-    assert "changed since" not in (said := capsys.readouterr().err)
-    assert "gone from" not in said
+    assert "has changed" not in (said := capsys.readouterr().err)
+    assert "no longer" not in said
     assert len(list((tmp_path / "out").glob("vectors-00000-*"))) == 1, "what was replaced is removed"
 
 

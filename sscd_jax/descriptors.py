@@ -29,8 +29,8 @@ FOLDER = FolderKind(
     FORMAT,
     VERSION,
     rf"manifest\.json|errors\.jsonl|quarantine\.jsonl|(vectors{HASHED}\.npy)|(ids{HASHED}\.txt)|(images{HASHED}\.npy)"
-    rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|files\.jsonl|\d{{5,}}\.txt)",
-    (MANIFEST, "plan/made_by.json"),
+    rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|format\.json|files\.jsonl|\d{{5,}}\.txt)",
+    (MANIFEST, "plan/made_by.json", "plan/format.json"),
 )
 _BLOCK = 4096  # rows that are written or hashed at once
 

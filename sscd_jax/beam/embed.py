@@ -21,10 +21,10 @@ from sscd_jax.data import names
 from sscd_jax.data.image_source import UNNAMABLE, Source, location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.sources import ARCHIVES, is_bundled, list_files, open_files
-from sscd_jax.descriptors import FOLDER, is_line
+from sscd_jax.descriptors import FOLDER, FORMAT, VERSION, is_line
 from sscd_jax.embedding.collection import default_batch_size, made_by, max_not_read, probe
 from sscd_jax.embedding.compute import compute_shards, output_dims
-from sscd_jax.embedding.plan import PLAN, Plan, replace_file
+from sscd_jax.embedding.plan import PLAN, Plan, create_file, replace_file
 from sscd_jax.embedding.reading import NAME, Reader
 from sscd_jax.embedding.shards import Shards
 from sscd_jax.models import SSCD
@@ -128,6 +128,8 @@ def plan_files(work: Work, shard_size: int) -> str:
     for number, group in enumerate(groups, max(numbers, default=-1) + 1):
         lines.append(json.dumps(asdict(Files(number, *zip(*group, strict=True)))))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The launcher need not have the weights, which made_by.json names: workers write that.
+    create_file(path.with_name("format.json"), json.dumps({"format": FORMAT, "version": VERSION}))
     text = "".join(f"{line}\n" for line in lines)
     replace_file(path, lambda file: file.write(text.encode()))
     return str(path)

@@ -61,7 +61,7 @@ def by_id(path: Path) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     said = command(work, "--", "--runner=DirectRunner")
-    assert said == {"count": 39, "errors": 1, "out": work.out}
+    assert said == {"count": 39, "errors": 1, "not_read": 0, "out": work.out}
     network = weights.load(work.weights)
     write_descriptors(*network, open_source(str(folder)), work.preset, tmp_path / "embed", batch_size=8)
     beam, embed = by_id(Path(work.out)), by_id(tmp_path / "embed")
@@ -115,7 +115,7 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
             archive.addfile(info, io.BytesIO(data))
     tarfile.open(folder / "empty.tar", "w").close()
     pq.write_table(pa.table({"caption": ["a cat"]}), folder / "captions.parquet")
-    assert command(work) == {"count": 39 + 4, "errors": 3, "out": work.out}
+    assert command(work) == {"count": 39 + 4, "errors": 3, "not_read": 0, "out": work.out}
     found = by_id(Path(work.out))
     for one in ("odd.tar/x.jpg", "odd.tar/x.jpeg", r"odd/two\x0alines"):
         np.testing.assert_array_equal(found[one], found["odd.tar/y.jpg"])

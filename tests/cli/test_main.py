@@ -68,7 +68,7 @@ def test_train_embed_evaluate(run, images, tmp_path, capsys):
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--edits", str(edits), *rows])
     assert "By edit" in capsys.readouterr().out
     made = {path.name for path in (tmp_path / "rows").iterdir()}
-    assert made == {*charts, "by_edit.csv", "predictions.npz", "thresholds.csv"}
+    assert made == {*charts, "by_edit.csv", "manifest.json", "predictions.npz", "thresholds.csv"}
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert [at["precision"] for at in row["at_precision"]] == [0.5, 0.9]
     assert "--precision 2.0: it must" in fails(

@@ -72,12 +72,14 @@ class FolderKind:
                 f"{folder} exists already and is not a folder of {self.format}: it holds {files[0]}; name another "
                 "folder"
             )
-        if versions := [mark for mark in marked if mark and mark != (self.format, self.version)]:
-            raise ValueError(
-                "{} holds {}, version {}, which this version of the package does not write: name another folder".format(
-                    folder, *versions[0]
+        for kind, version in filter(None, marked):
+            if kind != self.format:
+                raise ValueError(f"{folder} holds {kind}, not {self.format}: name another folder")
+            if version != self.version:
+                raise ValueError(
+                    f"{folder} holds {kind}, version {version}, which this version of the package does not write: name "
+                    "another folder"
                 )
-            )
         if foreign := [name for name in files if not self.has(name)]:
             raise ValueError(
                 f"{folder / foreign[0]} is in the way: this package did not write it, and it is in a folder of "

@@ -82,7 +82,7 @@ def test_train_embed_evaluate(run, images, tmp_path, capsys):
     absent = str(tmp_path / "absent")
     assert "no such folder" in fails(capsys, "report", str(tmp_path / "rows.json"), "--queries", absent)
     # Its charts are not put among other files, and those of an earlier evaluation do not stay.
-    assert "holds something else" in fails(
+    assert "holds sscd_jax descriptors, not sscd_jax evaluation" in fails(
         capsys, "evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "queries.json")
     )
     main(["evaluate", "disc", *folders, "--ground-truth", str(truth), "--out", str(tmp_path / "rows.json")])

@@ -67,7 +67,8 @@ def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
         "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.descriptors import Provenance;"
-        "Shards(sys.argv[1], Provenance('f' * 64, 'skew_320', computation='float32 by jax on cpu'), 'float32', '/photos').plan.add("
+        "made_by = Provenance('f' * 64, 'skew_320', computation='float32 by jax on cpu');"
+        "Shards(sys.argv[1], made_by, 'float32', '/photos').plan.add("
         "[str(i) for i in range(20_000)], 50)"
     )
     running = []

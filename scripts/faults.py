@@ -163,7 +163,7 @@ def disturb(disturbance: Disturbance, seed: int) -> None:
         def opened(path: str, *args: Any, **kwargs: Any) -> Any:
             return Short(path, *args, **kwargs) if kwargs.get("buffering") == 0 else open(path, *args, **kwargs)
 
-        storage.open = opened  # type: ignore[attr-defined]
+        storage.open = opened  # type: ignore[attr-defined]  # it hides the built-in function
     if disturbance.kind == "clock":
         now = time.time
         time.time = lambda: now() + rng.uniform(-1e6, 1e6)

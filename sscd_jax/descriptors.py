@@ -28,7 +28,7 @@ HASHED = r"-\d{5,}-[0-9a-f]{16}"  # the number of the shard, and the start of th
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
-    rf"manifest\.json|errors\.jsonl|quarantine\.jsonl|(vectors{HASHED}\.npy)|(ids{HASHED}\.txt)|(images{HASHED}\.npy)"
+    rf"manifest\.json|errors\.jsonl|(vectors{HASHED}\.npy)|(ids{HASHED}\.txt)|(images{HASHED}\.npy)"
     rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|format\.json|files\.jsonl|\d{{5,}}\.txt)",
     (MANIFEST, "plan/made_by.json", "plan/format.json"),
 )

@@ -125,29 +125,22 @@ class Shards:
             OSError: a file cannot be written, for example because the disk is full; the error names it.
         """
         if replace or not self.is_complete(number):  # otherwise another process was faster and wrote the same
+            arrays = {"vectors": vectors.astype(self.dtype), "images": np.ascontiguousarray(images)}
+            texts = {"ids": to_lines(ids)} | ({"errors": _json_lines(errors)} if errors else {})
             try:
-                self._write(number, ids, vectors, images, errors, replace=replace)
+                self._write(number, len(ids), arrays, texts, replace=replace)
             except FileNotFoundError:  # another process was faster, has finished, and removed our temporary files
                 if not self.is_complete(number):
                     raise
         self.saved.remove({number})
 
     def _write(
-        self,
-        number: int,
-        ids: Sequence[str],
-        vectors: np.ndarray,
-        images: np.ndarray,
-        errors: Sequence[Mapping[str, Any]],
-        *,
-        replace: bool,
+        self, number: int, count: int, arrays: Mapping[str, np.ndarray], texts: Mapping[str, bytes], *, replace: bool
     ) -> None:
-        record: dict[str, Any] = {"name": shard_name(number), "count": len(ids)} | dict.fromkeys(KINDS)
-        arrays = {"vectors": vectors.astype(self.dtype), "images": np.ascontiguousarray(images)}
+        record: dict[str, Any] = {"name": shard_name(number), "count": count} | dict.fromkeys(KINDS)
         for kind, array in arrays.items():
             record[kind] = self._named(kind, number, hash_npy(array))
             replace_file(self.folder / record[kind]["file"], partial(write_npy, array=array))
-        texts = {"ids": to_lines(ids)} | ({"errors": _json_lines(errors)} if errors else {})
         for kind, text in texts.items():
             record[kind] = self._named(kind, number, hash_bytes(text))
             replace_file(self.folder / record[kind]["file"], methodcaller("write", text))

@@ -47,6 +47,23 @@ def assert_belong_together(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
+def work(folder: Path) -> None:
+    """Plans, writes and finishes."""
+    shards = opened(folder)
+    shards.plan.add(IDS, 10)
+    write(shards, SETS[1])
+    shards.finish(2)
+
+
+def message_of(folder: Path) -> str | None:
+    """The message of the error with which the work ends; None for errors that do no harm."""
+    try:
+        work(folder)
+    except OSError as error:
+        return str(error)
+    return None
+
+
 class Operations:
     """The operations on files by which data gets its name. One of them calls `then` before or after it."""
 
@@ -101,13 +118,7 @@ def test_killed_at_every_operation(tmp_path, monkeypatch, torn):
     operations = Operations(monkeypatch)
     operations.torn = torn
 
-    def work() -> None:
-        shards = opened(tmp_path / "d")
-        shards.plan.add(IDS, 10)
-        write(shards, SETS[1])
-        shards.finish(2)
-
-    work()
+    work(tmp_path / "d")
     total = operations.count
 
     def kill() -> None:
@@ -121,7 +132,7 @@ def test_killed_at_every_operation(tmp_path, monkeypatch, torn):
         operations = Operations(monkeypatch)
         operations.torn, operations.at, operations.then = torn, at, kill
         with pytest.raises(Killed):
-            work()
+            work(tmp_path / "d")
         monkeypatch.undo()
         assert_belong_together(tmp_path / "d")
 
@@ -129,29 +140,19 @@ def test_killed_at_every_operation(tmp_path, monkeypatch, torn):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_an_error_at_every_operation(tmp_path, monkeypatch, code):
     operations = Operations(monkeypatch)
-    work_folder = tmp_path / "d"
-
-    def work() -> None:
-        shards = opened(work_folder)
-        shards.plan.add(IDS, 10)
-        write(shards, SETS[1])
-        shards.finish(2)
-
-    work()
+    work(tmp_path / "d")
     total = operations.count
 
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
     for at in range(total):
-        shutil.rmtree(work_folder)
+        shutil.rmtree(tmp_path / "d")
         operations.count, operations.at, operations.then = 0, at, fail
-        try:
-            work()
-        except OSError as error:
-            assert str(work_folder) in str(error), "the error names the file"  # noqa: PT017  # some errors are harmless
+        said = message_of(tmp_path / "d")
+        assert said is None or str(tmp_path / "d") in said, "the error names the file"
         operations.at = -1
-        assert_belong_together(work_folder)
+        assert_belong_together(tmp_path / "d")
 
 
 def test_a_writer_that_is_late_replaces_nothing(tmp_path):

@@ -7,12 +7,9 @@ The string below a field is the help of its option, which keeps its line breaks:
 """
 
 import dataclasses
-import importlib.util
 import json
 import math
-import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
@@ -296,30 +293,6 @@ def learning_rate(config: Config) -> float:
     if config.optimizer.absolute_learning_rate is not None:
         return config.optimizer.absolute_learning_rate
     return config.optimizer.base_learning_rate * config.data.batch_size / 256
-
-
-def load(path: Path) -> Config:
-    """Returns what `get_config()` of a Python file returns.
-
-    Raises:
-        ValueError: There is no such file, its code fails, or it has no `get_config()` that returns a Config.
-    """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config() if hasattr(module, "get_config") else None
-    except Exception as error:  # a recipe is the user's code, so anything can happen in it
-        line = max(
-            (f.lineno or 0 for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)), default=0
-        )
-        where = f"{path}, line {line}" if line else str(path)
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise ValueError(f"{path} has no function get_config() that returns a sscd_jax.config.Config")
-    return config
 
 
 def differences(before: Config, after: Config) -> list[str]:

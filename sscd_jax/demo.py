@@ -120,7 +120,7 @@ def _is_foreign(path: Path) -> bool:
 
 def demo_config(out: Path, *, seed: int, steps: int | None) -> Config:
     """Returns the recipe `demo` for the images in `out`; the warm-up is at most a tenth of a shorter run."""
-    config = configs.load(RECIPE)
+    config = recipes.load_file(RECIPE)
     images = out.absolute() / "images"
     optimizer = config.optimizer
     if steps is not None:

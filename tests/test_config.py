@@ -142,9 +142,9 @@ def test_a_warmup_longer_than_the_run_says_what_to_do():
 def test_a_file_without_get_config_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ValueError, match=r"empty.py has no function get_config"):
-        configs.load(tmp_path / "empty.py")
+        recipes.load_file(tmp_path / "empty.py")
     with pytest.raises(ValueError, match="not a Python file"):
-        configs.load(tmp_path / "absent.py")
+        recipes.load_file(tmp_path / "absent.py")
 
 
 def test_a_recipe_that_fails_is_named_with_its_line(tmp_path):
@@ -158,7 +158,7 @@ def test_a_recipe_that_fails_is_named_with_its_line(tmp_path):
     }.items():
         path.write_text(f"from sscd_jax.config import Config\ndef get_config():\n    {line}\n")
         with pytest.raises(ValueError, match=f"recipe.py.*{reason}"):
-            configs.load(path)
+            recipes.load_file(path)
 
 
 def test_differences():

@@ -12,13 +12,14 @@ import pytest
 from helpers.networks import seeded
 
 from sscd_jax import config as configs
+from sscd_jax import recipes
 from sscd_jax.cli.main import main
 from sscd_jax.demo import RECIPE, SETS, _embed, demo_config, run
 from sscd_jax.presets import Preset
 
 
 def test_it_is_the_recipe_in_configs_on_its_own_images(tmp_path):
-    recipe, config = configs.load(RECIPE), demo_config(tmp_path, seed=3, steps=None)
+    recipe, config = recipes.load_file(RECIPE), demo_config(tmp_path, seed=3, steps=None)
     assert config.seed == 3
     assert config.data.source == str(tmp_path / "images" / "training")
     same = {"data": recipe.data, "validation": recipe.validation, "seed": recipe.seed}

@@ -1,8 +1,9 @@
 """The recipes that come with the package: each module has `get_config() -> Config`, and its name is the recipe's."""
 
+import importlib.util
+import traceback
 from pathlib import Path
 
-from sscd_jax import config
 from sscd_jax.config import Config
 
 
@@ -41,4 +42,28 @@ def load(name: str) -> Config:
         >>> load("disc_blur").data.batch_size
         4096
     """
-    return config.load(find(name))
+    return load_file(find(name))
+
+
+def load_file(path: Path) -> Config:
+    """Returns what `get_config()` of a Python file returns.
+
+    Raises:
+        ValueError: There is no such file, its code fails, or it has no `get_config()` that returns a Config.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except Exception as error:  # a recipe is the user's code, so anything can happen in it
+        line = max(
+            (f.lineno or 0 for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)), default=0
+        )
+        where = f"{path}, line {line}" if line else str(path)
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ValueError(f"{path} has no function get_config() that returns a sscd_jax.config.Config")
+    return config

@@ -25,9 +25,8 @@ from scipy.spatial import cKDTree
 from sscd_jax.descriptors import Descriptors
 
 # Measured by scripts/benchmarks/same_images.py.
-EQUAL = (
-    1e-5  # share of the norm; batches of another size change a descriptor by 2e-6 at most, and JPEG by 7e-3 at least
-)
+# Share of the norm: batches of another size change a descriptor by 2e-6 at most, and JPEG by 7e-3 at least.
+EQUAL = 1e-5
 EQUAL_HALF = 4e-4  # the same for descriptors that were stored as float16, which changes them by 2e-4
 NEAR = 0.25  # share of the typical distance, which is 1.4; bfloat16 changes a descriptor by 0.03 to 0.23
 HEALTHY = 0.01  # share of the norm that the typical distance must be, so that equal descriptors mean equal images

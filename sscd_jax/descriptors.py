@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 from etils import epath
 
 from sscd_jax.files import FolderKind, atomic_folder
+from sscd_jax.mapped_vectors import MappedVectors, Vectors, first_not_finite
+from sscd_jax.string_list import StringList, repeated
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "sscd_jax descriptors", 3
@@ -32,7 +33,8 @@ FOLDER = FolderKind(
     rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|format\.json|files\.jsonl|\d{{5,}}\.txt)",
     (MANIFEST, "plan/made_by.json", "plan/format.json"),
 )
-_BLOCK = 4096  # rows that are written or hashed at once
+_BLOCK = 4096  # rows that are written, checked or hashed at once
+_MOST_MAPPED = 512  # files that are mapped at once, each of which the system counts as an open file
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Descriptors:
 
     Attributes:
         ids: N unique names of images.
-        vectors: float32 [N, D], the descriptor of each.
+        vectors: float32 [N, D], the descriptor of each: an array, or `MappedVectors` where a folder has several shards.
         provenance: the weights and the preset that made them.
 
     Raises:
@@ -85,7 +87,7 @@ class Descriptors:
     """
 
     ids: Sequence[str]
-    vectors: np.ndarray
+    vectors: Vectors
     provenance: Provenance
 
     def __post_init__(self) -> None:
@@ -93,12 +95,10 @@ class Descriptors:
             raise ValueError(f"vectors must be float32 [N, D], not {self.vectors.dtype} {list(self.vectors.shape)}")
         if len(self.ids) != len(self.vectors):
             raise ValueError(f"{len(self.ids)} ids for {len(self.vectors)} vectors")
-        if len(set(self.ids)) != len(self.ids):
-            (twice, _), *_ = Counter(self.ids).most_common(1)
-            raise ValueError(f"the id {twice} occurs more than once; ids must be unique")
-        finite = np.isfinite(self.vectors).all(1)
-        if not finite.all():
-            raise ValueError(f"the vector of {self.ids[int(np.argmin(finite))]} is not finite")
+        if twice := repeated(self.ids):
+            raise ValueError(f"the id {self.ids[twice[0]]} occurs more than once; ids must be unique")
+        if isinstance(self.vectors, np.ndarray):  # those of several files were checked one by one
+            _check_finite(self.ids, self.vectors)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the descriptors to the folder `path`, as one shard. An earlier set of descriptors in it is replaced.
@@ -114,7 +114,7 @@ class Descriptors:
             raise ValueError(f"there are no descriptors to write to {path}")
         if bad := next((i for i in self.ids if not is_line(i)), None):
             raise ValueError(f"the id {bad!r} has a line break, or is not valid Unicode: rename that image")
-        vectors, lines = np.ascontiguousarray(self.vectors), to_lines(self.ids)
+        vectors, lines = np.ascontiguousarray(np.asarray(self.vectors)), to_lines(self.ids)
         record: dict[str, Any] = {"name": shard_name(0), "count": len(self.ids)}
         record["vectors"] = {"file": content_name("vectors", 0, hash_npy(vectors), "npy"), "sha256": hash_npy(vectors)}
         record["ids"] = {"file": content_name("ids", 0, hash_bytes(lines), "txt"), "sha256": hash_bytes(lines)}
@@ -129,23 +129,35 @@ class Descriptors:
     def read(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
         """Reads a folder of descriptors, on disk or in a store such as gs://BUCKET/NAME.
 
-        A single shard of float32 on disk is memory-mapped. Several shards are joined in memory, as float32.
+        On disk, vectors are memory-mapped, and rows are read from there when they are used. In a store, they are read
+        into memory.
 
         Args:
             path: the folder.
-            verify: whether to compare the vectors with their SHA-256, which reads all of them.
+            verify: whether to compare the vectors with their SHA-256 and to check that they are finite, which reads all
+                of them.
 
         Raises:
             ValueError: the folder is not a complete set of descriptors, or a file is damaged; the error names the file.
         """
         made = read_manifest(path)
-        shards = list(read_shards(path, verify=verify))
-        ids = [i for shard, _ in shards for i in shard]
-        if len(shards) == 1 and made["dtype"] == "float32":
-            vectors = shards[0][1]
-        else:
-            vectors = np.concatenate([np.empty((0, made["dims"]), np.float32), *(v for _, v in shards)])
+        ids, parts = StringList(), []
+        for some, part in read_shards(path, verify=verify):
+            if verify:
+                _check_finite(some, part)
+            ids.extend(some)
+            parts.append(part)
+        vectors: Vectors = MappedVectors(parts, made["dims"])
+        if len(parts) == 1 and made["dtype"] == "float32":
+            vectors = parts[0]
+        elif len(parts) > _MOST_MAPPED:
+            vectors = np.asarray(vectors)
         return cls(ids, vectors, Provenance(**made["provenance"]))
+
+
+def _check_finite(ids: Sequence[str], vectors: np.ndarray) -> None:
+    if (row := first_not_finite(vectors)) is not None:
+        raise ValueError(f"the vector of {ids[row]} is not finite")
 
 
 def is_line(text: str) -> bool:
@@ -254,7 +266,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return made
 
 
-def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterator[tuple[list[str], np.ndarray]]:
+def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterator[tuple[StringList, np.ndarray]]:
     """Reads the shards of a folder one after the other.
 
     Args:
@@ -274,7 +286,7 @@ def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterato
             lines = file.read_bytes()
             if hash_bytes(lines) != shard["ids"]["sha256"]:
                 raise ValueError("its SHA-256 is not the one in the manifest")
-            ids = lines.decode().split("\n")[:-1]
+            ids = StringList.from_lines(lines)
             file = folder / shard["vectors"]["file"]
             vectors = load_npy(file)
             if verify and hash_npy(vectors) != shard["vectors"]["sha256"]:

@@ -55,7 +55,7 @@ def main() -> None:
     images = [np.asarray(Image.open(path).convert("RGB")) for path in photograph_paths().values()]
 
     def embed(images: list[np.ndarray], batch_size: int = 1, model: Model = model) -> np.ndarray:
-        return model.embed(images, batch_size=batch_size, progress=False).vectors
+        return np.asarray(model.embed(images, batch_size=batch_size, progress=False).vectors)
 
     plain = embed(images)
     changed = {f"batches of {size}": embed(images, size) for size in (4, 8)}

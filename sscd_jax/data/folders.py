@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sscd_jax.data import storage
 from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, printable
 from sscd_jax.data.pack_reader import MADE_BY
+from sscd_jax.string_list import StringList
 
 KNOWN = IMAGE_EXTENSIONS + ARCHIVES
 # They begin like TIFF, and Pillow would read the small preview in them.
@@ -33,7 +34,7 @@ def is_image(head: bytes) -> bool:
     return _MAGIC.match(head) is not None
 
 
-def list_folder(folder: str) -> list[str]:
+def list_folder(folder: str) -> StringList:
     """Returns the paths of the images and archives in a folder and below, in order.
 
     On disk, a file without an extension, or with one that is not known, is an image if its first bytes are those of
@@ -46,23 +47,27 @@ def list_folder(folder: str) -> list[str]:
     """
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    paths = []
-    for parent, files in _walk_store(folder) if storage.in_store(folder) else _walk(folder):
-        if MADE_BY in files:
-            raise ValueError(f"{parent} is a pack, which is not read as a folder of tar files: name the pack itself")
-        for name, reason in files.items():
-            path = os.path.join(parent, name)
-            if reason:
-                left_out[reason] += 1
-                examples.setdefault(reason, printable(path.removeprefix(os.path.join(folder, ""))))
-            else:
-                paths.append(path)
+
+    def found() -> Iterator[str]:
+        for parent, files in _walk_store(folder) if storage.in_store(folder) else _walk(folder):
+            if MADE_BY in files:
+                hint = "which is not read as a folder of tar files: name the pack itself"
+                raise ValueError(f"{parent} is a pack, {hint}")
+            for name, reason in files.items():
+                path = os.path.join(parent, name)
+                if reason:
+                    left_out[reason] += 1
+                    examples.setdefault(reason, printable(path.removeprefix(os.path.join(folder, ""))))
+                else:
+                    yield path
+
+    paths = StringList.sorted(found())
     if left_out:
         parts = [f"{reason}: {count} (such as {examples[reason]})" for reason, count in left_out.most_common()]
         count = left_out.total()
         total = "1 file is" if count == 1 else f"{count} files are"
         print(f"{printable(folder)}: {total} left out; {'; '.join(parts)}", file=sys.stderr)
-    return sorted(paths)
+    return paths
 
 
 def _walk(folder: str) -> Iterator[tuple[str, dict[str, str]]]:

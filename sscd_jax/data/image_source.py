@@ -13,6 +13,7 @@ from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES
 from sscd_jax.data.names import printable
 from sscd_jax.data.web import is_url, read_url
+from sscd_jax.string_list import Lookup, repeated
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -69,6 +70,11 @@ class Source:
         )
 
     @cached_property
+    def lookup(self) -> Lookup:
+        """Finds the index of an id."""
+        return Lookup(self.ids)
+
+    @cached_property
     def _table(self) -> "tf.Tensor":
         import tensorflow as tf
 
@@ -98,9 +104,8 @@ def check_unique_ids(source: Source) -> None:
     Raises:
         ValueError: two images have the same id; the error names them.
     """
-    first: dict[str, str] = {}
-    for image_id, path in zip(source.ids, source.paths, strict=True):
-        if image_id in first:
-            both = f"{printable(first[image_id])} and {printable(path)}"
-            raise ValueError(f"{both} have the same id {printable(image_id)}: rename or remove one of them")
-        first[image_id] = path
+    if alike := repeated(source.ids):
+        twice = source.ids[alike[0]]
+        first, second = [k for k in alike if source.ids[k] == twice][:2]
+        both = f"{printable(source.paths[first])} and {printable(source.paths[second])}"
+        raise ValueError(f"{both} have the same id {printable(twice)}: rename or remove one of them")

@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sscd_jax.string_list import StringList
 
 IdRule = Literal["stem", "path"]
 
@@ -67,7 +69,7 @@ def stem(name: str) -> str:
     return root if extension.lower() in _DROPPED else name
 
 
-def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem") -> list[str]:
+def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem") -> "StringList":
     """Returns the ids of images: by the rule "stem" their stems, by the rule "path" their names, each escaped.
 
     By the rule "stem", images with the same stem keep their extensions, all of them: IMG_1.jpg and IMG_1.heic have the
@@ -80,22 +82,20 @@ def unique_ids(stems: Sequence[str], names: Sequence[str], rule: IdRule = "stem"
         names: the names of the images. Two ids can only be equal if two of these are.
         rule: "stem" or "path".
     """
-    if rule == "path":
-        return [escape(name) for name in names]
     import numpy as np  # not before: `sscd-jax --help` imports this module
 
-    ids = [escape(one) for one in stems]
-    hashes = np.fromiter(map(hash, ids), np.int64, len(ids))  # small beside the ids, of which there may be millions
-    values, counts = np.unique(hashes, return_counts=True)
-    alike = np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist()
-    count = Counter(ids[k] for k in alike)
-    changed = {k for k in alike if count[ids[k]] > 1}
-    new = changed
+    from sscd_jax.string_list import StringList, hashes_of, repeated
+
+    if rule == "path":
+        return StringList(map(escape, names))
+    ids = StringList(map(escape, stems))
+    if not (new := set(repeated(ids))):
+        return ids
+    hashes = hashes_of(ids)
+    changed: dict[int, str] = {}
     while new:  # an extension that was kept may make an id the stem of another image, as that of IMG_1.jpg.png
-        for k in new:
-            ids[k] = escape(names[k] if names[k] != stems[k] else f"{names[k]}.")
-        taken = {ids[k] for k in new}
-        hits = np.flatnonzero(np.isin(hashes, np.fromiter(map(hash, taken), np.int64, len(taken)))).tolist()
-        new = {k for k in hits if ids[k] in taken} - changed
-        changed = changed | new
-    return ids
+        changed |= {k: escape(names[k] if names[k] != stems[k] else f"{names[k]}.") for k in new}
+        taken = {changed[k] for k in new}
+        hits = np.flatnonzero(np.isin(hashes, hashes_of([*taken]))).tolist()
+        new = {k for k in hits if k not in changed and ids[k] in taken}
+    return StringList(changed.get(k, one) for k, one in enumerate(ids))

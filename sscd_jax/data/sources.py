@@ -5,10 +5,11 @@ sees exactly the examples that it would have seen without the interruption.
 """
 
 import bisect
+import codecs
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from sscd_jax.data.image_source import Source, read_file
 from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, IdRule, printable, stem, unique_ids
 from sscd_jax.data.pack_reader import Pack, is_pack
 from sscd_jax.data.web import is_url
+from sscd_jax.string_list import MappedStrings, StringList
 
 STDIN = "-"
 SAMPLE = "sample"
@@ -91,7 +93,7 @@ def open_sample() -> Source:
     return Source(SAMPLE, list(photographs), files, files=files, regular=True)
 
 
-def list_files(source: str) -> tuple[list[str], list[str]]:
+def list_files(source: str) -> tuple[Sequence[str], Sequence[str]]:
     """Lists the files of a folder, of a list of paths, or of a single archive or image, which `open_files` opens.
 
     Returns:
@@ -133,7 +135,7 @@ def _is_image(path: str) -> bool:
         return folders.is_image(file.read(32))
 
 
-def _folder(folder: str) -> tuple[list[str], list[str]]:
+def _folder(folder: str) -> tuple[Sequence[str], Sequence[str]]:
     folder = folder.rstrip("/") if storage.in_store(folder) else str(Path(folder))  # ./photos becomes photos
     paths = folders.list_folder(folder)
     if not paths:
@@ -143,23 +145,33 @@ def _folder(folder: str) -> tuple[list[str], list[str]]:
             f"no images in {printable(folder)}: looked in it and below for the extensions {extensions}{opened}"
         )
     prefix = os.path.join(folder, "")
-    return [path.removeprefix(prefix) for path in paths], paths
+    return MappedStrings(paths, lambda path: path.removeprefix(prefix)), paths
 
 
-def _list(file: str, data: bytes) -> tuple[list[str], list[str]]:
-    separator = "\0" if b"\0" in data else "\n"  # as find -print0 separates names, which may have line breaks
-    text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    if separator == "\n":
-        text = text.replace("\r\n", "\n")
-    lines = (line.strip() if separator == "\n" else line for line in text.split(separator))
-    names = [line for line in lines if line]
+def _list(file: str, data: bytes) -> tuple[Sequence[str], Sequence[str]]:
+    by_zeros = b"\0" in data  # as find -print0 separates names, which may have line breaks
+    names = StringList(_lines(data, by_zeros=by_zeros))
     folder = "" if file == STDIN else os.path.dirname(file)
-    paths = [name if "://" in name else os.path.join(folder, name) for name in names]
-    if (separator == "\0" or not _is_unicode(data)) and not any(map(_may_exist, paths)):
+    paths: Sequence[str] = names
+    if folder:
+        paths = MappedStrings(names, lambda name: name if "://" in name else os.path.join(folder, name))
+    if (by_zeros or not _is_unicode(data)) and not any(map(_may_exist, paths)):
         raise ValueError(f"{printable(file)} is not a text file of paths: name a folder, an image or a list of paths")
     if not names:
         raise ValueError(f"no paths in {printable(file)}: it should have one on each line")
     return names, paths
+
+
+def _lines(data: bytes, *, by_zeros: bool) -> Iterator[str]:
+    """Yields the names in a list, without splitting all of it at once."""
+    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    while start < len(data):
+        end = data.find(b"\0" if by_zeros else b"\n", start)
+        end = len(data) if end < 0 else end
+        line = data[start:end].decode("utf-8", "surrogateescape")
+        if line := line if by_zeros else line.strip():
+            yield line
+        start = end + 1
 
 
 def _is_unicode(data: bytes) -> bool:
@@ -191,12 +203,10 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str], *, ids: 
     """
     if not any(path.lower().endswith(ARCHIVES) for path in paths):
         regular = os.path.isdir(source) or all(storage.in_store(path) and not is_url(path) for path in paths)
-        return Source(source, unique_ids([*map(stem, names)], names, ids), paths, files=paths, regular=regular)
-    stems: list[str] = []
-    full: list[str] = []  # names with all extensions
-    places: list[str] = []
-    firsts: list[int] = []  # the index of the first image of each file
-    readers: list[Callable[[int], bytes]] = []
+        return Source(source, unique_ids(MappedStrings(names, stem), names, ids), paths, files=paths, regular=regular)
+    stems, full, places = StringList(), StringList(), StringList()  # `full` are names with all extensions
+    firsts = array("q")  # the index of the first image of each file
+    readers: dict[int, Callable[[int], bytes]] = {}  # of the files that are archives
     for name, path in zip(tqdm(names, desc="listing", unit="file", dynamic_ncols=True), paths, strict=True):
         firsts.append(len(stems))
         try:
@@ -204,19 +214,18 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str], *, ids: 
         except ValueError as error:  # a Parquet file of something else
             archive = _unreadable(str(error))
         if archive:
-            stems += [f"{stem(name)}/{stem(inside)}" for inside in archive.names]
-            full += [f"{name}/{inside}" for inside in archive.names]
-            places += [f"{path}/{stem(inside)}" for inside in archive.names]
-            readers.append(archive.read)
+            stems.extend(f"{stem(name)}/{stem(inside)}" for inside in archive.names)
+            full.extend(f"{name}/{inside}" for inside in archive.names)
+            places.extend(f"{path}/{stem(inside)}" for inside in archive.names)
+            readers[len(firsts) - 1] = archive.read
         else:
             stems.append(stem(name))
             full.append(name)
             places.append(path)
-            readers.append(partial(read_file, path))
 
     def record(index: int) -> bytes:
         file = bisect.bisect_right(firsts, index) - 1
-        return readers[file](index - firsts[file])
+        return readers[file](index - firsts[file]) if file in readers else read_file(places[index])
 
     return Source(source, unique_ids(stems, full, ids), places, record, paths)
 

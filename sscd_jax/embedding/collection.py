@@ -125,7 +125,7 @@ def write_descriptors(
         raise ValueError("{path}: {reason}".format(**first))
     if shard_size is None:
         shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD, -(-len(source) // MOST_SHARDS))
-    shards.plan.add([one for one in source.ids if is_line(one)], shard_size)
+    shards.plan.add(source.lookup, shard_size)
     limit = max_not_read(len(source), max_errors)
 
     start = time.perf_counter()

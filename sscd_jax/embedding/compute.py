@@ -89,12 +89,11 @@ def compute_shards(
         ValueError: as for `embed`.
         OSError: a file cannot be written; the error names the file.
     """
-    index_of = {one: i for i, one in enumerate(reader.source.ids)}
     at_work: dict[int, _Shard] = {}
 
     def begin() -> Iterator[list[int]]:
         for number in numbers:
-            shard, new = _begin(shards, number, reader, index_of, again, prune, output_dims(model))
+            shard, new = _begin(shards, number, reader, again, prune, output_dims(model))
             at_work.update(dict.fromkeys(shard.rows, shard))
             lost.extend(new)
             if not shard.rows:
@@ -148,7 +147,6 @@ def _begin(
     shards: Shards,
     number: int,
     reader: Reader,
-    index_of: dict[str, int],
     again: Collection[str],
     prune: bool,
     dims: int,
@@ -156,6 +154,7 @@ def _begin(
     """Returns a shard with what is known of it already, and what is recorded of its images that are gone."""
     ids, is_complete = shards.plan.ids(number), shards.is_complete(number)
     row_of = {one: row for row, one in enumerate(ids)}
+    index_of = {one: i for one, i in zip(ids, reader.lookup.find(ids).tolist(), strict=True) if i >= 0}
     vectors, images = np.full((len(ids), dims), np.nan, np.float32), np.zeros(len(ids), IMAGE)
     kept: set[int] = set()
     known: dict[int, dict[str, Any]] = {}

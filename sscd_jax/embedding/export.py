@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _parquet(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
     with pq.ParquetWriter(out, schema) as writer:
         for ids, shard in read_shards(folder):
             column = pa.FixedSizeListArray.from_arrays(pa.array(shard.ravel()), made["dims"])
-            writer.write_table(pa.table({"id": ids, "vector": column}, schema))
+            writer.write_table(pa.table({"id": [*ids], "vector": column}, schema))
 
 
 def _hdf5(folder: PathLike, out: Path, card: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ def _h5py() -> Any:
     return h5py
 
 
-def _placed(folder: PathLike) -> Iterator[tuple[int, list[str], np.ndarray]]:
+def _placed(folder: PathLike) -> Iterator[tuple[int, Sequence[str], np.ndarray]]:
     """Yields, for each shard, the row at which it begins, its n ids, and its vectors [n, D]."""
     start = 0
     for ids, shard in read_shards(folder):

@@ -6,15 +6,17 @@ It is fixed before anything is embedded. Processes that share the work, and thos
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TypeVar
 
+import numpy as np
 from etils import epath
 
 from sscd_jax import files
 from sscd_jax.data import storage
-from sscd_jax.descriptors import FORMAT, VERSION, Provenance, hash_bytes, shard_name, to_lines
+from sscd_jax.descriptors import FORMAT, VERSION, Provenance, hash_bytes, is_line, shard_name, to_lines
+from sscd_jax.string_list import Lookup
 
 PLAN = "plan"
 T = TypeVar("T")
@@ -71,21 +73,23 @@ class Plan:
             raise ValueError(f"{self.folder.parent} holds descriptors of {before}, not of {now}: {hint}")
         replace_file(path, lambda file: file.write(text.encode()))
 
-    def add(self, ids: Iterable[str], shard_size: int) -> int:
+    def add(self, ids: Lookup, shard_size: int) -> int:
         """Adds the ids that are not in the plan yet as new shards, and returns the number of these ids.
 
         Args:
-            ids: the ids of the images; none has a line break.
+            ids: the ids of the images. Those that have a line break are left out.
             shard_size: the number of images in each new shard; the last one may have fewer.
 
         Raises:
             ValueError: another process is planning other images at the same time.
         """
         numbers = self.numbers()  # listed once: another process may be planning the same images
-        known = {i for number in numbers for i in self.ids(number)}
-        new = [i for i in ids if i not in known]
+        is_new = np.fromiter(map(is_line, ids.strings), bool, len(ids.strings))
+        for number in numbers:
+            is_new[(found := ids.find(self.ids(number)))[found >= 0]] = False
+        new = np.flatnonzero(is_new)
         for number, start in enumerate(range(0, len(new), shard_size), max(numbers, default=-1) + 1):
-            self.add_shard(number, new[start : start + shard_size])
+            self.add_shard(number, [ids.strings[index] for index in new[start : start + shard_size].tolist()])
         return len(new)
 
     def add_shard(self, number: int, ids: Sequence[str], *, replace: bool = False) -> None:

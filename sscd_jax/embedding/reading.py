@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import itertools
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
+from sscd_jax.data.names import ARCHIVES
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
 
@@ -37,12 +37,14 @@ class Reader:
 
     Attributes:
         source: the source, to be read instead of the one that was given.
+        lookup: finds the index of an id in it.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = Source(source.name, source.ids, source.paths, self._load, source.files)
+        self.lookup = source.lookup
         self._given = source
-        self._archives = set(source.files) - set(source.paths) if source.record else set()
+        self._archives = {file for file in source.files if file.lower().endswith(ARCHIVES)} if source.record else set()
         self._lock = threading.Lock()
         self._images: dict[int, np.void] = {}
         self._failed: set[int] = set()
@@ -133,15 +135,14 @@ def compare(shards: Shards, numbers: Iterable[int], reader: Reader) -> Changes:
         reader: the source.
     """
     found = Changes()
-    index_of = {one: index for index, one in enumerate(reader.source.ids)}
     for number in numbers:
         errors = shards.errors(number)
         embedded = zip(shards.ids(number), shards.images(number), strict=True)
-        listed = itertools.chain(embedded, ((error["id"], error) for error in errors if "id" in error))
+        listed = [*embedded, *((error["id"], error) for error in errors if "id" in error)]
         failed = {error["id"] for error in errors if "id" in error}
-        for one, image in listed:
-            index = index_of.get(one)
-            if index is None:
+        indexes = reader.lookup.find([one for one, _ in listed]).tolist()
+        for (one, image), index in zip(listed, indexes, strict=True):
+            if index < 0:
                 found.gone.add(one)
             else:
                 changed = has_changed(image, reader, index)

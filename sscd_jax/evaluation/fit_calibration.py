@@ -10,6 +10,7 @@ from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.bootstrap import QUANTILES, interval, samples_of
 from sscd_jax.evaluation.metrics import Predictions, precision_recall, recall_at_precision
+from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.search.calibration import Calibration, Method, Transform, fit_transform
 from sscd_jax.search.knn import knn_of_others
 from sscd_jax.search.same_images import SameImages, distinct, some_of
@@ -191,7 +192,7 @@ def _fit(training: Descriptors, method: Method, score_norm: str | None, backgrou
     return Calibration(transform, norm, kept, np.inf, training.provenance, facts)
 
 
-def _background(vectors: np.ndarray, transform: Transform, norm: ScoreNorm | None, count: int, seed: int) -> np.ndarray:
+def _background(vectors: Vectors, transform: Transform, norm: ScoreNorm | None, count: int, seed: int) -> np.ndarray:
     if norm is None:
         return np.empty((0, 0), np.float32)
     if min(count, len(vectors)) <= norm.last:

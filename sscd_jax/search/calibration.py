@@ -14,6 +14,7 @@ import numpy as np
 
 from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
 from sscd_jax.files import atomic_file
+from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Method = Literal["whiten", "center", "none"]
@@ -35,7 +36,7 @@ class Transform:
     mean: np.ndarray
     matrix: np.ndarray | None
 
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+    def __call__(self, vectors: Vectors) -> np.ndarray:
         """Transforms float32 [N, D] to float32 [N, K] of norm 1. A vector equal to the mean becomes 0."""
         width = len(self.mean) if self.matrix is None else self.matrix.shape[1]
         out = np.empty((len(vectors), width), np.float32)
@@ -46,7 +47,7 @@ class Transform:
         return out
 
 
-def fit_transform(vectors: np.ndarray, method: Method) -> tuple[Transform, str]:
+def fit_transform(vectors: Vectors, method: Method) -> tuple[Transform, str]:
     """Fits a transform on training vectors.
 
     Whitening makes the training vectors vary equally along all directions, as faiss's PCAW without reduction, up to a

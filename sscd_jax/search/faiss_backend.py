@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from sscd_jax.files import atomic_file
+from sscd_jax.mapped_vectors import Vectors
 
 
 def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tup
     return (-scores if l2 else scores), indexes
 
 
-def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> list[np.ndarray]:
+def project(codec: str, training: Vectors | None, *others: Vectors) -> list[np.ndarray]:
     """Fits a faiss codec and returns vectors as it encodes them, as the official code's `project`.
 
     Args:
@@ -44,7 +45,7 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
     """
     given = [] if training is None else [training]
     if codec == "Flat":
-        return [*given, *others]
+        return [np.asarray(one) for one in (*given, *others)]
     if not codec.endswith(",Flat"):
         raise ValueError(f"codec {codec}: it must end in Flat, such as PCAW512,L2norm,Flat")
     import faiss
@@ -75,7 +76,7 @@ def project(codec: str, training: np.ndarray | None, *others: np.ndarray) -> lis
     return encoded
 
 
-def write_index(path: str | os.PathLike[str], vectors: np.ndarray, factory: str = "Flat") -> None:
+def write_index(path: str | os.PathLike[str], vectors: Vectors, factory: str = "Flat") -> None:
     """Writes a faiss index for inner products, whose labels are the rows of the vectors.
 
     Args:
@@ -89,12 +90,12 @@ def write_index(path: str | os.PathLike[str], vectors: np.ndarray, factory: str 
     import faiss
 
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(contiguous(vectors))
-    index.add(contiguous(vectors))
+    index.train(vectors := contiguous(vectors))
+    index.add(vectors)
     with atomic_file(path) as temporary:
         faiss.write_index(index, str(temporary))
 
 
-def contiguous(vectors: np.ndarray) -> np.ndarray:
+def contiguous(vectors: Vectors) -> np.ndarray:
     """Returns vectors as a C-contiguous float32 array, as faiss takes them."""
-    return np.ascontiguousarray(vectors, np.float32)
+    return np.ascontiguousarray(np.asarray(vectors), np.float32)

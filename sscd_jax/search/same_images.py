@@ -23,6 +23,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from sscd_jax.descriptors import Descriptors
+from sscd_jax.mapped_vectors import Vectors
+from sscd_jax.string_list import Lookup
 
 # Measured by scripts/benchmarks/same_images.py.
 # Share of the norm: batches of another size change a descriptor by 2e-6 at most, and JPEG by 7e-3 at least.
@@ -66,8 +68,7 @@ class SameImages:
         """
         kept = np.empty(0, np.int64) if kept is None else np.sort(kept)
         (query, reference), typical = _numbered(queries.vectors, references.vectors)
-        row_of = {name: row for row, name in enumerate(references.ids)}
-        twin = np.array([row_of.get(name, -1) for name in queries.ids], np.int64).reshape(-1)
+        twin = Lookup(references.ids).find(queries.ids)
         named = np.flatnonzero(twin >= 0)
         for start in range(0, len(named), _BLOCK):
             some = named[start : start + _BLOCK]
@@ -119,7 +120,7 @@ def some_of(descriptors: Descriptors, rows: np.ndarray) -> Descriptors:
     return Descriptors([descriptors.ids[i] for i in rows.tolist()], descriptors.vectors[rows], descriptors.provenance)
 
 
-def _numbered(*sets: np.ndarray) -> tuple[list[np.ndarray], float]:
+def _numbered(*sets: Vectors) -> tuple[list[np.ndarray], float]:
     """Numbers images, so that those with equal descriptors have the same number.
 
     Returns:
@@ -163,7 +164,7 @@ def _numbered(*sets: np.ndarray) -> tuple[list[np.ndarray], float]:
     return np.split(connected_components(graph, directed=False)[1].astype(np.int64)[number], ends[:-1]), typical
 
 
-def _keys(sets: Iterable[np.ndarray]) -> Iterable[bytes]:
+def _keys(sets: Iterable[Vectors]) -> Iterable[bytes]:
     """Yields what identifies the bytes of each vector."""
     for vectors in sets:
         for start in range(0, len(vectors), _BLOCK):

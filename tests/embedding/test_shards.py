@@ -13,6 +13,7 @@ from etils import epath
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.string_list import Lookup
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
 OTHER = {"computation": "bfloat16 by jax on cpu"}
@@ -43,22 +44,22 @@ def only(folder, pattern: str):
 
 def test_the_plan_stays(tmp_path):
     shards = opened(tmp_path / "d")
-    assert shards.plan.add(IDS, 4) == 10
+    assert shards.plan.add(Lookup(IDS), 4) == 10
     assert shards.plan.numbers() == [0, 1, 2]
     assert [shards.plan.ids(n) for n in range(3)] == [IDS[:4], IDS[4:8], IDS[8:]]
     other = opened(tmp_path / "d")
-    assert other.plan.add([*reversed(IDS), "new"], 3) == 1
+    assert other.plan.add(Lookup([*reversed(IDS), "new"]), 3) == 1
     assert [other.plan.ids(n) for n in range(4)] == [IDS[:4], IDS[4:8], IDS[8:], ["new"]]
 
 
 def test_two_that_plan_at_once(tmp_path, monkeypatch):
     one, other = opened(tmp_path / "d"), opened(tmp_path / "d")
     late = other.plan.numbers()
-    assert one.plan.add(IDS, 4) == 10
+    assert one.plan.add(Lookup(IDS), 4) == 10
     monkeypatch.setattr(other.plan, "numbers", lambda: late)  # as if it had listed them before
-    assert other.plan.add(IDS, 4) == 10, "the same plan"
+    assert other.plan.add(Lookup(IDS), 4) == 10, "the same plan"
     with pytest.raises(ValueError, match=r"00000\.txt was written by another process for other images"):
-        other.plan.add(["x", *IDS], 4)
+        other.plan.add(Lookup(["x", *IDS]), 4)
     assert [one.plan.ids(n) for n in one.plan.numbers()] == [IDS[:4], IDS[4:8], IDS[8:]]
 
 
@@ -67,9 +68,10 @@ def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
         "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.descriptors import Provenance;"
+        "from sscd_jax.string_list import Lookup;"
         "made_by = Provenance('f' * 64, 'skew_320', computation='float32 by jax on cpu');"
         "Shards(sys.argv[1], made_by, 'float32', '/photos').plan.add("
-        "[str(i) for i in range(20_000)], 50)"
+        "Lookup([str(i) for i in range(20_000)]), 50)"
     )
     running = []
     for _ in range(4):
@@ -83,7 +85,7 @@ def test_many_that_plan_at_once(tmp_path):
 def test_a_shard_that_is_complete_stays_as_it_is(tmp_path):
     """Another process that has the same shard comes late, and could not read an image."""
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS[:3], 4)
+    shards.plan.add(Lookup(IDS[:3]), 4)
     shards.write(0, IDS[:2], vectors(2), images(2), [ERROR])
     opened(tmp_path / "d").write(0, IDS[:1], vectors(1), images(1), [])
     assert (shards.ids(0), shards.errors(0)) == (IDS[:2], [ERROR])
@@ -92,7 +94,7 @@ def test_a_shard_that_is_complete_stays_as_it_is(tmp_path):
 
 def test_what_killed_processes_left_is_removed(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     for name in (
         ".vectors-00000-0123456789abcdef.npy.0123456789ab.tmp",
         "vectors-00000-0123456789abcdef.npy",
@@ -110,7 +112,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 def test_saved_rows_stay_until_their_shard_is_complete(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS, 5)
+    shards.plan.add(Lookup(IDS), 5)
     shards.saved.save(0, [2, 0], vectors(5)[[2, 0]], images(5)[[2, 0]])
     opened(tmp_path / "d").saved.save(0, [3, 2], vectors(5)[[3, 2]], images(5)[[3, 2]])
     shards.saved.save(1, [4], vectors(1), images(1))
@@ -133,7 +135,7 @@ def test_saved_rows_stay_until_their_shard_is_complete(tmp_path):
 
 def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     full = contextlib.nullcontext(epath.Path("/dev/full"))
     monkeypatch.setattr("sscd_jax.data.storage.atomic_file", lambda _: full)
     for some in (vectors(10), vectors(100_000)):
@@ -146,7 +148,7 @@ def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
 
 def test_the_manifest_comes_last(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS, 4)
+    shards.plan.add(Lookup(IDS), 4)
     shards.write(2, IDS[8:], vectors(2), images(2), [])
     shards.write(0, [IDS[0], IDS[2]], vectors(2), images(2), [ERROR, ERROR | {"path": "ä"}])
     assert [shards.is_complete(n) for n in range(3)] == [True, False, True]
@@ -167,7 +169,7 @@ def test_the_manifest_comes_last(tmp_path):
 def test_errors_that_are_gone_are_not_in_the_end(tmp_path):
     """As the docs say how to try again what could not be read."""
     shards = opened(tmp_path / "d")
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     shards.write(0, IDS[1:], vectors(9), images(9), [ERROR])
     assert shards.finish(4)["errors"] == 1
     again = opened(tmp_path / "d")
@@ -179,7 +181,7 @@ def test_errors_that_are_gone_are_not_in_the_end(tmp_path):
 
 def test_float16(tmp_path):
     shards = opened(tmp_path / "d", dtype="float16")
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     shards.write(0, IDS, vectors(10), images(10), [])
     shards.finish(4)
     assert np.load(only(tmp_path / "d", "vectors-00000-*")).dtype == np.float16
@@ -205,7 +207,7 @@ def test_another_kind_or_another_folder_is_refused(tmp_path):
 
 def test_nothing_readable(tmp_path):
     shards = opened(tmp_path / "d")
-    shards.plan.add(["a"], 4)
+    shards.plan.add(Lookup(["a"]), 4)
     shards.write(0, [], vectors(0), images(0), [ERROR])
     with pytest.raises(ValueError, match=r"no image could be read: .*errors\.jsonl says why"):
         shards.finish(4)

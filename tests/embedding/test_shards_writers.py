@@ -12,6 +12,7 @@ import pytest
 from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.string_list import Lookup
 
 IDS = ["p0", "p1", "p2"]
 # The first writer could not read p0, the second one could not read p2: as many vectors, of other images.
@@ -35,7 +36,7 @@ def write(shards: Shards, images: dict[str, float]) -> None:
 def assert_belong_together(folder: Path) -> None:
     """Finishes as a process does that comes later, and reads."""
     shards = opened(folder)
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     if not shards.is_complete(0):
         write(shards, SETS[0])
     shards.finish(2)
@@ -50,7 +51,7 @@ def assert_belong_together(folder: Path) -> None:
 def work(folder: Path) -> None:
     """Plans, writes and finishes."""
     shards = opened(folder)
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     write(shards, SETS[1])
     shards.finish(2)
 
@@ -89,7 +90,7 @@ class Operations:
 def begun(folder: Path) -> Shards:
     shutil.rmtree(folder, ignore_errors=True)
     shards = opened(folder)
-    shards.plan.add(IDS, 10)
+    shards.plan.add(Lookup(IDS), 10)
     return shards
 
 

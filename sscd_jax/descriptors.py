@@ -162,7 +162,11 @@ def _check_finite(ids: Sequence[str], vectors: np.ndarray) -> None:
 
 def is_line(text: str) -> bool:
     """Returns whether a text can be one line of a UTF-8 file, which is not true of all names of files."""
-    return "\n" not in text and "\r" not in text and not any(0xD800 <= ord(c) < 0xE000 for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\n" not in text and "\r" not in text
 
 
 def to_lines(ids: Sequence[str]) -> bytes:

@@ -89,13 +89,13 @@ class StringList(Sequence[str]):
             return StringList(self[k] for k in range(*index.indices(len(self))))
         k = range(len(self))[index]
         start = self._ends[k - 1] if k else 0
-        return str(memoryview(self._data)[start : self._ends[k] - 1], "utf-8", "surrogatepass")
+        return self._data[start : self._ends[k] - 1].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
         start = 0
         for first in range(0, len(self), _BLOCK):
             ends = self._ends[first : first + _BLOCK]
-            data, origin = bytes(memoryview(self._data)[start : ends[-1]]), start
+            data, origin = self._data[start : ends[-1]], start
             for end in ends:
                 yield data[start - origin : end - origin - 1].decode("utf-8", "surrogatepass")
                 start = end
@@ -164,14 +164,14 @@ class Lookup:
     def find(self, strings: Sequence[str]) -> np.ndarray:
         """Returns the index of the first string of the list that equals each of these, or -1: int64 [N]."""
         hashes = hashes_of(strings)
-        places = np.searchsorted(self._hashes, hashes)
         found = np.full(len(strings), -1, np.int64)
-        for k, (one, place, value) in enumerate(zip(strings, places.tolist(), hashes.tolist(), strict=True)):
-            while place < len(self._hashes) and self._hashes[place] == value:  # different strings may have equal hashes
-                if self.strings[self._order[place]] == one:
-                    found[k] = self._order[place]
-                    break
-                place += 1
+        if not len(self._hashes):
+            return found
+        first, last = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        for k in np.flatnonzero(first < last).tolist():
+            # Different strings may have equal hashes.
+            places = self._order[first[k] : last[k]].tolist()
+            found[k] = next((place for place in places if self.strings[place] == strings[k]), -1)
         return found
 
 

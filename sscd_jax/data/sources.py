@@ -23,6 +23,7 @@ from sscd_jax.data.web import is_url
 from sscd_jax.string_list import MappedStrings, StringList
 
 STDIN = "-"
+_READ = 1 << 20  # bytes that are decoded at once
 SAMPLE = "sample"
 
 
@@ -175,8 +176,11 @@ def _lines(data: bytes, *, by_zeros: bool) -> Iterator[str]:
 
 
 def _is_unicode(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        data.decode()
+        for start in range(0, len(data), _READ):
+            decoder.decode(data[start : start + _READ])
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

@@ -83,10 +83,9 @@ def measure(count: int, dims: int, folder: Path) -> dict[str, float]:
         assert not compare(again, again.complete(), Reader(source)).gone
     row["files"] = sum(path.is_file() for path in out.rglob("*"))
     del source, shards, again
-    before = anonymous()
-    start = time.perf_counter()
+    before, begun = anonymous(), time.perf_counter()
     found = Descriptors.read(out)
-    row["read MB"], row["read s"] = round(anonymous() - before), round(time.perf_counter() - start)
+    row["read MB"], row["read s"] = round(anonymous() - before), round(time.perf_counter() - begun)
     row["vectors MB"] = round(found.vectors.shape[0] * dims * 4 / 1e6)
     assert len(found.ids) == count
     return row

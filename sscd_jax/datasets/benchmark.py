@@ -14,10 +14,10 @@ Until the set is complete, its folder is named OUT.incomplete. Two logs in it, o
 the same command to resume after an interruption. A line is added to them when the image is on disk.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -120,7 +120,11 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
     )
     counts = _shares(len(kept), options)
     if sum(counts.values()) > len(kept) or any(counts[name] < least for name, least in options.least().items()):
-        shutil.rmtree(folder)  # so that the command can be run with other options
+        (folder / _MADE_BY).unlink()  # so that the command can be run with other options
+        _tidy(folder)
+        for name in (*FOLDERS.values(), "."):
+            with contextlib.suppress(OSError):  # something else is in it
+                folder.joinpath(name).rmdir()
         raise ValueError(_too_few(source, options, len(kept), len(left_out), len(errors)))
     first, second = counts["references"], counts["references"] + counts["non_copies"]
     references, held_back, training = kept[:first], kept[first:second], kept[second : second + counts["training"]]
@@ -161,10 +165,7 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
         text = "".join(f"{json.dumps(error, ensure_ascii=False)}\n" for error in errors)
         write_bytes(folder / "errors.jsonl", text.encode("utf-8", "backslashreplace"))
     _sheet(folder, rows, dict(plain)).save(folder / "sheet.jpg", quality=85)
-    shutil.rmtree(folder / ORIGINALS, ignore_errors=True)
-    for path in [*folder.rglob("*")]:
-        if path.name in (SCREENED, _RENDERED) or is_temporary(path.name):  # processes that were killed leave these
-            path.unlink()
+    _tidy(folder)
     folder.rename(out)
     copies = sum(bool(row[1]) for row in rows)
     return {
@@ -175,6 +176,16 @@ def make(source: Source, out: Path, options: Options = Options(), *, workers: in
         "unreadable": len(errors),
         "left_out": len(left_out),
     }
+
+
+def _tidy(folder: Path) -> None:
+    """Removes the logs, the copies of images, and what killed processes have left, but nothing of others."""
+    for path in [*folder.rglob("*")]:
+        is_copy = path.parent == folder / ORIGINALS and path.name.isdecimal()
+        if is_copy or path in (folder / SCREENED, folder / _RENDERED) or is_temporary(path.name):
+            path.unlink()
+    with contextlib.suppress(OSError):  # something else is in it
+        (folder / ORIGINALS).rmdir()
 
 
 def _begin(folder: Path, source: Source, options: Options) -> None:

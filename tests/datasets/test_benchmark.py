@@ -199,7 +199,7 @@ def test_an_interrupted_call_is_resumed(stage, calls, images, benchmark_set, tmp
 
 
 def test_what_is_left_of_other_options_is_not_mixed_in(images, tmp_path, monkeypatch):
-    def dies(*_):
+    def dies(*_, **__):
         raise _Killed
 
     with monkeypatch.context() as patch:
@@ -230,6 +230,32 @@ def test_images_of_an_archive(images, tmp_path):
     for row in plain:
         folder = "training" if row["id"][0] == "T" else "references"
         assert nearest(pixels(Image.open(tmp_path / "set" / folder / f"{row['id']}.jpg")), sources) == row["source"]
+
+
+def test_files_of_others_are_not_removed(images, tmp_path, monkeypatch):
+    """They were put into the folder of an interrupted command."""
+
+    def dies(*_, **__):
+        raise _Killed
+
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        for path in sorted(images.iterdir())[:12]:
+            archive.add(path, path.name)
+    theirs = [f"{where}notes{number}.txt" for number, where in enumerate(("", "originals/", "queries/"))]
+    for name, options in (("few", replace(SMALL, training=30)), ("set", replace(SMALL, max_side=1024))):
+        with monkeypatch.context() as patch:
+            patch.setattr(benchmark, "select_images", dies)
+            with pytest.raises(_Killed):
+                make(tmp_path / "all.tar", tmp_path / name, options)
+        for one in theirs:
+            (tmp_path / f"{name}.incomplete" / one).write_text("mine")
+    with pytest.raises(ValueError, match="too few"):
+        make(tmp_path / "all.tar", tmp_path / "few", replace(SMALL, training=30))
+    left = [path for path in (tmp_path / "few.incomplete").rglob("*") if path.is_file()]
+    assert sorted(str(path.relative_to(tmp_path / "few.incomplete")) for path in left) == sorted(theirs)
+    make(tmp_path / "all.tar", tmp_path / "set", replace(SMALL, max_side=1024))
+    assert [(tmp_path / "set" / one).read_text() for one in theirs] == ["mine"] * 3
+    assert [path.name for path in (tmp_path / "set" / "originals").iterdir()] == ["notes1.txt"]
 
 
 def test_the_command_and_what_it_refuses(images, tmp_path, capsys):

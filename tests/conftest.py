@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.compiled = tempfile.mkdtemp(prefix="sscd_jax-compiled-")
         os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={config.compiled}"
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # as the command sets it: TensorFlow then imports no Keras
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of LLVM; compiling small networks is most of the time
     jax.config.update("jax_disable_most_optimizations", True)
 

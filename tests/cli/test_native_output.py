@@ -115,6 +115,8 @@ def test_no_import_changes_the_environment():
     ours = {"GCS_READAHEAD_BUFFER_SIZE_BYTES", "TF_NUM_INTRAOP_THREADS", "TF_USE_LEGACY_KERAS", "XLA_FLAGS"}
     code = f"""
 import os
+for name in {ours}:
+    os.environ.pop(name, None)
 before = dict(os.environ)
 import sscd_jax.cli.main, sscd_jax.data.storage, sscd_jax.recipes
 assert os.environ == before, {{*os.environ}} - {{*before}}

@@ -74,7 +74,8 @@ def python(code: str, packages: list[str]) -> str:
     """Returns what the code prints in a process in which only these packages can be imported."""
     absent = sorted({module for name in MODULES.keys() - set(packages) for module in MODULES[name]})
     hide = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"  # their import is an ImportError
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as mesh.start left them
+    ours = ("XLA_FLAGS", "TF_USE_LEGACY_KERAS")  # which a user has not set
+    env = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout

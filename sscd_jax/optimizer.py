@@ -1,11 +1,11 @@
 """The optimizer and the learning-rate schedule of SSCD: LARS and LinearWarmupCosineAnnealingLR of pl_bolts."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+from jax.tree_util import Partial
 
 
 def lars(
@@ -64,7 +64,7 @@ def lars(
     )
 
 
-def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Callable[[Array | int], Array]:
+def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Partial:
     """Returns a schedule: linear warm-up from 0, then a cosine to 0 (pl_bolts LinearWarmupCosineAnnealingLR).
 
     Args:
@@ -73,7 +73,8 @@ def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Cal
         total_steps: the number of steps of the run, at which the cosine is 0.
 
     Returns:
-        A function from a step, counted from 0, to its learning rate, a float32 scalar.
+        A function from a step, counted from 0, to its learning rate, a float32 scalar. It is a pytree of the three
+        numbers, so that it can be an argument of a compiled function, which then serves all schedules.
 
     Raises:
         ValueError: the warm-up is negative or not shorter than the run.
@@ -85,12 +86,12 @@ def warmup_cosine(base_lr: float, *, warmup_steps: int, total_steps: int) -> Cal
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps} steps")
+    return Partial(_rate, *np.array([base_lr, warmup_steps, total_steps], np.float32))
 
-    def rate(step: Array | int) -> Array:
-        step = jnp.asarray(step, jnp.float32)
-        warm = step / max(warmup_steps - 1, 1)
-        progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
-        return base_lr * jnp.where(step < warmup_steps, warm, cosine)
 
-    return rate
+def _rate(base_lr: Array, warmup_steps: Array, total_steps: Array, step: Array | int) -> Array:
+    step = jnp.asarray(step, jnp.float32)
+    warm = step / jnp.maximum(warmup_steps - 1, 1)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+    return base_lr * jnp.where(step < warmup_steps, warm, cosine)

@@ -58,3 +58,20 @@ def test_schedule():
 def test_schedule_refuses_a_warmup_that_does_not_fit(warmup, total):
     with pytest.raises(ValueError, match="does not fit"):
         warmup_cosine(1.0, warmup_steps=warmup, total_steps=total)
+
+
+def test_schedules_share_a_compiled_function():
+    traced = []
+
+    @jax.jit
+    def rate(schedule, step):
+        traced.append(step)
+        return schedule(step)
+
+    for schedule in (
+        warmup_cosine(0.5, warmup_steps=2, total_steps=9),
+        warmup_cosine(3.0, warmup_steps=0, total_steps=70),
+    ):
+        for step in range(9):
+            assert rate(schedule, step) == pytest.approx(float(schedule(step)), rel=1e-6)
+    assert len(traced) == 1

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.tree_util import Partial
 
 from sscd_jax import config as configs
 from sscd_jax.config import Config
@@ -164,28 +165,30 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
     # ---- Network, optimizer, state.
     model = build_model(**dataclasses.asdict(config.model))
     schedule = warmup_cosine(configs.learning_rate(config), warmup_steps=length.warmup, total_steps=length.total)
-    optimizer = lars(
-        schedule,
+    optimizer = partial(
+        lars,
         weight_decay=config.optimizer.weight_decay,
         momentum=config.optimizer.momentum,
         trust_coefficient=config.optimizer.trust_coefficient,
         eps=config.optimizer.eps,
         exclude_bias_and_norm=config.optimizer.exclude_bias_and_norm,
     )
-    step_fn = jax.jit(
-        partial(
-            train_step,
+
+    def step_of_run(state: TrainState, schedule: Partial, **batch: Any) -> tuple[TrainState, dict[str, Array]]:
+        """With the schedule as an argument, runs of any length and learning rate share one compiled program."""
+        return train_step(
+            state,
+            **batch,
             model=model,
-            optimizer=optimizer,
+            optimizer=optimizer(schedule),
             loss=config.loss,
             mixup_group=config.data.mixup_group,
             pieces=config.data.batch_size // config.microbatch if config.microbatch else 1,
             devices=mesh.size,
-        ),
-        donate_argnums=0,
-        out_shardings=replicated(mesh),
-    )
-    state = train_state.create(model, optimizer, config.seed, replicated(mesh))
+        )
+
+    step_fn = jax.jit(step_of_run, donate_argnums=0, out_shardings=replicated(mesh))
+    state = train_state.create(model, optimizer(schedule), config.seed, replicated(mesh))
     batches_of = partial(
         train_batches,
         source,
@@ -248,7 +251,7 @@ def train(config: Config, workdir: Path) -> dict[str, float]:
                     waited = time.perf_counter() - asked
                     log.unreadable(source, batch.pop("requested"), batch.pop("used"))
                     with log.compiling() if step == start + 1 else contextlib.nullcontext():
-                        state, metrics = step_fn(state, **to_devices(batch, mesh))
+                        state, metrics = step_fn(state, schedule, **to_devices(batch, mesh))
                     log.write()
                     log.later(step, metrics, waited)
 

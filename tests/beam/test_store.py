@@ -1,10 +1,14 @@
-"""Archives in a store: each is read once, in few requests, and what is said of them names the store."""
+"""Archives and packs in a store: each is read once, in few requests, and what is said of them names the store."""
 
 import io
 import json
 import os
 import tarfile
+import tempfile
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +20,13 @@ from helpers.pipelines import assert_close, command
 from PIL import Image
 
 from sscd_jax import weights
-from sscd_jax.beam.plan import Work
+from sscd_jax.beam.embed import EmbedShard
+from sscd_jax.beam.plan import Files, Work, plan_files
+from sscd_jax.data import storage
+from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import open_source
 from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.embedding.shards import Shards
 from sscd_jax.presets import Preset
 from sscd_jax.weights.native import write_safetensors
 
@@ -50,15 +58,31 @@ def shards(tmp_path) -> Path:
     return out
 
 
-@pytest.mark.slow
-def test_each_archive_is_read_once(shards, tmp_path):
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Work:
     write_safetensors(tmp_path / "w.safetensors", *seeded("resnet18", 16), {})
-    work = Work("gs://bucket/shards", str(tmp_path / "w.safetensors"), str(tmp_path / "beam"), Preset("short", 48))
     (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("GCS_READAHEAD_BUFFER_SIZE_BYTES", raising=False)  # another test may have set it
+    return Work("gs://bucket/shards", str(tmp_path / "w.safetensors"), str(tmp_path / "beam"), Preset("short", 48))
+
+
+def temporary_files(tmp_path) -> list[Path]:
+    return [*(tmp_path / "temporary").glob("sscd_jax-*")]
+
+
+def embed(work: Work, source: Path, tmp_path: Path) -> dict:
+    network = weights.load(work.weights)
+    return write_descriptors(*network, open_source(str(source)), work.preset, tmp_path / "embed", batch_size=8)
+
+
+@pytest.mark.slow
+def test_each_archive_is_read_once(work, shards, tmp_path):
     with serve(tmp_path) as (bucket, environment):
         for path in shards.iterdir():
             bucket.objects[f"bucket/shards/{path.name}"] = path.read_bytes()
-        said = command(work, env={**os.environ, **environment, "TMPDIR": str(tmp_path / "temporary")})
+        said = command(work, env={**os.environ, **environment})
         for path in shards.iterdir():
             reads = bucket.reads(f"bucket/shards/{path.name}")
             assert sum(reads) <= 1.05 * path.stat().st_size, path.name
@@ -68,7 +92,105 @@ def test_each_archive_is_read_once(shards, tmp_path):
     options = {"batch_size": 8}
     write_descriptors(*weights.load(work.weights), open_source(str(shards)), work.preset, tmp_path / "embed", **options)
     assert_close(work.out, tmp_path / "embed")
-    errors = {error["path"]: error for error in map(json.loads, (Path(work.out) / "errors.jsonl").open())}
-    assert errors["gs://bucket/shards/1.tar/019"]["reason"] == "the archive is truncated"
-    assert errors["gs://bucket/shards/captions.parquet/?"]["reason"].startswith("captions.parquet needs a column")
-    assert {error["kind"] for error in errors.values()} == {"image"}, "no fault of the network"
+    found = {error["path"]: error for error in errors(work.out)}
+    assert found["gs://bucket/shards/1.tar/019"]["reason"] == "the archive is truncated"
+    assert found["gs://bucket/shards/captions.parquet/?"]["reason"].startswith("captions.parquet needs a column")
+    assert {error["kind"] for error in found.values()} == {"image"}, "no fault of the network"
+
+
+@pytest.mark.slow
+def test_a_pack(work, shards, tmp_path):
+    (shards / "lost.jpg").symlink_to("nowhere")
+    folder = tmp_path / "pack"
+    pack(open_source(str(shards)), str(folder), shard_bytes=2 << 20)
+    with (folder / "00001.tar").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    work = replace(work, images="gs://bucket/a/pack")
+    with serve(tmp_path) as (bucket, environment):
+        for path in folder.rglob("*.*"):
+            bucket.objects[f"bucket/a/pack/{path.relative_to(folder)}"] = path.read_bytes()
+        said = command(work, env={**os.environ, **environment})
+        assert len([*folder.glob("*.tar")]) == 3
+        for path in folder.glob("*.tar"):
+            (read,) = bucket.reads(f"bucket/a/pack/{path.name}")
+            assert read == path.stat().st_size
+    assert not temporary_files(tmp_path)
+    summary = embed(work, folder, tmp_path)
+    assert said == {"count": 58, "errors": 5, "not_read": 0, "out": work.out}
+    assert (summary["total_embedded"], summary["total_unreadable"]) == (58, 5)
+    assert_close(work.out, tmp_path / "embed")
+    ours, theirs = (
+        {error["path"].removeprefix(place): error["reason"].removeprefix(place) for error in errors(out)}
+        for out, place in ((work.out, "gs://bucket/a/pack"), (tmp_path / "embed", str(folder)))
+    )
+    assert ours == theirs
+    assert ours["/lost"] == "could not be read when it was packed: No such file or directory"
+    assert ours["/1/006"].startswith("/00001.tar is damaged at byte 512")
+
+    # From the disk, beside what `embed` has done, and to be continued by it.
+    work = replace(work, images=str(folder), out=str(tmp_path / "embed"))
+    assert Path(plan_files(work, 5)).read_text() == ""
+    work = replace(work, out=str(tmp_path / "local"))
+    assert command(work) == said | {"out": work.out}
+    assert_close(work.out, tmp_path / "embed")
+    options = {"batch_size": 8}
+    again = write_descriptors(
+        *weights.load(work.weights), open_source(str(folder)), work.preset, tmp_path / "local", **options
+    )
+    assert (again["embedded"], again["total_embedded"]) == (0, 58)
+    (folder / "index.npz").unlink()
+    with pytest.raises(ValueError, match="is an incomplete pack"):
+        plan_files(work, 5)
+
+
+@pytest.mark.slow
+def test_the_next_archive_is_copied_while_one_is_embedded(work, shards, tmp_path, monkeypatch):
+    work = replace(work, images=f"ram://{tmp_path.name}")
+    for name in ("0.tar", "1.tar", "2.parquet"):
+        storage.write_bytes(f"{work.images}/{name}", (shards / name).read_bytes())
+    files = [Files(**json.loads(line)) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    is_copied = [threading.Event() for _ in files]
+    copy, write = storage.copy_to_disk, Shards.write
+    most = 0
+
+    def copying(path: str, local: str) -> None:
+        nonlocal most
+        copy(path, local)
+        most = max(most, len(temporary_files(tmp_path)))
+        is_copied[int(path.split("/")[-1][0])].set()
+
+    def writing(self: Shards, number: int, *args: Any, **options: Any) -> None:
+        if number < 2:
+            assert is_copied[number + 1].wait(60), "the next archive is there before this shard is written"
+        write(self, number, *args, **options)
+
+    monkeypatch.setattr(storage, "copy_to_disk", copying)
+    monkeypatch.setattr(Shards, "write", writing)
+    worker = EmbedShard(work)
+    worker.setup()
+
+    def bundle() -> list[tuple[int, int, int]]:
+        return [one for some in files for one in worker.process(some)] + [one.value for one in worker.finish_bundle()]
+
+    assert bundle() == [(0, 20, 16), (1, 19, 16), (2, 20, 16)]
+    assert most == 2, "copies at a time"
+    assert not temporary_files(tmp_path)
+
+    def fail(path: str, local: str) -> None:
+        if path.endswith("1.tar"):
+            raise OSError("the network is down")
+        copy(path, local)
+
+    monkeypatch.setattr(storage, "copy_to_disk", fail)
+    assert bundle() == [(0, 20, 16), (1, 19, 16), (2, 20, 16)], "what is complete is not read again"
+    for number in (1, 2):
+        Shards(work.out, worker.provenance, "float32", work.images).undo(number)
+    with pytest.raises(OSError, match="the network is down"):
+        bundle()
+    worker.teardown()
+    assert not temporary_files(tmp_path)
+
+
+def errors(out: Path | str) -> list[dict]:
+    return [json.loads(line) for line in (Path(out) / "errors.jsonl").open()]

@@ -19,7 +19,7 @@ import tyro
 
 from sscd_jax import distributed, sharding, weights
 from sscd_jax.beam.opening import Opened, open_shard
-from sscd_jax.beam.plan import Files, Work, holds_pack, plan_files
+from sscd_jax.beam.plan import Files, Work, holds_pack, plan_files, read_plan
 from sscd_jax.data.image_source import location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.sources import is_bundled
@@ -176,8 +176,8 @@ def build(pipeline: beam.Pipeline, work: Work, files: str) -> beam.PCollection[s
     """
     return (
         pipeline
-        | "read the plan" >> beam.io.ReadFromText(files)
-        | "parse" >> beam.Map(lambda line: Files(**json.loads(line)))
+        | "the plan" >> beam.Create([files])
+        | "read it" >> beam.FlatMap(read_plan)
         | "spread" >> beam.Reshuffle()
         | "embed" >> beam.ParDo(EmbedShard(work))
         | "gather" >> beam.combiners.ToList()

@@ -79,6 +79,11 @@ def holds_pack(images: str) -> bool:
     return not is_url(images) and is_pack(images)
 
 
+def read_plan(path: epath.PathLike) -> list[Files]:
+    """Returns the shards of a plan."""
+    return [Files(**json.loads(line)) for line in epath.Path(path).read_text().splitlines()]
+
+
 def plan_files(work: Work, shard_size: int) -> str:
     """Adds shards to the plan for files that it does not have yet.
 
@@ -96,8 +101,7 @@ def plan_files(work: Work, shard_size: int) -> str:
     out = epath.Path(work.out)
     path = out / PLAN / FILES
     FOLDER.check(out)
-    lines = path.read_text().splitlines() if path.exists() else []
-    planned = [Files(**json.loads(line)) for line in lines]
+    planned = read_plan(path) if path.exists() else []
     known = {one for files in planned for one in files.gives()}
     numbers = {files.number for files in planned}
     plan = Plan(out)
@@ -110,12 +114,11 @@ def plan_files(work: Work, shard_size: int) -> str:
         new = _of_pack(work.images, known, embedded)
     else:
         new = _of_files(work.images, shard_size, known, embedded)
-    for number, shard in enumerate(new, max(numbers, default=-1) + 1):
-        lines.append(json.dumps(asdict(Files(number, *shard))))
+    planned += [Files(number, *shard) for number, shard in enumerate(new, max(numbers, default=-1) + 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
     # The launcher need not have the weights, which made_by.json names: workers write that.
     create_file(path.with_name("format.json"), json.dumps({"format": FORMAT, "version": VERSION}))
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{json.dumps(asdict(files))}\n" for files in planned)
     replace_file(path, lambda file: file.write(text.encode()))
     return str(path)
 

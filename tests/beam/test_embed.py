@@ -17,7 +17,7 @@ from helpers.networks import seeded
 from helpers.pipelines import assert_close, by_id, command
 
 from sscd_jax import weights
-from sscd_jax.beam.plan import Work, plan_files
+from sscd_jax.beam.plan import Files, Work, plan_files, read_plan
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
@@ -82,24 +82,24 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
     assert (summary["embedded"], summary["total_embedded"]) == (1, 56)
     shutil.copy(folder / "0.tar", folder / "3.tar")
-    plan = [json.loads(line)["number"] for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    plan = [files.number for files in read_plan(plan_files(work, 5))]
     assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
 
 
 @pytest.mark.slow
 def test_the_plan(work, folder):
-    plan = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
-    assert [one["number"] for one in plan] == list(range(5))
-    assert [one["names"] for one in plan[:3]] == [["0.tar"], ["1.tar"], [f"b/{i:03d}.jpg" for i in range(5)]]
+    plan = read_plan(plan_files(work, 5))
+    assert [files.number for files in plan] == list(range(5))
+    assert [files.names for files in plan[:3]] == [["0.tar"], ["1.tar"], [f"b/{i:03d}.jpg" for i in range(5)]]
     shutil.copy(folder / "0.tar", folder / "00.tar")
-    again = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    again = read_plan(plan_files(work, 5))
     assert again[:5] == plan
-    assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")], "ids": []}]
+    assert again[5:] == [Files(5, ["00.tar"], [str(folder / "00.tar")], [])]
 
     # An image whose id changes, because it gets a sibling, is a new one; so no id ever stands for two images.
     shutil.copy(folder / "b" / "011.jpg", folder / "b" / "011.png")
-    more = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
-    assert [(one["names"], one["ids"]) for one in more[6:]] == [(["b/011.jpg", "b/011.png"],) * 2]
+    more = read_plan(plan_files(work, 5))
+    assert [(files.names, files.ids) for files in more[6:]] == [(["b/011.jpg", "b/011.png"],) * 2]
 
 
 @pytest.mark.slow
@@ -146,8 +146,7 @@ def test_new_files_beside_what_embed_did(work, folder):
     network = weights.load(work.weights)
     write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), batch_size=8)
     (folder / "2021.jpg").write_bytes(image)
-    names = [name for line in Path(plan_files(work, 5)).read_text().splitlines() for name in json.loads(line)["names"]]
-    assert names == ["2021.jpg"]
+    assert [files.names for files in read_plan(plan_files(work, 5))] == [["2021.jpg"]]
 
 
 @pytest.mark.slow

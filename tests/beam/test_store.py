@@ -21,7 +21,7 @@ from PIL import Image
 
 from sscd_jax import weights
 from sscd_jax.beam.embed import EmbedShard
-from sscd_jax.beam.plan import Files, Work, plan_files
+from sscd_jax.beam.plan import Work, plan_files, read_plan
 from sscd_jax.data import storage
 from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import open_source
@@ -72,13 +72,14 @@ def temporary_files(tmp_path) -> list[Path]:
     return [*(tmp_path / "temporary").glob("sscd_jax-*")]
 
 
-def embed(work: Work, source: Path, tmp_path: Path) -> dict:
+def embed(work: Work, source: Path, out: Path) -> dict:
     network = weights.load(work.weights)
-    return write_descriptors(*network, open_source(str(source)), work.preset, tmp_path / "embed", batch_size=8)
+    return write_descriptors(*network, open_source(str(source)), work.preset, out, batch_size=8)
 
 
 @pytest.mark.slow
 def test_each_archive_is_read_once(work, shards, tmp_path):
+    work = replace(work, out="gs://bucket/out")
     with serve(tmp_path) as (bucket, environment):
         for path in shards.iterdir():
             bucket.objects[f"bucket/shards/{path.name}"] = path.read_bytes()
@@ -87,12 +88,16 @@ def test_each_archive_is_read_once(work, shards, tmp_path):
             reads = bucket.reads(f"bucket/shards/{path.name}")
             assert sum(reads) <= 1.05 * path.stat().st_size, path.name
             assert len(reads) == 1, path.name
-    assert said == {"count": 59, "errors": 3, "not_read": 0, "out": work.out}
-    assert not [path for path in (tmp_path / "temporary").rglob("*") if path.suffix in (".tar", ".parquet")]
-    options = {"batch_size": 8}
-    write_descriptors(*weights.load(work.weights), open_source(str(shards)), work.preset, tmp_path / "embed", **options)
-    assert_close(work.out, tmp_path / "embed")
-    found = {error["path"]: error for error in errors(work.out)}
+        assert said == {"count": 59, "errors": 3, "not_read": 0, "out": work.out}
+        for name, data in bucket.objects.items():
+            if name.startswith("bucket/out/") and not name.endswith("/"):
+                path = tmp_path / name.removeprefix("bucket/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+    assert not temporary_files(tmp_path)
+    embed(work, shards, tmp_path / "embed")
+    assert_close(tmp_path / "out", tmp_path / "embed")
+    found = {error["path"]: error for error in errors(tmp_path / "out")}
     assert found["gs://bucket/shards/1.tar/019"]["reason"] == "the archive is truncated"
     assert found["gs://bucket/shards/captions.parquet/?"]["reason"].startswith("captions.parquet needs a column")
     assert {error["kind"] for error in found.values()} == {"image"}, "no fault of the network"
@@ -116,7 +121,7 @@ def test_a_pack(work, shards, tmp_path):
             (read,) = bucket.reads(f"bucket/a/pack/{path.name}")
             assert read == path.stat().st_size
     assert not temporary_files(tmp_path)
-    summary = embed(work, folder, tmp_path)
+    summary = embed(work, folder, tmp_path / "embed")
     assert said == {"count": 58, "errors": 5, "not_read": 0, "out": work.out}
     assert (summary["total_embedded"], summary["total_unreadable"]) == (58, 5)
     assert_close(work.out, tmp_path / "embed")
@@ -134,10 +139,7 @@ def test_a_pack(work, shards, tmp_path):
     work = replace(work, out=str(tmp_path / "local"))
     assert command(work) == said | {"out": work.out}
     assert_close(work.out, tmp_path / "embed")
-    options = {"batch_size": 8}
-    again = write_descriptors(
-        *weights.load(work.weights), open_source(str(folder)), work.preset, tmp_path / "local", **options
-    )
+    again = embed(work, folder, tmp_path / "local")
     assert (again["embedded"], again["total_embedded"]) == (0, 58)
     (folder / "index.npz").unlink()
     with pytest.raises(ValueError, match="is an incomplete pack"):
@@ -149,7 +151,7 @@ def test_the_next_archive_is_copied_while_one_is_embedded(work, shards, tmp_path
     work = replace(work, images=f"ram://{tmp_path.name}")
     for name in ("0.tar", "1.tar", "2.parquet"):
         storage.write_bytes(f"{work.images}/{name}", (shards / name).read_bytes())
-    files = [Files(**json.loads(line)) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    files = read_plan(plan_files(work, 5))
     is_copied = [threading.Event() for _ in files]
     copy, write = storage.copy_to_disk, Shards.write
     most = 0

@@ -12,7 +12,7 @@ from typing import Any
 from sscd_jax.beam.plan import Files
 from sscd_jax.data import names, storage
 from sscd_jax.data.image_source import UNNAMABLE, Source
-from sscd_jax.data.pack_reader import part_path, read_image, read_index
+from sscd_jax.data.pack_reader import PARTS, part_path, read_image, read_index
 from sscd_jax.data.parquet import close_files
 from sscd_jax.data.sources import ARCHIVES, open_files
 from sscd_jax.data.web import is_url
@@ -67,12 +67,14 @@ def open_shard(images: str, files: Files, *, pack: bool) -> Iterator[Opened]:
 
 def _open_pack(images: str, path: str, local: str) -> tuple[Source, list[str]]:
     """Returns the images of a tar file of a pack, and how messages call them."""
-    index = read_index(part_path(images, int(names.stem(posixpath.basename(path)))))
+    number = int(names.stem(posixpath.basename(path)))
+    try:
+        index = read_index(part_path(images, number))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}; {images} needs all files of the pack, also those in {PARTS}/") from error
     size, _ = storage.status(local)
-    if [size] != index.sizes.tolist():
-        raise ValueError(
-            f"{path} has {size} bytes and should have {index.sizes.tolist()}: was it packed again just now?"
-        )
+    if size != index.sizes.sum():
+        raise ValueError(f"{path} has {size} bytes and should have {index.sizes.sum()}: was it packed again just now?")
     read = partial(read_image, index, tar=local, shard=path)
     return Source(images, index.ids, [local] * len(index.ids), read), [f"{images}/{one}" for one in index.ids]
 
@@ -100,6 +102,7 @@ def _check_ids(source: Source, shown: list[str]) -> Opened:
             kept.append(index)
     ids, paths = ([values[index] for index in kept] for values in (source.ids, source.paths))
     # The reader knows the copies, whose damage is no fault of the network; messages name the files in the store.
-    reader = Reader(Source(source.name, ids, paths, lambda k: source.load(kept[k]), source.files))
+    record = None if source.record is None else lambda k: source.load(kept[k])
+    reader = Reader(Source(source.name, ids, paths, record, source.files))
     reader.source = replace(reader.source, paths=[shown[index] for index in kept])
     return Opened(reader, refused)

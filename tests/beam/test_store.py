@@ -21,6 +21,7 @@ from PIL import Image
 
 from sscd_jax import weights
 from sscd_jax.beam.embed import EmbedShard
+from sscd_jax.beam.opening import open_shard
 from sscd_jax.beam.plan import Work, plan_files, read_plan
 from sscd_jax.data import storage
 from sscd_jax.data.pack_writer import pack
@@ -139,8 +140,12 @@ def test_a_pack(work, shards, tmp_path):
     work = replace(work, out=str(tmp_path / "local"))
     assert command(work) == said | {"out": work.out}
     assert_close(work.out, tmp_path / "embed")
+    files = read_plan(plan_files(work, 5))[1]
     again = embed(work, folder, tmp_path / "local")
     assert (again["embedded"], again["total_embedded"]) == (0, 58)
+    (folder / "parts" / "00001.npz").unlink()
+    with pytest.raises(ValueError, match="needs all files of the pack"), open_shard(str(folder), files, pack=True):
+        pass
     (folder / "index.npz").unlink()
     with pytest.raises(ValueError, match="is an incomplete pack"):
         plan_files(work, 5)
@@ -151,7 +156,9 @@ def test_the_next_archive_is_copied_while_one_is_embedded(work, shards, tmp_path
     work = replace(work, images=f"ram://{tmp_path.name}")
     for name in ("0.tar", "1.tar", "2.parquet"):
         storage.write_bytes(f"{work.images}/{name}", (shards / name).read_bytes())
+    storage.write_bytes(f"{work.images}/3.tar", b"")
     files = read_plan(plan_files(work, 5))
+    storage.remove(f"{work.images}/3.tar")
     is_copied = [threading.Event() for _ in files]
     copy, write = storage.copy_to_disk, Shards.write
     most = 0
@@ -175,7 +182,10 @@ def test_the_next_archive_is_copied_while_one_is_embedded(work, shards, tmp_path
     def bundle() -> list[tuple[int, int, int]]:
         return [one for some in files for one in worker.process(some)] + [one.value for one in worker.finish_bundle()]
 
-    assert bundle() == [(0, 20, 16), (1, 19, 16), (2, 20, 16)]
+    done = bundle()
+    assert done == [(0, 20, 16), (1, 19, 16), (2, 20, 16), (3, 0, 16)]
+    (lost,) = Shards(work.out, worker.provenance, "float32", work.images).errors(3)
+    assert (lost["kind"], lost["path"]) == ("read", f"{work.images}/3.tar/?")
     assert most == 2, "copies at a time"
     assert not temporary_files(tmp_path)
 
@@ -185,7 +195,7 @@ def test_the_next_archive_is_copied_while_one_is_embedded(work, shards, tmp_path
         copy(path, local)
 
     monkeypatch.setattr(storage, "copy_to_disk", fail)
-    assert bundle() == [(0, 20, 16), (1, 19, 16), (2, 20, 16)], "what is complete is not read again"
+    assert bundle() == done, "what is complete is not read again"
     for number in (1, 2):
         Shards(work.out, worker.provenance, "float32", work.images).undo(number)
     with pytest.raises(OSError, match="the network is down"):

@@ -88,7 +88,9 @@ def _parquet(path: str) -> Archive:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{path}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'") from error
+        raise ImportError(
+            f"{posixpath.basename(path)}: Parquet needs the extra parquet: pip install 'sscd_jax[parquet]'"
+        ) from error
     try:
         with storage.open_file(path) as opened:
             file = pyarrow.parquet.ParquetFile(opened)
@@ -111,8 +113,8 @@ def _parquet(path: str) -> Archive:
     if name != "image" and len(columns) != 1:
         found = ", ".join(columns) or "none"
         raise ValueError(
-            f"{path} needs a column of encoded images (binary, or a struct with a field bytes): one named image, or "
-            f"only one; found {found}"
+            f"{posixpath.basename(path)} needs a column of encoded images (binary, or a struct with a field bytes): "
+            f"one named image, or only one; found {found}"
         )
     column = Column(path, name, columns[name], counts)
     return Archive([f"{row:08d}" for row in range(len(column))], column.read)

@@ -124,6 +124,34 @@ def shard_path(folder: str, number: int) -> str:
     return posixpath.join(folder, f"{number:05d}.tar")
 
 
+def part_path(folder: str, number: int) -> str:
+    """Returns the path of the index of a shard of the pack in a folder."""
+    return posixpath.join(folder, PARTS, f"{number:05d}.npz")
+
+
+def read_image(index: Index, k: int, tar: str, shard: str) -> bytes:
+    """Returns the bytes of an image, by a single request. Several threads may read at once.
+
+    Args:
+        index: an index with the image.
+        k: the number of the image in it.
+        tar: the tar file with the image, or a copy of it.
+        shard: what errors call it.
+
+    Raises:
+        OSError: the image cannot be read now, could not be read when it was packed, or its bytes have changed.
+    """
+    length, offset = int(index.lengths[k]), int(index.offsets[k])
+    if length < 0:
+        raise OSError(f"could not be read when it was packed: {index.reasons[k]}")
+    data = storage.read_part(tar, offset, length)
+    if len(data) != length or zlib.crc32(data) != index.checksums[k]:
+        raise OSError(
+            f"{shard} is damaged at byte {offset}: remove it and {INDEX}, and run the same sscd-jax pack again"
+        )
+    return data
+
+
 class Pack:
     """A pack, whose images are read by number.
 
@@ -155,21 +183,14 @@ class Pack:
                     raise ValueError(f"{problem}; remove {path} and run the same sscd-jax pack again")
 
     def read(self, index: int) -> bytes:
-        """Returns the bytes of an image, by a single request. Several threads may read at once.
-
-        Raises:
-            OSError: the image cannot be read now, could not be read when it was packed, or its bytes have changed.
-        """
-        length, offset = int(self._index.lengths[index]), int(self._index.offsets[index])
-        if length < 0:
-            raise OSError(f"could not be read when it was packed: {self._index.reasons[index]}")
+        """Does the same as `read_image` for an image of the pack."""
         shard = self.shards[int(np.searchsorted(self._ends, index, "right"))]
-        data = storage.read_part(shard, offset, length)
-        if len(data) != length or zlib.crc32(data) != self._index.checksums[index]:
-            raise OSError(
-                f"{shard} is damaged at byte {offset}: remove it and {INDEX}, and run the same sscd-jax pack again"
-            )
-        return data
+        return read_image(self._index, index, shard, shard)
+
+    def shard_ids(self, number: int) -> list[str]:
+        """Returns the ids of the images of a shard."""
+        end = int(self._ends[number])
+        return self.ids[end - int(self._index.counts[number]) : end]
 
 
 def _problem_of(shard: str, size: int) -> str | None:

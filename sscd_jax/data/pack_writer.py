@@ -33,6 +33,7 @@ from sscd_jax.data.pack_reader import (
     THREADS,
     Index,
     join_parts,
+    part_path,
     read_index,
     shard_path,
     to_bytes,
@@ -185,13 +186,9 @@ def _status(path: str) -> tuple[int, int]:
         return _ABSENT
 
 
-def _part_path(out: str, number: int) -> str:
-    return posixpath.join(out, PARTS, f"{number:05d}.npz")
-
-
 def _complete_part(source: Source, out: str, number: int, first: int) -> Index | None:
     """Returns the index of a shard, or None if it is not complete or does not begin with the image `first`."""
-    path = _part_path(out, number)
+    path = part_path(out, number)
     if not storage.exists(path):
         return None
     try:
@@ -230,7 +227,7 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
     offsets, lengths, checksums = (np.array(column, "i8") for column in zip(*rows, strict=True))
     counts, sizes = np.array([len(rows)], "i8"), np.array([size], "i8")
     part = Index(ids, counts, sizes, offsets, lengths, checksums.astype("u4"), reasons)
-    storage.write_bytes(_part_path(out, number), to_bytes(part))
+    storage.write_bytes(part_path(out, number), to_bytes(part))
     return part
 
 

@@ -164,9 +164,20 @@ class _Readers:
         if oldest is not None:
             oldest.close_if_unused()
 
+    def close(self) -> None:
+        with self._lock:
+            columns = [*self._columns]
+        for column in columns:
+            column.close_if_unused()
+
     def discard(self, column: Column) -> None:
         with self._lock:
             self._columns.pop(column, None)
 
 
 _cache, _readers = _Cache(), _Readers()
+
+
+def close_files() -> None:
+    """Closes the files that are open between two reads, so that the system can remove them. A later read opens one."""
+    _readers.close()

@@ -4,11 +4,17 @@ import contextlib
 import io
 import os
 import posixpath
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from sscd_jax.files import atomic_file, temporary_name
+
+PART_BYTES = 8 << 20  # what one request of `copy_to_disk` reads at least
+_PARTS_AT_ONCE = 8
+_READAHEAD = "GCS_READAHEAD_BUFFER_SIZE_BYTES"
 
 
 def in_store(path: str) -> bool:
@@ -96,6 +102,47 @@ def read_part(path: str, offset: int, length: int) -> bytes:
     with _os_errors(), _gfile().GFile(path, "rb") as file:
         file.seek(offset)
         return file.read(length)
+
+
+def copy_to_disk(path: str, local: str) -> None:
+    """Copies a file from a store to the disk. It reads every byte once, in parts, several at a time.
+
+    A part of gs:// is one request if `limit_readahead(PART_BYTES)` was called in time. TensorFlow repeats requests that
+    fail for a passing reason, with growing pauses.
+
+    Args:
+        path: the file in the store.
+        local: the new file on the disk, which gets the time of the one in the store.
+
+    Raises:
+        FileNotFoundError: there is no such file in the store.
+        OSError: the store does not answer, the file was replaced meanwhile, or the disk is full; the error names both.
+    """
+    size, time = status(path)
+    folder = os.path.dirname(local)
+    part = max(PART_BYTES, int(os.environ.get(_READAHEAD, 0)) - 1)
+
+    def copy(start: int) -> None:
+        data = read_part(path, start, min(part, size - start))
+        if len(data) != min(part, size - start):
+            raise OSError(f"{len(data)} bytes were read at byte {start} of {size}: was it replaced meanwhile?")
+        with open(local, "r+b") as file:
+            file.seek(start)
+            file.write(data)
+
+    try:
+        if (free := shutil.disk_usage(folder).free) < size:
+            raise OSError(f"it has {size} bytes and {free} are free: set TMPDIR to a folder with more space")
+        with open(local, "wb") as file, ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            file.truncate(size)
+            list(pool.map(copy, range(0, size, part)))
+        if status(path) != (size, time):
+            raise OSError("it was replaced meanwhile")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path} cannot be copied to {folder}: {error.strerror or error}") from error
+    os.utime(local, ns=(time, time))
 
 
 @contextlib.contextmanager
@@ -209,13 +256,16 @@ def remove(path: str) -> None:
         _gfile().remove(path)
 
 
-def limit_readahead() -> None:
+def limit_readahead(size: int = 512 << 10) -> None:
     """Limits what tf.io.gfile reads ahead from gs://, by default 64 MiB, where an image may be all that is wanted.
 
     GFile reads 512 KiB at a time, and one byte before them when it seeks. TensorFlow reads this setting when it is
     imported, so a program that imports TensorFlow before it reads gs:// must call this function first.
+
+    Args:
+        size: the number of bytes that one request reads at least, if the file has them. A setting that is there stays.
     """
-    os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(512 * 1024 + 1))
+    os.environ.setdefault(_READAHEAD, str(size + 1))
 
 
 def _gfile() -> Any:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.networks import seeded
+from helpers.pipelines import assert_close, by_id, command
 
 from sscd_jax import weights
-from sscd_jax.beam.embed import Work, plan_files
+from sscd_jax.beam.plan import Files, Work, plan_files, read_plan
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
@@ -25,13 +27,17 @@ from sscd_jax.weights.native import write_safetensors
 
 @pytest.fixture
 def folder(images, tmp_path) -> Path:
-    """Twelve images one by one, of which one is broken, and two tar files of fourteen each."""
+    """Thirteen images one by one, of which one is broken, and two tar files of fourteen each.
+
+    Two of the images differ in their extension only, and are in different shards of five.
+    """
     out = tmp_path / "photos"
     (out / "b").mkdir(parents=True)
     paths = sorted(images.iterdir())
     for path in paths[:12]:
         shutil.copy(path, out / "b")
     (out / "b" / "003.jpg").write_bytes(b"text")
+    shutil.copy(paths[20], out / "b" / "004.png")
     for number, part in enumerate((paths[12:26], paths[26:])):
         with tarfile.open(out / f"{number}.tar", "w") as archive:
             for path in part:
@@ -45,29 +51,15 @@ def work(folder, tmp_path) -> Work:
     return Work(str(folder), str(tmp_path / "w.safetensors"), str(tmp_path / "beam"), Preset("short", 48))
 
 
-def command(work: Work, *options: str) -> dict:
-    preset = ["--preset", "custom", "--custom.mode", work.preset.mode, "--custom.size", str(work.preset.size)]
-    arguments = [work.images, "--weights", work.weights, "--out", work.out, "--shard-size", "5", *preset, *options]
-    done = subprocess.run([sys.executable, "-m", "sscd_jax.beam", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def by_id(path: Path) -> dict[str, np.ndarray]:
-    read = Descriptors.read(path)
-    return dict(zip(read.ids, read.vectors, strict=True))
-
-
 @pytest.mark.slow
 def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     said = command(work, "--", "--runner=DirectRunner")
-    assert said == {"count": 39, "errors": 1, "not_read": 0, "out": work.out}
+    assert said == {"count": 40, "errors": 1, "not_read": 0, "out": work.out}
     network = weights.load(work.weights)
     write_descriptors(*network, open_source(str(folder)), work.preset, tmp_path / "embed", batch_size=8)
-    beam, embed = by_id(Path(work.out)), by_id(tmp_path / "embed")
-    assert beam.keys() == embed.keys()
-    for one, vector in beam.items():
-        np.testing.assert_allclose(vector, embed[one], atol=2e-6)
+    assert_close(work.out, tmp_path / "embed")
+    assert {"b/004.jpg", "b/004.png"} < {*Descriptors.read(work.out).ids}
+    beam = by_id(work.out)
     provenance = Descriptors.read(work.out).provenance
     assert provenance == Descriptors.read(tmp_path / "embed").provenance
     (line,) = map(json.loads, (Path(work.out) / "errors.jsonl").open())
@@ -78,7 +70,7 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     assert len(before) == 5
     shutil.copy(folder / "0.tar", folder / "2.tar")
     shutil.copy(folder / "b" / "000.jpg", folder / "a.jpg")
-    assert command(work)["count"] == 39 + 14 + 1
+    assert command(work)["count"] == 40 + 14 + 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
     after = by_id(Path(work.out))
     np.testing.assert_allclose(after["2/012"], beam["0/012"], atol=2e-6)
@@ -88,21 +80,26 @@ def test_the_command_writes_what_embed_writes(work, folder, tmp_path):
     shutil.copy(folder / "b" / "001.jpg", folder / "c.jpg")
     options = {"shard_size": 5, "batch_size": 8}
     summary = write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), **options)
-    assert (summary["embedded"], summary["total_embedded"]) == (1, 55)
+    assert (summary["embedded"], summary["total_embedded"]) == (1, 56)
     shutil.copy(folder / "0.tar", folder / "3.tar")
-    plan = [json.loads(line)["number"] for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    plan = [files.number for files in read_plan(plan_files(work, 5))]
     assert plan == [0, 1, 2, 3, 4, 5, 6, 8], "7 is c.jpg, which embed added"
 
 
 @pytest.mark.slow
 def test_the_plan(work, folder):
-    plan = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
-    assert [one["number"] for one in plan] == list(range(5))
-    assert [one["names"] for one in plan[:3]] == [["0.tar"], ["1.tar"], [f"b/{i:03d}.jpg" for i in range(5)]]
+    plan = read_plan(plan_files(work, 5))
+    assert [files.number for files in plan] == list(range(5))
+    assert [files.names for files in plan[:3]] == [["0.tar"], ["1.tar"], [f"b/{i:03d}.jpg" for i in range(5)]]
     shutil.copy(folder / "0.tar", folder / "00.tar")
-    again = [json.loads(line) for line in Path(plan_files(work, 5)).read_text().splitlines()]
+    again = read_plan(plan_files(work, 5))
     assert again[:5] == plan
-    assert again[5:] == [{"number": 5, "names": ["00.tar"], "paths": [str(folder / "00.tar")]}]
+    assert again[5:] == [Files(5, ["00.tar"], [str(folder / "00.tar")], [])]
+
+    # An image whose id changes, because it gets a sibling, is a new one; so no id ever stands for two images.
+    shutil.copy(folder / "b" / "011.jpg", folder / "b" / "011.png")
+    more = read_plan(plan_files(work, 5))
+    assert [(files.names, files.ids) for files in more[6:]] == [(["b/011.jpg", "b/011.png"],) * 2]
 
 
 @pytest.mark.slow
@@ -115,7 +112,7 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
             archive.addfile(info, io.BytesIO(data))
     tarfile.open(folder / "empty.tar", "w").close()
     pq.write_table(pa.table({"caption": ["a cat"]}), folder / "captions.parquet")
-    assert command(work) == {"count": 39 + 4, "errors": 3, "not_read": 0, "out": work.out}
+    assert command(work) == {"count": 40 + 4, "errors": 3, "not_read": 0, "out": work.out}
     found = by_id(Path(work.out))
     for one in ("odd.tar/x.jpg", "odd.tar/x.jpeg", r"odd/two\x0alines"):
         np.testing.assert_array_equal(found[one], found["odd.tar/y.jpg"])
@@ -123,14 +120,18 @@ def test_odd_archives_and_names_are_errors_of_their_own(work, folder, images):
     assert "another image has the same id" in reasons
 
 
-def test_files_that_give_the_same_ids_are_refused(work, folder):
-    shutil.copy(folder / "b" / "000.jpg", folder / "b" / "000.png")
-    with pytest.raises(ValueError, match=r"b/000\.jpg and b/000\.png in .* give the same ids"):
-        plan_files(work, 5)
-    (folder / "b" / "000.png").unlink()
+def test_archives_that_give_the_same_ids_are_refused(work, folder):
     shutil.copy(folder / "0.tar", folder / "b.tar")
-    with pytest.raises(ValueError, match=r"b\.tar and a folder of that name"):
+    with pytest.raises(ValueError, match=r"b\.tar and a folder of that name in .* give the same ids"):
         plan_files(work, 5)
+    (folder / "b.tar").unlink()
+    shutil.copy(folder / "0.tar", folder / "0.parquet")
+    with pytest.raises(ValueError, match=r"0\.tar and 0\.parquet in .* give the same ids"):
+        plan_files(work, 5)
+    (folder / "0.parquet").unlink()
+    (folder / "list.txt").write_text("b/000.jpg\nb/001.jpg\nb/000.jpg\n")
+    with pytest.raises(ValueError, match=r"has b/000\.jpg twice"):
+        plan_files(replace(work, images=str(folder / "list.txt")), 5)
 
 
 def test_new_files_beside_what_embed_did(work, folder):
@@ -145,8 +146,7 @@ def test_new_files_beside_what_embed_did(work, folder):
     network = weights.load(work.weights)
     write_descriptors(*network, open_source(str(folder)), work.preset, Path(work.out), batch_size=8)
     (folder / "2021.jpg").write_bytes(image)
-    names = [name for line in Path(plan_files(work, 5)).read_text().splitlines() for name in json.loads(line)["names"]]
-    assert names == ["2021.jpg"]
+    assert [files.names for files in read_plan(plan_files(work, 5))] == [["2021.jpg"]]
 
 
 @pytest.mark.slow

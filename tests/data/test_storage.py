@@ -61,6 +61,40 @@ def test_a_file_is_there_completely_or_not_at_all(tmp_path, scheme):
         storage.write_bytes("/proc/absent/file", b"")
 
 
+def test_a_copy_of_a_file_in_a_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    monkeypatch.setenv("GCS_READAHEAD_BUFFER_SIZE_BYTES", "1")
+    path, local = f"ram://copy-{tmp_path.name}/file", tmp_path / "file"
+    content = os.urandom(9500)
+    storage.write_bytes(path, content)
+    storage.copy_to_disk(path, str(local))
+    assert local.read_bytes() == content
+    assert local.stat().st_mtime_ns == storage.status(path)[1]
+    storage.write_bytes(path, b"")
+    storage.copy_to_disk(path, str(local))
+    assert local.read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        storage.copy_to_disk(f"{path}2", str(tmp_path / "2"))
+
+    storage.write_bytes(path, content)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**4, 10**3, 9000))
+        with pytest.raises(
+            OSError, match=rf"{path} cannot be copied to {tmp_path}: it has 9500 bytes and 9000 are free"
+        ):
+            storage.copy_to_disk(path, str(local))
+    read = storage.read_part
+
+    def shorter(path: str, offset: int, length: int) -> bytes:
+        if offset == 3000:
+            storage.write_bytes(path, content[:3500])
+        return read(path, offset, length)
+
+    monkeypatch.setattr(storage, "read_part", shorter)
+    with pytest.raises(OSError, match="was it replaced meanwhile"):
+        storage.copy_to_disk(path, str(local))
+
+
 def test_reads_that_return_less_than_was_asked_for(tmp_path, monkeypatch):
     """As the system allows, and network file systems do."""
     path = tmp_path / "file"
@@ -88,7 +122,8 @@ def test_reads_that_return_less_than_was_asked_for(tmp_path, monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     with serve(tmp_path) as (bucket, environment):
-        yield bucket, {**os.environ, **environment}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("GCS_")}
+        yield bucket, others | environment
 
 
 @pytest.mark.slow
@@ -125,6 +160,25 @@ def test_a_folder_and_its_pack_in_a_bucket(store, images, tmp_path):
             assert run.wait() == 0, errors.read_text()
         finally:
             run.kill()
+
+
+@pytest.mark.slow
+def test_a_copy_reads_every_byte_once_and_again_after_faults(store, tmp_path):
+    bucket, environment = store
+    bucket.objects["bucket/large"] = content = os.urandom(20_000_000)
+    code = "import sys; from sscd_jax.data import storage; storage.limit_readahead(storage.PART_BYTES)"
+    code += "; storage.copy_to_disk('gs://bucket/large', sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "copy")]
+    subprocess.run(command, env=environment, check=True)
+    assert (tmp_path / "copy").read_bytes() == content
+    assert sum(bucket.reads("bucket/large")) <= len(content) + 3, "parts overlap by a byte"
+    assert len(bucket.reads("bucket/large")) == 3
+    bucket.faults += ["503", "cut"]
+    bucket.requests.clear()
+    (tmp_path / "copy").unlink()
+    subprocess.run(command, env=environment, check=True)
+    assert (tmp_path / "copy").read_bytes() == content
+    assert len(bucket.reads("bucket/large")) == 5
 
 
 def wait_for(run: subprocess.Popen, line: str) -> bool:

@@ -14,12 +14,24 @@ import trustme
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """What TensorFlow asks of the JSON API. Objects are by BUCKET/NAME; requests are noted as (method, path, range)."""
+    """What TensorFlow asks of the JSON API. Objects are by BUCKET/NAME; requests are noted as (method, path, range).
+
+    The next requests for contents are answered with these faults: "503", or "cut" for half of the content.
+    """
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     requests: list[tuple[str, str, str | None]]
+    faults: list[str]
     context: ssl.SSLContext
+
+    @classmethod
+    def reads(cls, name: str) -> list[int]:
+        """How many bytes of an object each request has asked for and got."""
+        size = len(cls.objects[name])
+        ranges = [part for method, path, part in cls.requests if method == "GET" and unquote(path) == f"/{name}"]
+        ends = [tuple(map(int, re.findall(r"\d+", part or f"0-{size - 1}"))) for part in ranges]
+        return [max(min(last + 1, size) - first, 0) for first, last in ends]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -70,6 +82,18 @@ class Bucket(BaseHTTPRequestHandler):
             return
         first, last = map(int, re.findall(r"\d+", self.headers["Range"] or f"0-{len(self.objects[name])}"))
         data = self.objects[name][first : last + 1]
+        fault = self.faults.pop(0) if self.faults else None
+        if fault == "cut":
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.connection.close()
+            self.close_connection = True
+            return
+        if fault:
+            self.answer(int(fault))
+            return
         self.answer(206, data) if data else self.answer(416)
 
     def body(self) -> bytes:
@@ -114,7 +138,7 @@ def serve(folder: Path) -> Iterator[tuple[type[Bucket], dict[str, str]]]:
     authority.cert_pem.write_to_path(folder / "authority.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("www.googleapis.com", "storage.googleapis.com").configure_cert(context)
-    bucket = type("Bucket", (Bucket,), {"objects": {}, "requests": [], "context": context})
+    bucket = type("Bucket", (Bucket,), {"objects": {}, "requests": [], "faults": [], "context": context})
     with ThreadingHTTPServer(("127.0.0.1", 0), bucket) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield (

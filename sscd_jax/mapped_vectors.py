@@ -80,6 +80,10 @@ class MappedVectors:
             raise ValueError("vectors in several files become one array only by a copy")
         return self._between(0, len(self)).astype(dtype or np.float32, copy=len(self._parts) < 2)
 
+    def astype(self, dtype: Any) -> np.ndarray:
+        """Returns all vectors in memory, of another type [N, D]."""
+        return np.asarray(self).astype(dtype)
+
     @property
     def T(self) -> np.ndarray:
         """All vectors in memory, float32 [D, N]."""

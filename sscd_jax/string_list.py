@@ -29,22 +29,22 @@ class StringList(Sequence[str]):
     """
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
-        self._data = bytearray()  # after each string there is a line break, so that it can begin as a text file
-        self._ends = array("q")  # where the next string begins
+        self._data = bytearray()  # after each string there is one more byte, as at the end of a line
+        self._ends = array("q")  # where that of the next string begins
         self.extend(strings)
 
     @classmethod
-    def from_lines(cls, text: bytes) -> Self:
-        r"""Returns the lines of a text in UTF-8, each of which ends in a line break, "\n".
+    def from_lines(cls, text: bytes, end: bytes = b"\n") -> Self:
+        """Returns the lines of a text in UTF-8, each of which ends in the byte `end`.
 
         Raises:
-            ValueError: the text is not valid UTF-8, or does not end in a line break.
+            ValueError: the text is not valid UTF-8, or its last line does not end in `end`.
         """
         text.decode()  # raises where it is not UTF-8
-        if text and not text.endswith(b"\n"):
+        if text and not text.endswith(end):
             raise ValueError("its last line has no end")
         made = cls()
-        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 10) + 1
+        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(end)) + 1
         made._ends.frombytes(ends.astype(np.int64).tobytes())
         made._data += text
         return made

@@ -49,6 +49,7 @@ def test_as_one_array(vectors):
     np.testing.assert_array_equal(vectors @ vectors.T, WHOLE @ WHOLE.T)
     np.testing.assert_array_equal(WHOLE.T @ vectors, WHOLE.T @ WHOLE)
     assert np.asarray(vectors, np.float64).dtype == np.float64
+    np.testing.assert_array_equal(vectors.astype(np.float16), WHOLE.astype(np.float16))
     with pytest.raises(ValueError, match="only by a copy"):
         np.array(vectors, copy=False)
     assert np.asarray(MappedVectors([], 3)).shape == (0, 3)

@@ -5,13 +5,15 @@ An image that cannot be read raises an OSError that says why; the other images o
 
 import posixpath
 import tarfile
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sscd_jax.data import storage
 from sscd_jax.data.names import IMAGE_EXTENSIONS
 from sscd_jax.data.parquet import Column
+from sscd_jax.string_list import StringList
 
 MAX_BYTES = 1 << 30  # larger encoded images are refused
 
@@ -25,7 +27,7 @@ class Archive:
         read: a function that returns the bytes of the k-th image, or raises OSError if it cannot be read.
     """
 
-    names: list[str]
+    names: Sequence[str]
     read: Callable[[int], bytes]
 
 
@@ -46,8 +48,17 @@ def open_archive(path: str) -> Archive | None:
 
 def _tar(path: str) -> Archive:
     """Opens a tar file in webdataset's layout. Members without an image's extension are skipped."""
-    names: list[str] = []
-    places: list[tuple[int, int] | str] = []  # offset and size, or why the image cannot be read
+    names = StringList()
+    offsets, sizes = array("q"), array("q")
+    reasons: dict[int, str] = {}  # why images cannot be read
+
+    def add(name: str, place: tuple[int, int] | str) -> None:
+        if isinstance(place, str):
+            reasons[len(names)], place = place, (0, 0)
+        names.append(name)
+        offsets.append(place[0])
+        sizes.append(place[1])
+
     try:
         length, _ = storage.status(path)
         with storage.open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -55,29 +66,26 @@ def _tar(path: str) -> Archive:
                 if not member.name.lower().endswith(IMAGE_EXTENSIONS) or member.isdir():
                     continue
                 name = posixpath.normpath(member.name)
-                names.append(name)
                 if name.startswith(("/", "../")):
-                    places.append("its name leads out of the archive")
+                    add(name, "its name leads out of the archive")
                 elif not member.isreg() or member.issparse():
-                    places.append("it is a link or a special file in the archive")
+                    add(name, "it is a link or a special file in the archive")
                 elif member.size > MAX_BYTES:
-                    places.append(f"it has {member.size} bytes, more than {MAX_BYTES}")
+                    add(name, f"it has {member.size} bytes, more than {MAX_BYTES}")
                 elif member.offset_data + member.size > length:
-                    places.append("the archive is truncated")
+                    add(name, "the archive is truncated")
                 else:
-                    places.append((member.offset_data, member.size))
+                    add(name, (member.offset_data, member.size))
             file.seek(archive.offset)
             if any(file.read(tarfile.BLOCKSIZE)):  # tarfile mistakes damage for the end, a block of zeros
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
     except Exception as error:  # tarfile raises many types; how many images follow is not known
-        places.append(f"the archive is damaged after {len(names)} images: {error}")
-        names.append("?")
+        add("?", f"the archive is damaged after {len(names)} images: {error}")
 
     def read(k: int) -> bytes:
-        place = places[k]
-        if isinstance(place, str):
-            raise OSError(place)
-        return storage.read_part(path, *place)
+        if k in reasons:
+            raise OSError(reasons[k])
+        return storage.read_part(path, offsets[k], sizes[k])
 
     return Archive(names, read)
 
@@ -117,7 +125,7 @@ def _parquet(path: str) -> Archive:
             f"one named image, or only one; found {found}"
         )
     column = Column(path, name, columns[name], counts)
-    return Archive([f"{row:08d}" for row in range(len(column))], column.read)
+    return Archive(StringList(f"{row:08d}" for row in range(len(column))), column.read)
 
 
 def _row_counts(file: Any) -> list[int]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES
+from sscd_jax.string_list import StringList
 
 MADE_BY, INDEX, PARTS = "sscd_pack.json", "index.npz", "parts"
 THREADS = 32  # requests to a store at a time
@@ -40,7 +41,7 @@ class Index:
         reasons: why images could not be read, by their number.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     counts: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
@@ -59,7 +60,7 @@ def join_parts(parts: Sequence[Index]) -> Index:
     reasons = {
         first + k: why for first, part in zip(firsts.tolist(), parts, strict=True) for k, why in part.reasons.items()
     }
-    return Index([image_id for part in parts for image_id in part.ids], **arrays, reasons=reasons)
+    return Index(StringList(image_id for part in parts for image_id in part.ids), **arrays, reasons=reasons)
 
 
 def to_bytes(index: Index) -> bytes:
@@ -84,14 +85,20 @@ def read_index(path: str) -> Index:
             arrays = {name: file[name] for name in (*_ARRAYS, "ids", "reasons")}
         if any(array.ndim != 1 or array.dtype != _ARRAYS.get(name, "u1") for name, array in arrays.items()):
             raise ValueError("its arrays have the wrong types or shapes")
-        texts = {name: arrays.pop(name).tobytes().decode("utf-8", "surrogateescape") for name in ("ids", "reasons")}
-        index = Index(
-            texts["ids"].split("\0"), **arrays, reasons={int(k): str(v) for k, v in json.loads(texts["reasons"])}
-        )
+        ids, reasons = (arrays.pop(name).tobytes() for name in ("ids", "reasons"))
+        listed = json.loads(reasons.decode("utf-8", "surrogateescape"))
+        index = Index(_split(ids), **arrays, reasons={int(k): str(v) for k, v in listed})
         _check(index)
     except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise ValueError(f"{path} is damaged: {error}") from error
     return index
+
+
+def _split(ids: bytes) -> StringList:
+    try:
+        return StringList.from_lines(ids + b"\0", b"\0")
+    except UnicodeDecodeError:  # the name of a file that is not Unicode
+        return StringList(ids.decode("utf-8", "surrogateescape").split("\0"))
 
 
 def _check(index: Index) -> None:
@@ -187,7 +194,7 @@ class Pack:
         shard = self.shards[int(np.searchsorted(self._ends, index, "right"))]
         return read_image(self._index, index, shard, shard)
 
-    def shard_ids(self, number: int) -> list[str]:
+    def shard_ids(self, number: int) -> Sequence[str]:
         """Returns the ids of the images of a shard."""
         end = int(self._ends[number])
         return self.ids[end - int(self._index.counts[number]) : end]

@@ -111,7 +111,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
 
 def _begin(source: Source, out: str, shard_bytes: int) -> None:
     """Starts a new pack in `out`, or checks that the pack there is of this source and has shards of this size."""
-    if "\0" in "".join(source.ids):
+    if any("\0" in one for one in source.ids):
         raise ValueError(f"{source.name} has an image whose name contains a zero byte: rename it")
     if _absolute(out).startswith(_absolute(source.name)):
         raise ValueError(f"{out} is in the folder that is packed: name a folder outside of it")
@@ -165,7 +165,10 @@ def _fingerprint(source: Source, absent: Collection[int] = ()) -> tuple[str, lis
         source: the images.
         absent: numbers of files that count as absent, although they may be there now.
     """
-    digest = hashlib.sha256("\0".join([*source.ids, "" if source.files else source.name]).encode("utf-8", "replace"))
+    digest = hashlib.sha256()
+    for one in source.ids:
+        digest.update(f"{one}\0".encode("utf-8", "replace"))
+    digest.update(("" if source.files else source.name).encode("utf-8", "replace"))
     bar = tqdm(total=len(source.files), desc="checking files", unit="file", dynamic_ncols=True)
     missing = []
     with bar, ThreadPoolExecutor(THREADS) as pool:
@@ -207,12 +210,12 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
     size = 0
 
     with storage.atomic_writer(shard_path(out, number)) as file:
-        for data, (index, image_id) in zip(_read(source, first), enumerate(source.ids[first:], first), strict=True):
+        for data, index in zip(_read(source, first), range(first, len(source)), strict=True):
             if isinstance(data, str):
                 reasons[len(rows)] = data
                 rows.append((0, -1, 0))
             else:
-                header = _header(_name(image_id, source.paths[index], data), len(data))
+                header = _header(_name(source.ids[index], source.paths[index], data), len(data))
                 padding = -len(data) % tarfile.BLOCKSIZE
                 if size and size + len(header) + len(data) + padding + 2 * tarfile.BLOCKSIZE > shard_bytes:
                     break

@@ -66,7 +66,7 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
         print(f"{SAMPLE} is what has this name in the current folder, not the bundled photographs", file=sys.stderr)
     if source != STDIN and not is_url(source) and is_pack(source):
         pack = Pack(source)
-        return Source(source, pack.ids, [f"{source}/{image_id}" for image_id in pack.ids], pack.read, pack.shards)
+        return Source(source, pack.ids, MappedStrings(pack.ids, lambda one: f"{source}/{one}"), pack.read, pack.shards)
     names, paths = list_files(source)
     if paths == [source] and source.lower().endswith(".parquet"):
         open_archive(source)  # raises where it has no images; in a folder, such a file is reported and skipped

@@ -17,6 +17,7 @@ from sscd_jax.data import storage
 from sscd_jax.data.image_source import Source
 from sscd_jax.descriptors import is_line
 from sscd_jax.files import atomic_file
+from sscd_jax.string_list import MappedStrings, StringList, repeated
 
 # Data sets that this package adds to those of TFDS.
 OURS = {
@@ -75,7 +76,7 @@ def open_tfds(source: str, split: str, data_dir: str | None) -> Source:
             only = tfds.decode.PartialDecoding({ID: features[ID]})
             yield from (example[ID] for example in _in_order(builder, split, only))
 
-    numbers = [f"{split}/{i:08d}" for i in range(len(examples))]
+    numbers = StringList(f"{split}/{i:08d}" for i in range(len(examples)))
     # Examples are identified by numbers, which may mean other images in another version. So the name has the version.
     where = str(builder.data_dir) if "://" in str(builder.data_dir) else os.path.abspath(builder.data_dir)
     name = f"{source} {builder.version}, {split} of {len(examples)} in {where}"
@@ -83,7 +84,7 @@ def open_tfds(source: str, split: str, data_dir: str | None) -> Source:
     if isinstance(features.get(ID), tfds.features.Text):
         ids = _Ids(epath.Path(builder.data_dir), split, numbers, all_ids)
         name += f", by {ID}"
-    return Source(name, ids, [f"{source}/{i}" for i in numbers], record)
+    return Source(name, ids, MappedStrings(numbers, lambda one: f"{source}/{one}"), record)
 
 
 def _in_order(builder: Any, split: str, decoders: Any) -> Iterator[Any]:
@@ -99,7 +100,7 @@ class _Ids(Sequence[str]):
     disk. That is done once, and never for training, which needs no ids.
     """
 
-    def __init__(self, folder: epath.Path, split: str, numbers: list[str], read: Callable[[], Iterable[bytes]]):
+    def __init__(self, folder: epath.Path, split: str, numbers: Sequence[str], read: Callable[[], Iterable[bytes]]):
         self._file = folder / "sscd_jax" / f"{split}-{len(numbers)}.{ID}.txt"
         self._numbers, self._read = numbers, read
 
@@ -110,12 +111,13 @@ class _Ids(Sequence[str]):
         return self._all[index]
 
     @cached_property
-    def _all(self) -> list[str]:
+    def _all(self) -> Sequence[str]:
         if self._file.exists():
-            return self._file.read_text(encoding="utf-8").split("\n")[:-1]
+            return StringList.from_lines(self._file.read_bytes())
         note = f"reading the {ID} of each image in {self._file.parent.parent}, once"
-        ids = [image_id.decode() for image_id in tqdm(self._read(), total=len(self), desc=note, dynamic_ncols=True)]
-        if len({*ids}) < len(ids) or not all(map(is_line, ids)):
+        read = tqdm(self._read(), total=len(self), desc=note, dynamic_ncols=True)
+        ids: Sequence[str] = StringList(image_id.decode() for image_id in read)
+        if repeated(ids) or not all(map(is_line, ids)):
             print(f"{self._file.parent.parent}: {ID} is not unique; ids are numbers instead", file=sys.stderr)
             ids = self._numbers
         with contextlib.suppress(OSError):  # in a read-only folder, ids are read again each time

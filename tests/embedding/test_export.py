@@ -14,6 +14,7 @@ from sscd_jax.descriptors import Descriptors, Provenance
 from sscd_jax.embedding.export import export_descriptors
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.string_list import Lookup
 
 IDS = [f"b/{i:03d}" for i in range(25)]
 VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
@@ -23,7 +24,7 @@ VECTORS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 def folder(request, tmp_path):
     """Three shards, of which one is empty."""
     shards = Shards(tmp_path / "d", Provenance("f" * 64, "small_288"), request.param, "/photos")
-    shards.plan.add([*IDS[:10], *"wxyz", *IDS[10:]], 10)
+    shards.plan.add(Lookup([*IDS[:10], *"wxyz", *IDS[10:]]), 10)
     shards.write(0, IDS[:10], VECTORS[:10], np.zeros(10, IMAGE), [])
     shards.write(1, [], VECTORS[:0], np.zeros(0, IMAGE), [])
     shards.write(2, IDS[10:], VECTORS[10:], np.zeros(15, IMAGE), [])

@@ -79,12 +79,16 @@ def _tar(path: str) -> Archive:
             file.seek(archive.offset)
             if any(file.read(tarfile.BLOCKSIZE)):  # tarfile mistakes damage for the end, a block of zeros
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
+    except (FileNotFoundError, PermissionError) as error:
+        return unread(error)
+    except OSError as error:  # not to be taken for the end of the archive
+        raise OSError(f"{path} cannot be listed: {error}; rerun the command when the file can be read") from error
     except Exception as error:  # tarfile raises many types; how many images follow is not known
         add("?", f"the archive is damaged after {len(names)} images: {error}")
 
     def read(k: int) -> bytes:
         if k in reasons:
-            raise OSError(reasons[k])
+            raise storage.DamagedError(reasons[k])
         return storage.read_part(path, offsets[k], sizes[k])
 
     return Archive(names, read)
@@ -103,13 +107,10 @@ def _parquet(path: str) -> Archive:
         with storage.open_file(path) as opened:
             file = pyarrow.parquet.ParquetFile(opened)
             schema, counts = file.schema_arrow, _row_counts(file)
+    except OSError as error:
+        return unread(error)
     except Exception as error:  # pyarrow raises many types on damaged metadata
-        reason = f"the archive cannot be read: {error}"
-
-        def fail(_: int) -> bytes:
-            raise OSError(reason)
-
-        return Archive(["?"], fail)
+        return unread(storage.DamagedError(f"the archive cannot be read: {error}"))
     columns = {}
     for field in schema:
         if pyarrow.types.is_struct(field.type):
@@ -126,6 +127,15 @@ def _parquet(path: str) -> Archive:
         )
     column = Column(path, name, columns[name], counts)
     return Archive(StringList(f"{row:08d}" for row in range(len(column))), column.read)
+
+
+def unread(error: OSError) -> Archive:
+    """Returns an archive that cannot be opened: one image, which says why."""
+
+    def fail(_: int) -> bytes:
+        raise error
+
+    return Archive(["?"], fail)
 
 
 def _row_counts(file: Any) -> list[int]:

@@ -94,7 +94,7 @@ def read_file(path: str, _: int = 0) -> bytes:
         raise OSError("it is not a regular file")
     size, _ = storage.status(path)
     if size > MAX_BYTES:
-        raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
+        raise storage.DamagedError(f"it has {size} bytes, more than {MAX_BYTES}")
     return storage.read_bytes(path)
 
 

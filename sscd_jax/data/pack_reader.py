@@ -150,10 +150,10 @@ def read_image(index: Index, k: int, tar: str, shard: str) -> bytes:
     """
     length, offset = int(index.lengths[k]), int(index.offsets[k])
     if length < 0:
-        raise OSError(f"could not be read when it was packed: {index.reasons[k]}")
+        raise storage.DamagedError(f"could not be read when it was packed: {index.reasons[k]}")
     data = storage.read_part(tar, offset, length)
     if len(data) != length or zlib.crc32(data) != index.checksums[k]:
-        raise OSError(
+        raise storage.DamagedError(
             f"{shard} is damaged at byte {offset}: remove it and {INDEX}, and run the same sscd-jax pack again"
         )
     return data

@@ -64,11 +64,15 @@ class Column:
                         found = self._advance(group, row)
             start, batch = found
             value = batch[row - start].as_py()
+        except OSError as error:
+            if error.errno is not None or storage.in_store(self._path):
+                raise
+            raise storage.DamagedError(f"row group {group} is damaged: {error}") from error
         except Exception as error:  # pyarrow raises many types on damaged files
-            raise OSError(f"row group {group} is damaged: {error}") from error
+            raise storage.DamagedError(f"row group {group} is damaged: {error}") from error
         value = value["bytes"] if isinstance(value, dict) else value
         if value is None:
-            raise OSError("the row has no bytes")
+            raise storage.DamagedError("the row has no bytes")
         return value
 
     def _cached(self, group: int, row: int) -> tuple[int, Any] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sscd_jax.data import folders, storage
-from sscd_jax.data.archives import Archive, open_archive
+from sscd_jax.data.archives import open_archive, unread
 from sscd_jax.data.image_source import Source, read_file
 from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, IdRule, printable, stem, unique_ids
 from sscd_jax.data.pack_reader import Pack, is_pack
@@ -216,7 +216,7 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str], *, ids: 
         try:
             archive = open_archive(path)
         except ValueError as error:  # a Parquet file of something else
-            archive = _unreadable(str(error))
+            archive = unread(storage.DamagedError(str(error)))
         if archive:
             stems.extend(f"{stem(name)}/{stem(inside)}" for inside in archive.names)
             full.extend(f"{name}/{inside}" for inside in archive.names)
@@ -232,10 +232,3 @@ def open_files(source: str, names: Sequence[str], paths: Sequence[str], *, ids: 
         return readers[file](index - firsts[file]) if file in readers else read_file(places[index])
 
     return Source(source, unique_ids(stems, full, ids), places, record, paths)
-
-
-def _unreadable(reason: str) -> Archive:
-    def fail(_: int) -> bytes:
-        raise OSError(reason)
-
-    return Archive(["?"], fail)

@@ -17,6 +17,10 @@ _PARTS_AT_ONCE = 8
 _READAHEAD = "GCS_READAHEAD_BUFFER_SIZE_BYTES"
 
 
+class DamagedError(OSError):
+    """The bytes arrived and are not those of an image, so that another attempt would find the same."""
+
+
 def in_store(path: str) -> bool:
     """Returns whether a path has a scheme, as gs://BUCKET/NAME has."""
     return "://" in path

@@ -72,7 +72,9 @@ class Reader:
 
     def _is_of_reading(self, index: int, error: BaseException) -> bool:
         """Returns whether an error means that bytes could not be read, rather than that they are bad."""
-        if not isinstance(error, OSError) or error.errno in (errno.EMFILE, errno.ENFILE):
+        if not isinstance(error, OSError) or isinstance(error, storage.DamagedError):
+            return False
+        if error.errno in (errno.EMFILE, errno.ENFILE):
             return False
         return error.errno is not None or isinstance(error, FileNotFoundError) or "://" in self._given.paths[index]
 

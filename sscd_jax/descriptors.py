@@ -184,7 +184,7 @@ def content_name(kind: str, number: int, sha256: str, extension: str) -> str:
     return f"{kind}-{shard_name(number)}-{sha256[:16]}.{extension}"
 
 
-def hash_bytes(data: bytes) -> str:
+def hash_bytes(data: bytes | memoryview) -> str:
     """Returns the SHA-256 of bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 

@@ -111,6 +111,7 @@ def measured(row: dict[str, float], name: str) -> Iterator[None]:
     done.set()
     thread.join()
     row[f"{name} MB"] = round(max(peak, anonymous()) - _start)
+    print(f"{name}: {row[f'{name} MB']} MB, {row[f'{name} s']} s", file=sys.stderr)
 
 
 _start = 0.0

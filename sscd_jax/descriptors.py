@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from sscd_jax.files import FolderKind, atomic_folder
-from sscd_jax.mapped_vectors import MappedVectors, Vectors, first_not_finite
+from sscd_jax.mapped_vectors import MappedVectors, Vectors, check_finite
 from sscd_jax.string_list import StringList, repeated
 
 MANIFEST = "manifest.json"
@@ -33,8 +33,7 @@ FOLDER = FolderKind(
     rf"|(errors{HASHED}\.jsonl)|(shard-\d{{5,}}\.json)|(saved-\d{{5,}}-\w+-\d+\.npz)|plan/(made_by\.json|format\.json|files\.jsonl|\d{{5,}}\.txt)",
     (MANIFEST, "plan/made_by.json", "plan/format.json"),
 )
-_BLOCK = 4096  # rows that are written, checked or hashed at once
-_MOST_MAPPED = 512  # files that are mapped at once, each of which the system counts as an open file
+_BLOCK, _MOST_MAPPED = 4096, 512  # rows that are written or hashed at once, and files that are mapped, and so open
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Descriptors:
         if twice := repeated(self.ids):
             raise ValueError(f"the id {self.ids[twice[0]]} occurs more than once; ids must be unique")
         if isinstance(self.vectors, np.ndarray):  # those of several files were checked one by one
-            _check_finite(self.ids, self.vectors)
+            check_finite(self.ids, self.vectors)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the descriptors to the folder `path`, as one shard. An earlier set of descriptors in it is replaced.
@@ -144,7 +143,7 @@ class Descriptors:
         ids, parts = StringList(), []
         for some, part in read_shards(path, verify=verify):
             if verify:
-                _check_finite(some, part)
+                check_finite(some, part)
             ids.extend(some)
             parts.append(part)
         vectors: Vectors = MappedVectors(parts, made["dims"])
@@ -153,11 +152,6 @@ class Descriptors:
         elif len(parts) > _MOST_MAPPED:
             vectors = np.asarray(vectors)
         return cls(ids, vectors, Provenance(**made["provenance"]))
-
-
-def _check_finite(ids: Sequence[str], vectors: np.ndarray) -> None:
-    if (row := first_not_finite(vectors)) is not None:
-        raise ValueError(f"the vector of {ids[row]} is not finite")
 
 
 def is_line(text: str) -> bool:
@@ -296,7 +290,9 @@ def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterato
             if verify and hash_npy(vectors) != shard["vectors"]["sha256"]:
                 raise ValueError("its SHA-256 is not the one in the manifest")
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: {error}; write the descriptors again") from error
+            path = folder / f"shard-{shard['name']}.json"  # which `embed` writes
+            remedy = f"remove {path} and rerun `sscd-jax embed`" if path.exists() else "write the descriptors again"
+            raise ValueError(f"{file}: {error}; {remedy}") from error
         found = len(ids), str(vectors.dtype), vectors.shape
         if found != (shard["count"], made["dtype"], (shard["count"], made["dims"])):
             raise ValueError(
@@ -348,7 +344,7 @@ def _compare_computations(one_name: str, one: Provenance, other_name: str, other
     if probes[0].ndim == 2 and probes[0].shape == probes[1].shape:
         cosine = (probes[0] * probes[1]).sum(1) / np.prod([np.linalg.norm(probe, axis=1) for probe in probes], axis=0)
         agreement = (
-            f"on {len(cosine)} test patterns the descriptors of both have a cosine of {cosine.min():.5f} or more"
+            f"on {len(cosine)} test patterns the descriptors of both have a cosine of at least {cosine.min():.5f}"
         )
     warnings.warn(
         f"{one_name} were computed in {one.computation}, {other_name} in {other.computation}; {agreement}", stacklevel=3

@@ -4,16 +4,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 _BLOCK = 4096  # rows that are read at once
 
 
-class MappedVectors:
+class MappedVectors(NDArrayOperatorsMixin):
     """Vectors, float32 [N, D], whose parts are arrays of their own, such as memory-mapped files.
 
     Indexing reads only the rows that are asked for, and returns them as a numpy array: `vectors[7]`,
-    `vectors[1000:2000]`, `vectors[[5, 3, 8]]`. Where numpy needs one array, as in `np.asarray(vectors)` and in
-    `vectors @ other`, all rows are copied into memory. It cannot be written to.
+    `vectors[1000:2000]`, `vectors[[5, 3, 8]]`. Where numpy needs one array, as in `np.asarray(vectors)`, in
+    `vectors @ other` and in `vectors == other`, all rows are copied into memory. It cannot be written to.
 
     Args:
         parts: arrays [n, D], float32 or float16, of which none is empty.
@@ -51,7 +52,7 @@ class MappedVectors:
             index = np.flatnonzero(index)
         index = index.astype(np.int64, casting="safe" if index.size else "unsafe")
         if index.size and not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
-            raise IndexError(f"there are {len(self)} vectors, and one of them is asked for by another index")
+            raise IndexError(f"an index is out of range: there are {len(self)} vectors")
         index = np.where(index < 0, index + len(self), index)
         return self._take(index.ravel()).reshape(*index.shape, self.shape[1])
 
@@ -89,20 +90,21 @@ class MappedVectors:
         """All vectors in memory, float32 [D, N]."""
         return np.asarray(self).T
 
-    def __matmul__(self, other: Any) -> np.ndarray:
-        return np.matmul(np.asarray(self), other)
-
-    def __rmatmul__(self, other: Any) -> np.ndarray:
-        return np.matmul(other, np.asarray(self))
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [np.asarray(one) if isinstance(one, MappedVectors) else one for one in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
 
 
 Vectors = np.ndarray | MappedVectors
 
 
-def first_not_finite(vectors: Vectors) -> int | None:
-    """Returns the row of the first vector that is not finite, or None if all are."""
+def check_finite(ids: Sequence[str], vectors: Vectors) -> None:
+    """Checks that vectors, float32 or float16 [N, D], are finite.
+
+    Raises:
+        ValueError: one is not; the error names its id.
+    """
     for start in range(0, len(vectors), _BLOCK):
         finite = np.isfinite(vectors[start : start + _BLOCK]).all(1)
         if not finite.all():
-            return start + int(np.argmin(finite))
-    return None
+            raise ValueError(f"the vector of {ids[start + int(np.argmin(finite))]} is not finite")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sscd_jax.mapped_vectors import MappedVectors, first_not_finite
+from sscd_jax.mapped_vectors import MappedVectors, check_finite
 
 PARTS = [
     np.random.default_rng(k).normal(size=(n, 3)).astype(t)
@@ -48,6 +48,9 @@ def test_as_one_array(vectors):
     np.testing.assert_array_equal([*vectors], WHOLE)
     np.testing.assert_array_equal(vectors @ vectors.T, WHOLE @ WHOLE.T)
     np.testing.assert_array_equal(WHOLE.T @ vectors, WHOLE.T @ WHOLE)
+    np.testing.assert_array_equal(2 * vectors - vectors, WHOLE)
+    np.testing.assert_array_equal(vectors == WHOLE, np.ones((11, 3), bool))
+    assert np.mean(vectors) == WHOLE.mean()
     assert np.asarray(vectors, np.float64).dtype == np.float64
     np.testing.assert_array_equal(vectors.astype(np.float16), WHOLE.astype(np.float16))
     with pytest.raises(ValueError, match="only by a copy"):
@@ -61,7 +64,8 @@ def test_rows_of_one_part_are_not_copied(vectors):
 
 
 def test_the_first_that_is_not_finite():
-    some = np.zeros((10_000, 2), np.float32)
-    assert first_not_finite(some) is None
+    some, ids = np.zeros((10_000, 2), np.float32), [str(k) for k in range(10_000)]
+    check_finite(ids, some)
     some[[9000, 5000], 1] = np.nan, np.inf
-    assert first_not_finite(some) == 5000
+    with pytest.raises(ValueError, match="the vector of 5000 is not finite"):
+        check_finite(ids, some)

@@ -159,7 +159,9 @@ def _list(file: str, data: bytes) -> tuple[Sequence[str], Sequence[str]]:
     if (by_zeros or not _is_unicode(data)) and not any(map(_may_exist, paths)):
         raise ValueError(f"{printable(file)} is not a text file of paths: name a folder, an image or a list of paths")
     if not names:
-        raise ValueError(f"no paths in {printable(file)}: it should have one on each line")
+        raise ValueError(
+            f"no paths in {'standard input' if file == STDIN else printable(file)}: it should have one on each line"
+        )
     return names, paths
 
 

@@ -134,7 +134,7 @@ def write_descriptors(
     changes = compare(shards, complete.intersection(numbers), reader)
     again = (changes.failed if retry else set()) | (changes.changed | changes.mended if update else set())
     gone = changes.gone if prune else set()
-    _say(changes, update=update, prune=prune)
+    _say(changes, retry=retry, update=update, prune=prune)
     redo = {changes.shards[one] for one in again | gone}
     todo = [number for number in numbers if number in redo or number not in complete]
     total = sum(len(shards.plan.ids(number)) for number in numbers)
@@ -162,7 +162,8 @@ def write_descriptors(
                 if shown < ERRORS_SHOWN:
                     bar.write(printable("cannot read {path}: {reason}".format(**error)), file=sys.stderr)
                 elif shown == ERRORS_SHOWN:
-                    bar.write(f"further images that cannot be read are listed in {out} only", file=sys.stderr)
+                    listed = epath.Path(out) / "errors.jsonl"
+                    bar.write(f"further images that cannot be read are not shown; {listed} lists all", file=sys.stderr)
                 counts[READ if error["kind"] == READ else "other"] += 1
             counts["embedded"] += count - len(errors)
             bar.set_postfix(errors=counts[READ] + counts["other"], refresh=False)
@@ -197,9 +198,9 @@ def write_descriptors(
     }
 
 
-def _say(changes: Changes, *, update: bool, prune: bool) -> None:
+def _say(changes: Changes, *, retry: bool, update: bool, prune: bool) -> None:
     """Says what has changed in the source and is left as it is."""
-    changed, gone = len(changes.changed | changes.mended), len(changes.gone)
+    changed, gone = len(changes.changed if retry else changes.changed | changes.mended), len(changes.gone)
     if changed and not update:
         what = "1 image has" if changed == 1 else f"{changed} images have"
         print(f"{what} changed since the last embedding; --update embeds what has changed", file=sys.stderr)

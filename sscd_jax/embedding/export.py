@@ -63,6 +63,8 @@ def export_descriptors(folder: PathLike, out: Path, *, references: PathLike | No
     if references and writers[out.suffix] is not _hdf5:
         raise ValueError(f"--out {out}: queries and references go into one file only in .hdf5")
     check_file(out, read_card)
+    if out.suffix in (".npy", ".faiss"):
+        _check_companions(out)
     card = _card(folder)
     with atomic_file(out) as temporary:
         if references:
@@ -74,7 +76,8 @@ def export_descriptors(folder: PathLike, out: Path, *, references: PathLike | No
             with atomic_file(ids_file) as temporary_ids:
                 _ids(folder, temporary_ids)
                 card["files"] = {out.name: _hash(temporary), ids_file.name: _hash(temporary_ids)}
-            write_text(_sidecar(out), json.dumps(card, indent=2))
+                # First, so that the other files are known as ours if the process is killed.
+                write_text(_sidecar(out), json.dumps(card, indent=2))
 
 
 def read_card(out: Path) -> dict[str, Any]:
@@ -99,6 +102,23 @@ def read_card(out: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{out} is not an export of descriptors: {error}") from error
     return card
+
+
+def _check_companions(out: Path) -> None:
+    """Checks that the two files beside an export may be written: they do not exist, or an export wrote them."""
+    ids, card = out.with_name(f"{out.name}.ids.txt"), _sidecar(out)
+    there = next((path for path in (ids, card) if path.exists() or path.is_symlink()), None)
+    if there is None:
+        return
+    try:
+        if ids.name in read_card(out)["files"]:
+            return
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise ValueError(
+        f"{there} is in the way: this package did not write it, and the export {out.name} needs a file of this name; "
+        "move it elsewhere, or name another file"
+    )
 
 
 def _sidecar(out: Path) -> Path:

@@ -56,13 +56,17 @@ class Reader:
             retry=retry_if_exception(lambda error: self._is_of_reading(index, error) and _may_pass(error)),
             reraise=True,
         )
+        stamp = None
         try:
-            size, time = self.stamp(index)
+            stamp = size, time = self.stamp(index)
             data = attempts(self._given.load, index)
         except Exception as error:
-            if self._is_of_reading(index, error):
-                with self._lock:
+            with self._lock:
+                if self._is_of_reading(index, error):
                     self._failed.add(index)
+                if stamp:  # so that a later call sees whether the file has changed since
+                    seen: Any = np.array((*stamp, b""), IMAGE)[()]
+                    self._images[index] = seen
             raise
         content = hashlib.blake2b(data, digest_size=16).digest()
         image: Any = np.array((len(data) if size < 0 else size, time, content), IMAGE)[()]
@@ -170,9 +174,11 @@ def has_changed(image: np.void | Mapping[str, Any], reader: Reader, index: int) 
     """
     try:
         size, time = reader.stamp(index)
-        before = int(image["size"]), int(image["time"])
-    except (OSError, KeyError):  # it is gone since it was listed; or it was never read
-        return isinstance(image, dict) and "size" not in image
+    except OSError:  # it is not there
+        return False
+    if isinstance(image, dict) and "size" not in image:  # it was not there before
+        return size >= 0
+    before = int(image["size"]), int(image["time"])
     return (size >= 0 and before[0] != size) or bool(time and before[1] and before[1] != time)
 
 

@@ -31,6 +31,7 @@ from sscd_jax.weights.native import (
     CARD,
     SUMS,
     WEIGHTS,
+    foreign_file,
     hash_file,
     hash_network,
     is_bundle,
@@ -126,8 +127,10 @@ def export(
 
 
 def _check_out(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir()))):
-        raise ValueError(f"{out} exists and is not a bundle, or holds other files too: name another folder")
+    if not out.is_symlink() and (not out.exists() or is_bundle(out) or (out.is_dir() and not any(out.iterdir()))):
+        return
+    holds = "" if out.is_symlink() or not out.is_dir() else f", or holds other files too, such as {foreign_file(out)}"
+    raise ValueError(f"{out} exists and is not a bundle{holds}: name another folder")
 
 
 def compare(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:

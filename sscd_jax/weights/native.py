@@ -63,12 +63,20 @@ def _members(folder: Path) -> set[str]:
 
 def is_bundle(path: Path) -> bool:
     """Returns whether a folder holds only a bundle that `export` wrote, so that it may be replaced."""
+    return not foreign_file(path)
+
+
+def foreign_file(path: Path) -> str:
+    """Returns the first file of a folder that is not one of a bundle's, or "" if it holds only a bundle."""
     try:
         listed = {line.split("  ", 1)[1] for line in (path / SUMS).read_text().splitlines()}
-        known = json.loads((path / CARD).read_text())["format"] in BUNDLES
+        if json.loads((path / CARD).read_text())["format"] not in BUNDLES:
+            raise ValueError("it has another format")
     except (OSError, ValueError, LookupError, TypeError):
-        return False
-    return known and _members(path) <= {*listed, SUMS}
+        listed = set()
+    there = _members(path)
+    others = there - {*listed, SUMS} if listed else there or {path.name}
+    return min(others, default="")
 
 
 def _read_npz(path: Path) -> Weights:

@@ -107,7 +107,7 @@ def test_another_computation_is_said_in_a_line(tmp_path, capsys):
     main(["evaluate", "disc", *sets, "--ground-truth", str(tmp_path / "truth.csv"), "--out", str(tmp_path / "e.json")])
     assert (
         "queries were computed in float32 by jax on cpu, references in bfloat16 by jax on tpu; on 1 test patterns the "
-        "descriptors of both have a cosine of 0.60000 or more"
+        "descriptors of both have a cosine of at least 0.60000"
     ) in capsys.readouterr().err.splitlines()
 
 

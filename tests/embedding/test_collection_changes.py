@@ -127,6 +127,37 @@ def test_a_failed_disk_ends_the_run(folder, variables, tmp_path, monkeypatch):
     assert all(np.allclose(found[one], expected[one], atol=1e-5) for one in expected)
 
 
+def test_missing_files_have_not_changed(folder, variables, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{folder}/b/{name}\n" for name in ("003.jpg", "020.jpg", "absent.jpg")))
+    source = {"preset": PRESET, "out": tmp_path / "out", "batch_size": 8}
+    write_descriptors(MODEL, variables, open_source(str(listed)), **source)
+    capsys.readouterr()
+    write_descriptors(MODEL, variables, open_source(str(listed)), **source)
+    assert "changed" not in capsys.readouterr().err
+    shutil.copy(folder / "b" / "007.jpg", folder / "b" / "absent.jpg")
+    write_descriptors(MODEL, variables, open_source(str(listed)), **source)
+    assert "1 image has changed since the last embedding" in capsys.readouterr().err
+    write_descriptors(MODEL, variables, open_source(str(listed)), **source, retry=True)
+    assert "changed" not in capsys.readouterr().err, "it is embedded now"
+    assert len(by_id(tmp_path / "out")) == 3
+
+
+def test_a_damaged_file_says_how_to_compute_it_again(folder, variables, tmp_path):
+    write(variables, folder, tmp_path / "out")
+    before = by_id(tmp_path / "out")
+    path = next((tmp_path / "out").glob("vectors-00000-*"))
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"SHA-256 .*; remove \S+/shard-00000\.json and rerun `sscd-jax embed`"):
+        Descriptors.read(tmp_path / "out")
+    (tmp_path / "out" / "shard-00000.json").unlink()
+    write(variables, folder, tmp_path / "out")
+    after = by_id(tmp_path / "out")
+    assert all(np.array_equal(after[one], before[one]) for one in before)
+
+
 def test_files_that_do_not_exist_are_not_tried_again_and_again(folder, variables, tmp_path, monkeypatch):
     attempts = failing(monkeypatch, lambda name, _: name == "000.jpg", errno.ENOENT)
     summary = write(variables, folder, tmp_path / "out")

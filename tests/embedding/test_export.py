@@ -97,6 +97,21 @@ def test_refused(folder, tmp_path, monkeypatch):
             export_descriptors(folder, tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.npy.ids.txt", "a.npy.json"])
+def test_files_of_others_beside_an_export_stay(name, folder, tmp_path):
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(ValueError, match=rf"{name} is in the way: this package did not write it"):
+        export_descriptors(folder, tmp_path / "a.npy")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    assert (tmp_path / name).read_text() == "[1]"
+    (tmp_path / name).unlink()
+    for _ in range(2):  # an earlier export is replaced, also one that lacks a file
+        export_descriptors(folder, tmp_path / "a.npy")
+        (tmp_path / "a.npy.ids.txt").unlink()
+    export_descriptors(folder, tmp_path / "a.npy")
+    assert (tmp_path / "a.npy.ids.txt").exists()
+
+
 def test_command(folder, tmp_path, capsys):
     main(["descriptors", "export", str(folder), "--out", str(tmp_path / "a.npy")])
     assert (tmp_path / "a.npy").is_file()

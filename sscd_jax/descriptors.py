@@ -258,9 +258,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError("it names files that are not those of descriptors")
         made["dims"] + 0
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file}: {error}; not a complete set of descriptors, write it again with `sscd-jax embed`"
-        ) from error
+        raise ValueError(f"{file}: {error}; not a complete set of descriptors, rerun `sscd-jax embed`") from error
     return made
 
 
@@ -290,8 +288,8 @@ def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterato
             if verify and hash_npy(vectors) != shard["vectors"]["sha256"]:
                 raise ValueError("its SHA-256 is not the one in the manifest")
         except (OSError, ValueError) as error:
-            path = folder / f"shard-{shard['name']}.json"  # which `embed` writes
-            remedy = f"remove {path} and rerun `sscd-jax embed`" if path.exists() else "write the descriptors again"
+            mark = folder / f"shard-{shard['name']}.json"  # which `embed` writes
+            remedy = f"remove {mark} and rerun `sscd-jax embed`" if mark.exists() else "write the descriptors again"
             raise ValueError(f"{file}: {error}; {remedy}") from error
         found = len(ids), str(vectors.dtype), vectors.shape
         if found != (shard["count"], made["dtype"], (shard["count"], made["dims"])):

@@ -79,9 +79,10 @@ def _tar(path: str) -> Archive:
             file.seek(archive.offset)
             if any(file.read(tarfile.BLOCKSIZE)):  # tarfile mistakes damage for the end, a block of zeros
                 raise tarfile.ReadError(f"no header at byte {archive.offset}")
-    except (FileNotFoundError, PermissionError) as error:
-        return unread(error)
-    except OSError as error:  # not to be taken for the end of the archive
+    except OSError as error:
+        if not names:
+            return unread(error)
+        # Not to be taken for the end of the archive.
         raise OSError(f"{path} cannot be listed: {error}; rerun the command when the file can be read") from error
     except Exception as error:  # tarfile raises many types; how many images follow is not known
         add("?", f"the archive is damaged after {len(names)} images: {error}")

@@ -11,7 +11,27 @@ _BLOCK = 4096  # strings that are decoded at once
 _SORTED = 1_000_000  # strings that are sorted at once, as Python's strings
 
 
-class StringList(Sequence[str]):
+class _Strings(Sequence[str]):
+    """What lists of strings have in common: indexes, slices, and that they equal lists of the same strings."""
+
+    def _at(self, index: int) -> str:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StringList": ...
+    def __getitem__(self, index: int | slice) -> "str | StringList":
+        some = range(len(self))[index]
+        return self._at(some) if isinstance(some, int) else StringList(map(self._at, some))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+
+class StringList(_Strings):
     """A list of strings that keeps their UTF-8 bytes one after the other, and 9 bytes more for each string.
 
     A list of Python's strings takes at least 57 bytes more for each. Strings can be appended, but not changed. Any
@@ -80,16 +100,9 @@ class StringList(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "StringList": ...
-    def __getitem__(self, index: int | slice) -> "str | StringList":
-        if isinstance(index, slice):
-            return StringList(self[k] for k in range(*index.indices(len(self))))
-        k = range(len(self))[index]
-        start = self._ends[k - 1] if k else 0
-        return self._data[start : self._ends[k] - 1].decode("utf-8", "surrogatepass")
+    def _at(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return self._data[start : self._ends[index] - 1].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
         start = 0
@@ -100,15 +113,12 @@ class StringList(Sequence[str]):
                 yield data[start - origin : end - origin - 1].decode("utf-8", "surrogatepass")
                 start = end
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
     def __repr__(self) -> str:
         some = ", ".join(repr(one) for one in self[:3])
         return f"<StringList of {len(self)}: {some}{', ...' if len(self) > 3 else ''}>"
 
 
-class MappedStrings(Sequence[str]):
+class MappedStrings(_Strings):
     """A list of strings, each of which is computed from a string of another list when it is asked for.
 
     Args:
@@ -122,26 +132,11 @@ class MappedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._strings)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "MappedStrings": ...
-    def __getitem__(self, index: int | slice) -> "str | MappedStrings":
-        if isinstance(index, slice):
-            return MappedStrings(self._strings[index], self._function)
+    def _at(self, index: int) -> str:
         return self._function(self._strings[index])
 
     def __iter__(self) -> Iterator[str]:
         return map(self._function, self._strings)
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
-
-def _equal(one: Sequence[str], other: object) -> bool:
-    if not isinstance(other, Sequence) or isinstance(other, str | bytes):
-        return NotImplemented
-    return len(one) == len(other) and all(a == b for a, b in zip(one, other, strict=True))
 
 
 class Lookup:

@@ -1,6 +1,5 @@
 """Lists of strings behave as Python's lists, and take little memory."""
 
-import pickle
 import tracemalloc
 
 import numpy as np
@@ -33,7 +32,6 @@ def test_it_is_like_a_list(strings, more, part, index):
     found.extend(StringList(more))
     found.append("ä\n")
     assert found == [*strings, *more, *more, "ä\n"]
-    assert pickle.loads(pickle.dumps(found)) == found
 
 
 @given(ANY)

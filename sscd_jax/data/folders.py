@@ -63,7 +63,7 @@ def list_folder(folder: str) -> StringList:
 
     paths = StringList.sorted(found())
     if left_out:
-        parts = [f"{count} {reason} (such as {examples[reason]})" for reason, count in left_out.most_common()]
+        parts = [f"{reason} ({count}, such as {examples[reason]})" for reason, count in left_out.most_common()]
         count = left_out.total()
         total = "1 file is" if count == 1 else f"{count} files are"
         print(f"{printable(folder)}: {total} left out: {'; '.join(parts)}", file=sys.stderr)

@@ -43,13 +43,13 @@ def test_files_with_unknown_extensions_are_looked_at_and_what_is_left_out_is_sai
     source = open_source(str(tmp_path))
     assert source.ids == [".f", "a", "b", "c.2019", "d.jpg_large", "e.JPG~", "gone"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path}: 9 files are left out: 3 not an image by its extension (such as ")
+    assert line.startswith(f"{tmp_path}: 9 files are left out: not an image by its extension (3, such as ")
     for part in (
-        r"2 not a regular file \(such as pipe",
-        r"1 hidden, without an extension of an image \(such as \.hidden\)",
-        r"1 a raw file of a camera, which must be converted first \(such as g\.nef\)",
-        r"1 not an image by its first bytes \(such as h\.dat\)",
-        r"1 without an extension of an image, and cannot be opened \(such as broken\)",
+        r"not a regular file \(2, such as pipe",
+        r"hidden, without an extension of an image \(1, such as \.hidden\)",
+        r"a raw file of a camera, which must be converted first \(1, such as g\.nef\)",
+        r"not an image by its first bytes \(1, such as h\.dat\)",
+        r"without an extension of an image, and cannot be opened \(1, such as broken\)",
     ):
         assert re.search(part, line), line
     with pytest.raises(FileNotFoundError):
@@ -60,7 +60,7 @@ def test_stores_are_searched_by_extension(jpeg, tmp_path, capsys):
     for name in ("a.jpg", "b", "c.txt"):
         (tmp_path / name).write_bytes(jpeg)
     assert open_source(f"file://{tmp_path}").ids == ["a"]
-    assert "2 files are left out: 2 without an extension of an image, and files in a store" in capsys.readouterr().err
+    assert "2 files are left out: without an extension of an image, and files in a store" in capsys.readouterr().err
 
 
 def test_each_folder_is_entered_once(jpeg, tmp_path):

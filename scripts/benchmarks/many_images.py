@@ -66,18 +66,19 @@ def measure(count: int, dims: int, folder: Path) -> dict[str, float]:
             rows = range(start, min(start + 1000, count))
             file.writelines(f"{head}{row:0{LENGTH - len(head) - 4}d}.jpg\n" for row in rows)
     row: dict[str, float] = {"images": count}
-    with measured(row, "open, plan"):
+    imported = anonymous()
+    with measured(row, "open, plan", imported):
         source = open_source(str(source_file))
         check_unique_ids(source)
         shards = Shards(out, PROVENANCE, "float16", "made up")
         shards.plan.add(source.lookup, max(LEAST_A_SHARD, -(-count // MOST_SHARDS)))
-    with measured(row, "write"):
+    with measured(row, "write", imported):
         for number in shards.plan.numbers():
             ids = shards.plan.ids(number)
             vectors = np.random.default_rng(number).normal(size=(len(ids), dims)).astype(np.float32)
             shards.write(number, ids, vectors, np.zeros(len(ids), IMAGE), [])
         assert shards.finish(dims)
-    with measured(row, "resume"):
+    with measured(row, "resume", imported):
         again = Shards(out, PROVENANCE, "float16", "made up")
         assert again.plan.add(source.lookup, 1) == 0
         assert not compare(again, again.complete(), Reader(source)).gone
@@ -92,10 +93,8 @@ def measure(count: int, dims: int, folder: Path) -> dict[str, float]:
 
 
 @contextmanager
-def measured(row: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the highest memory since the first call, and the time of a block, to a row."""
-    global _start
-    _start = _start or anonymous()
+def measured(row: dict[str, float], name: str, before: float) -> Iterator[None]:
+    """Adds the time of a block, and the highest memory during it, in MB above `before`, to a row."""
     peak, done = 0.0, threading.Event()
 
     def watch() -> None:
@@ -110,11 +109,8 @@ def measured(row: dict[str, float], name: str) -> Iterator[None]:
     row[f"{name} s"] = round(time.perf_counter() - start)
     done.set()
     thread.join()
-    row[f"{name} MB"] = round(max(peak, anonymous()) - _start)
+    row[f"{name} MB"] = round(max(peak, anonymous()) - before)
     print(f"{name}: {row[f'{name} MB']} MB, {row[f'{name} s']} s", file=sys.stderr)
-
-
-_start = 0.0
 
 
 def anonymous() -> float:

@@ -88,14 +88,15 @@ def test_an_archive_on_a_disk_that_fails_is_not_taken_for_a_short_one(images, tm
     assert len(open_source(str(path))) == 3
 
 
-def test_damaged_archives_hold_bad_images(images, tmp_path):
+@pytest.mark.parametrize("where", ["", "file://"])  # on a disk, and in a store
+def test_damaged_archives_hold_bad_images(where, images, tmp_path):
     path = archive_of(images, tmp_path / "a.tar")
     path.write_bytes(path.read_bytes()[:4000])
-    source = open_source(str(path))
+    source = open_source(f"{where}{path}")
     assert len(source) > 1, "the first is whole"
     assert {kind(source, index) for index in range(1, len(source))} == {"image"}
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
-    assert kind(open_source(str(tmp_path)), len(source)) == "image"
+    assert kind(open_source(f"{where}{tmp_path}"), len(source)) == "image"
 
 
 def test_an_archive_that_is_gone_was_not_read(tmp_path):
@@ -103,12 +104,13 @@ def test_an_archive_that_is_gone_was_not_read(tmp_path):
     assert kind(open_source(str(tmp_path / "list.txt"))) == "read"
 
 
-def test_packs(images, tmp_path):
+@pytest.mark.parametrize("where", ["", "file://"])
+def test_packs(where, images, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.mkdir()
     (tmp_path / "list.txt").write_text(f"{bad}\n{sorted(images.iterdir())[0]}\n")
     pack(open_source(str(tmp_path / "list.txt")), str(tmp_path / "pack"), shard_bytes=1 << 20)
-    source = open_source(str(tmp_path / "pack"))
+    source = open_source(f"{where}{tmp_path}/pack")
     assert kind(source) == "image", "another attempt does not change what was packed"
     (tar,) = (tmp_path / "pack").glob("*.tar")
     data = bytearray(tar.read_bytes())

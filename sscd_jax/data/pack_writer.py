@@ -118,8 +118,10 @@ def _begin(source: Source, out: str, shard_bytes: int) -> None:
     path = posixpath.join(out, MADE_BY)
     if not storage.exists(path):
         found = [name.rstrip("/") for name in storage.list_folder(out)] if storage.exists(out) else []
-        if any(name != PARTS and not is_temporary(name) for name in found):  # a killed process may leave these
-            raise ValueError(f"{out} exists and was not written by sscd-jax pack: name another folder")
+        # A killed process may leave these two.
+        others = [name for name in found if name != PARTS and not is_temporary(name)]
+        if others:
+            raise ValueError(f"{out} holds {min(others)}, which sscd-jax pack did not write: name another folder")
         storage.make_folder(posixpath.join(out, PARTS))
         _write_made_by(source, out, shard_bytes)
         return

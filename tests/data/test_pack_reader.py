@@ -218,7 +218,7 @@ def test_other_images_are_refused(photos, images, tmp_path):
         packed(photos, out)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "letter.txt").write_text("")
-    with pytest.raises(ValueError, match="was not written by sscd-jax pack: name another folder"):
+    with pytest.raises(ValueError, match=r"there holds letter\.txt, which sscd-jax pack did not write"):
         packed(photos, tmp_path / "there")
     (out / MADE_BY).write_text("[]")
     with pytest.raises(ValueError, match=r"sscd_pack\.json is damaged: .*; name another folder"):

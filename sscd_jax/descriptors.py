@@ -44,7 +44,8 @@ class Provenance:
         weights: the SHA-256 of the network with its weights (see `weights.hash_network`), or a name for methods
             without weights.
         preset: the name of the preset that resized and normalized the images.
-        details: further facts, such as the preset's parameters and the versions of packages; they are not compared.
+        details: further facts, such as the network's and the preset's parameters and the versions of packages; they
+            are not compared.
         computation: how the function was computed, such as "float32 by jax on cpu". It changes descriptors a little:
             it must be the same within a folder, and is said where two sets that differ in it are compared.
     """
@@ -56,6 +57,15 @@ class Provenance:
 
     def __str__(self) -> str:
         return f"weights {self.weights[:12]} with preset {self.preset}"
+
+    def differences(self, other: "Provenance") -> str:
+        """Returns in what the networks of two provenances differ, as the end of an error; "" if that is not known."""
+        mine, others = (one.details.get("network") for one in (self, other))
+        if self.weights == other.weights or not (isinstance(mine, Mapping) and isinstance(others, Mapping)):
+            return ""
+        changed = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
+        values = ", ".join(f"{name} {mine.get(name)} and {others.get(name)}" for name in changed)
+        return f" (the networks have {values})" if changed else " (the networks are alike; their weights differ)"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields for a JSON file; `Provenance(**fields)` is equal to this one."""
@@ -328,8 +338,8 @@ def check_same_provenance(**sets: Descriptors) -> None:
     for name, other in others:
         if other.provenance != first.provenance:
             raise ValueError(
-                f"{first_name} are of {first.provenance}, {name} are of {other.provenance}: "
-                "embed both with the same weights and preset"
+                f"{first_name} are of {first.provenance}, {name} are of {other.provenance}"
+                f"{first.provenance.differences(other.provenance)}: embed both with the same weights and preset"
             )
         _compare_computations(first_name, first.provenance, name, other.provenance)
 

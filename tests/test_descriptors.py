@@ -133,6 +133,22 @@ def test_provenance():
         check_same_provenance(queries=some(), references=other)
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"backbone": "resnet50", "pool_param": 1.0}, r" \(the networks have pool_param 3.0 and 1.0\): embed both"),
+        ({"backbone": "resnet50", "pool_param": 3.0}, r" \(the networks are alike; their weights differ\): embed both"),
+        (None, "skew_320: embed both"),
+    ],
+)
+def test_what_differs_is_said(network, said):
+    mine = Provenance("f" * 64, "skew_320", {"network": {"backbone": "resnet50", "pool_param": 3.0}})
+    other = Provenance("e" * 64, "skew_320", {"network": network} if network else {})
+    queries, references = (Descriptors(["a"], np.zeros((1, 4), np.float32), made_by) for made_by in (mine, other))
+    with pytest.raises(ValueError, match=said):
+        check_same_provenance(queries=queries, references=references)
+
+
 def test_files_that_the_manifest_may_not_name(tmp_path):
     some().write(tmp_path / "d")
     made = json.loads((tmp_path / "d" / "manifest.json").read_text())

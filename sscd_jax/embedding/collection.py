@@ -23,7 +23,7 @@ from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.reading import NAME, READ, Changes, Reader, compare
 from sscd_jax.embedding.shards import Shards
-from sscd_jax.models import SSCD
+from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import Preset
 from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_network
@@ -242,7 +242,7 @@ def made_by(model: SSCD, variables: Any, preset: Preset, source: str) -> Provena
         source: where the images come from, as the user gave it.
     """
     versions = {name: version(name) for name in ("sscd_jax", "jax", "flax", "numpy", "pillow")}
-    details = {"preset": preset.parameters(), "versions": versions, "source": source}
+    details = {"network": describe(model), "preset": preset.parameters(), "versions": versions, "source": source}
     return Provenance(hash_network(model, variables), preset.name, details, computation(model))
 
 

@@ -50,10 +50,9 @@ class Plan:
         """
         made_by = {name: getattr(provenance, name) for name in ("weights", "preset", "computation")}
         made_by |= {"dtype": dtype, "source": source}
-        path, text = (
-            self.folder / "made_by.json",
-            json.dumps({"format": FORMAT, "version": VERSION} | made_by, indent=2),
-        )
+        network = {"network": provenance.details.get("network")}  # for the message below; the hash has it, too
+        path = self.folder / "made_by.json"
+        text = json.dumps({"format": FORMAT, "version": VERSION} | made_by | network, indent=2)
         self.folder.mkdir(parents=True, exist_ok=True)
         if is_new and not self.numbers() and _is_torn_json(path):
             path.unlink()
@@ -70,7 +69,9 @@ class Plan:
             if there | {"source": source} == made_by:
                 hint += ", or give --moved if these are the same images in another place"
             before, now = (_told(one) for one in (there, made_by))
-            raise ValueError(f"{self.folder.parent} holds descriptors of {before}, not of {now}: {hint}")
+            written = Provenance(there["weights"], there["preset"], {"network": read.get("network")})
+            differences = written.differences(provenance)
+            raise ValueError(f"{self.folder.parent} holds descriptors of {before}, not of {now}{differences}: {hint}")
         replace_file(path, lambda file: file.write(text.encode()))
 
     def add(self, ids: Lookup, shard_size: int) -> int:

@@ -146,6 +146,7 @@ class Calibration:
             "preset": self.provenance.preset,
             "computation": self.provenance.computation,
             "probe": self.provenance.details.get("probe"),
+            "network": self.provenance.details.get("network"),
             "facts": dict(self.facts),
         }
         matrix = np.empty((0, 0), np.float32) if self.transform.matrix is None else self.transform.matrix
@@ -179,7 +180,7 @@ class Calibration:
                 raise ValueError("its numbers are not finite")
             if not np.isfinite(float(meta["threshold"])):
                 raise ValueError("its threshold is not finite")
-            details = {"probe": meta["probe"]} if meta["probe"] else {}
+            details = {name: meta[name] for name in ("probe", "network") if meta.get(name)}
             provenance = Provenance(meta["weights"], meta["preset"], details, meta["computation"])
             transform = Transform(mean, matrix if matrix.size else None)
             return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])

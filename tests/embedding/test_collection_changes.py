@@ -169,7 +169,10 @@ def test_another_function_or_computation_is_refused_in_a_folder(folder, variable
     """Also where the arrays are the same, as those of GeM pooling with p = 3 and p = 1 are."""
     write(variables, folder, tmp_path / "out")
     source, out = open_source(str(folder)), tmp_path / "out"
-    with pytest.raises(ValueError, match=r"holds descriptors of .* not of .*: name another folder$"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds descriptors of .* not of .* \(the networks have pool_param 3\.0 and 1\.0\): name another folder$",
+    ):
         write_descriptors(MODEL.clone(pool_param=1.0), variables, source, PRESET, out, batch_size=8)
     half = MODEL.clone(backbone=MODEL.backbone.clone(dtype=np.dtype("bfloat16")))
     with pytest.raises(ValueError, match=r"computed in float32 by jax on cpu, not of .*in bfloat16 by jax on cpu"):

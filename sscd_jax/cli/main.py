@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
+        for one in arguments:
+            if one.startswith("-") and len(one) > 1 and os.path.exists(one):
+                raise ValueError(f"{one} would be read as an option: for the file of that name, give ./{one}")
         run = _parse(name, arguments)
     except ValueError as error:  # a value of the right type that is out of range, or a wrong recipe
         print(f"sscd-jax {name}: {printable_lines(str(error))}", file=sys.stderr)
@@ -187,9 +190,10 @@ def _show(
 
 def _line(error: Exception, options: Mapping[str, Any]) -> str:
     """Returns the line about an error. For a full disk it names the file, or OUT where a library does not name it."""
+    file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
     if not is_full(error):
-        return str(error)
-    if file := getattr(error, "filename", None):
+        return f"{os.fsdecode(file)}: {reason}" if isinstance(file, str | bytes) and reason else str(error)
+    if file:
         return f"{file}: no space left on the disk"
     where, text = options.get("out") or options.get("workdir"), getattr(error, "strerror", None) or str(error)
     return text if where is None or str(where) in text else f"{where}: {text}"

@@ -21,6 +21,7 @@ from sscd_jax.data.names import printable
 from sscd_jax.descriptors import Provenance, is_line, read_manifest
 from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.embed import embed
+from sscd_jax.embedding.plan import Plan
 from sscd_jax.embedding.reading import NAME, READ, Changes, Reader, compare
 from sscd_jax.embedding.shards import Shards
 from sscd_jax.models import SSCD, describe
@@ -113,6 +114,11 @@ def write_descriptors(
         raise ValueError(f"--max-errors is {max_errors}; it must not be negative")
     check_unique_ids(source)
     provenance = made_by(model, variables, preset, source.name)
+    if moved and not Plan(epath.Path(out)).has_any(source.lookup):
+        raise ValueError(
+            f"{out} has none of the images of {source.name}: --moved is for the same images in another place; "
+            "leave it out and name another folder"
+        )
     shards = Shards(out, provenance, dtype, location(source.name), moved=moved)
     unnamable = [
         {"path": ascii(path)[1:-1], "reason": UNNAMABLE, "kind": NAME}

@@ -188,7 +188,12 @@ def _fit(training: Descriptors, method: Method, score_norm: str | None, backgrou
     transform, fallback = fit_transform(training.vectors, method)
     norm = None if score_norm is None else ScoreNorm.parse(score_norm)
     kept = _background(training.vectors, transform, norm, background, seed)
-    facts = {"method": method, "fallback": fallback, "training": len(training.ids), "seed": seed}
+    facts = {
+        "method": "center" if fallback else method,
+        "fallback": fallback,
+        "training": len(training.ids),
+        "seed": seed,
+    }
     return Calibration(transform, norm, kept, np.inf, training.provenance, facts)
 
 

@@ -256,6 +256,21 @@ def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_file_whose_name_is_read_as_an_option(capsys, tmp_path, monkeypatch):
+    (tmp_path / "-dash.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["embed", "-dash.jpg", "--weights", "w", "--out", "o"])
+    said = capsys.readouterr().err
+    assert said == "sscd-jax embed: -dash.jpg would be read as an option: for the file of that name, give ./-dash.jpg\n"
+
+
+def test_an_error_of_the_system_names_the_file_first(capsys, network, images):
+    with pytest.raises(SystemExit):
+        main(["embed", str(images), "--weights", str(network), "--out", "/proc/x"])
+    assert capsys.readouterr().err.splitlines()[-1] == "sscd-jax embed: /proc/x: No such file or directory"
+
+
 def test_weights_convert_export_and_what_reads_them(run, images, tmp_path, capsys):
     """A run, its conversion and its export are the same weights to every command."""
     main(["weights", "convert", str(run), "--out", str(tmp_path / "a.safetensors")])

@@ -74,6 +74,10 @@ def test_a_source_that_was_moved(folder, variables, tmp_path):
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="or give --moved if these are the same images in another place"):
         write(variables, tmp_path / "elsewhere", tmp_path / "out")
+    (tmp_path / "strangers").mkdir()
+    shutil.copy(next(tmp_path.glob("elsewhere/b/*.jpg")), tmp_path / "strangers" / "stranger.jpg")
+    with pytest.raises(ValueError, match=r"out has none of the images of .*strangers: --moved is for the same images"):
+        write(variables, tmp_path / "strangers", tmp_path / "out", moved=True)
     assert files(tmp_path / "out") == before
     assert write(variables, tmp_path / "elsewhere", tmp_path / "out", moved=True)["embedded"] == 0
     assert write(variables, tmp_path / "elsewhere", tmp_path / "out")["embedded"] == 0

@@ -153,8 +153,11 @@ def test_what_cannot_be_calibrated_says_why():
         calibrate_by_rate(of("t", np.ones((60, DIMS))), rate=0.1)
     with pytest.raises(ValueError, match="needs 3 training descriptors as its background, there are 2"):
         calibrate_by_rate(few, rate=0.1, background=2)
-    assert calibrate_by_rate(drawn("t", 300, 0), rate=0.1).facts["fallback"] == ""
-    assert "centered, not whitened: 20 training" in calibrate_by_rate(few, rate=0.1).facts["fallback"]
+    facts = calibrate_by_rate(drawn("t", 300, 0), rate=0.1).facts
+    assert (facts["method"], facts["fallback"]) == ("whiten", "")
+    facts = calibrate_by_rate(few, rate=0.1).facts
+    assert facts["method"] == "center"
+    assert "centered, not whitened: 20 training" in facts["fallback"]
     references = drawn("r", 50, 1)
     with pytest.raises(ValueError, match=r"no threshold has a precision of 0\.9"):
         calibrate_by_precision(few, drawn("q", 20, 2), references, [("q0", "r49")], precision=0.9, samples=5)

@@ -9,7 +9,7 @@ from sscd_jax.data.pixel_budget import FREE_PIXELS, PixelBudget
 _budget = PixelBudget()
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decodes an image of any format that `open_image` reads to the same RGB pixels: string -> uint8 [H, W, 3].
 

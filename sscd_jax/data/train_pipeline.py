@@ -109,12 +109,10 @@ def train_batches(
     def readable(position: tf.Tensor) -> tf.data.Dataset:
         epoch, requested = place(position)
 
-        @tf.autograph.experimental.do_not_convert
         def load(attempt: tf.Tensor) -> tuple[tf.Tensor, ...]:
             used = (requested + attempt) % len(source)
             return decode(source.read(used)), epoch, requested, used
 
-        @tf.autograph.experimental.do_not_convert
         def give_up(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
             message = f"{_TRIES} images of {source.name} in a row cannot be read: are they images?"
             with tf.control_dependencies([tf.debugging.Assert(False, [message])]):

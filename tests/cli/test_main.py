@@ -255,7 +255,6 @@ def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):
     assert "is not a training run" in message
 
 
-@pytest.mark.slow
 def test_a_file_whose_name_is_read_as_an_option(capsys, tmp_path, monkeypatch):
     (tmp_path / "-dash.jpg").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
@@ -271,6 +270,7 @@ def test_an_error_of_the_system_names_the_file_first(capsys, network, images):
     assert capsys.readouterr().err.splitlines()[-1] == "sscd-jax embed: /proc/x: No such file or directory"
 
 
+@pytest.mark.slow
 def test_weights_convert_export_and_what_reads_them(run, images, tmp_path, capsys):
     """A run, its conversion and its export are the same weights to every command."""
     main(["weights", "convert", str(run), "--out", str(tmp_path / "a.safetensors")])

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -172,6 +173,7 @@ def disturb(disturbance: Disturbance, seed: int) -> None:
 def attempt(step: str, folder: Path, disturbance: Disturbance | None, seed: int) -> None:
     """The body of a process. Its exit status is 0, 3 for an error in one line, or that of a signal."""
     sys.stderr = sys.stdout = open(folder / "log.txt", "a")  # noqa: SIM115  (open until the process ends)
+    tqdm.set_lock(threading.RLock())  # its own has a semaphore, which a process that is killed would leave behind
     if disturbance:
         disturb(disturbance, seed)
     try:

@@ -1,6 +1,7 @@
 """Lists of many millions of strings, such as paths and ids, in about the memory of their characters."""
 
 import heapq
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, overload
@@ -14,8 +15,9 @@ _SORTED = 1_000_000  # strings that are sorted at once, as Python's strings
 class _Strings(Sequence[str]):
     """What lists of strings have in common: indexes, slices, and that they equal lists of the same strings."""
 
+    @abstractmethod
     def _at(self, index: int) -> str:
-        raise NotImplementedError
+        """Returns the string at an index from 0 to the length of the list less 1."""
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -72,10 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
-        for one in arguments:
-            if one.startswith("-") and len(one) > 1 and os.path.exists(one):
-                raise ValueError(f"{one} would be read as an option: for the file of that name, give ./{one}")
         run = _parse(name, arguments)
+    except SystemExit as ended:
+        for one in arguments if ended.code else ():
+            if one.startswith("-") and len(one) > 1 and os.path.exists(one):
+                print(
+                    printable_lines(f"{one} was read as an option; for the file of that name, give ./{one}"),
+                    file=sys.stderr,
+                )
+        raise
     except ValueError as error:  # a value of the right type that is out of range, or a wrong recipe
         print(f"sscd-jax {name}: {printable_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
@@ -189,11 +194,16 @@ def _show(
 
 
 def _line(error: Exception, options: Mapping[str, Any]) -> str:
-    """Returns the line about an error. For a full disk it names the file, or OUT where a library does not name it."""
+    """Returns the line about an error: the file, if there is one, and the reason.
+
+    For a full disk it names OUT where a library does not name the file.
+    """
     file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
     if not is_full(error):
-        return f"{os.fsdecode(file)}: {reason}" if isinstance(file, str | bytes) and reason else str(error)
+        if isinstance(file, str | os.PathLike) and reason and not getattr(error, "filename2", None):
+            return f"{os.fspath(file)}: {reason}"
+        return str(error)
     if file:
         return f"{file}: no space left on the disk"
-    where, text = options.get("out") or options.get("workdir"), getattr(error, "strerror", None) or str(error)
+    where, text = options.get("out") or options.get("workdir"), reason or str(error)
     return text if where is None or str(where) in text else f"{where}: {text}"

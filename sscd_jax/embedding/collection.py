@@ -114,10 +114,10 @@ def write_descriptors(
         raise ValueError(f"--max-errors is {max_errors}; it must not be negative")
     check_unique_ids(source)
     provenance = made_by(model, variables, preset, source.name)
-    if moved and not Plan(epath.Path(out)).has_any(source.lookup):
+    if moved and Plan(epath.Path(out)).is_of_other_images(source.lookup):
         raise ValueError(
             f"{out} has none of the images of {source.name}: --moved is for the same images in another place; "
-            "leave it out and name another folder"
+            "name another folder"
         )
     shards = Shards(out, provenance, dtype, location(source.name), moved=moved)
     unnamable = [

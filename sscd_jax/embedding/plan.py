@@ -117,10 +117,10 @@ class Plan:
         whole = at_once(lambda number: _is_whole(self.path(number).read_bytes()), found)
         return sorted(number for number, is_whole in zip(found, whole, strict=True) if is_whole)
 
-    def has_any(self, ids: Lookup) -> bool:
-        """Returns whether the plan has one of these images, or no image yet."""
+    def is_of_other_images(self, ids: Lookup) -> bool:
+        """Returns whether the plan has images, and none of these."""
         numbers = self.numbers()
-        return not numbers or any((ids.find(self.ids(number)) >= 0).any() for number in numbers)
+        return bool(numbers) and all((ids.find(self.ids(number)) < 0).all() for number in numbers)
 
     def ids(self, number: int) -> list[str]:
         """Returns the ids of the images that the plan puts into a shard.

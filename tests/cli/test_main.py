@@ -261,7 +261,11 @@ def test_a_file_whose_name_is_read_as_an_option(capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         main(["embed", "-dash.jpg", "--weights", "w", "--out", "o"])
     said = capsys.readouterr().err
-    assert said == "sscd-jax embed: -dash.jpg would be read as an option: for the file of that name, give ./-dash.jpg\n"
+    assert said.endswith("-dash.jpg was read as an option; for the file of that name, give ./-dash.jpg\n")
+    (tmp_path / "--help").write_bytes(b"x")  # does no harm where it is an option
+    with pytest.raises(SystemExit, match="0"):
+        main(["embed", "--help"])
+    assert "was read as an option" not in capsys.readouterr().err
 
 
 def test_an_error_of_the_system_names_the_file_first(capsys, network, images):

@@ -23,11 +23,12 @@ from pathlib import Path
 from sscd_jax import distributed, sharding
 from sscd_jax.cli.output import table
 from sscd_jax.data.sample import EVALUATION, photograph_paths
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.files import FolderKind, atomic_folder
 from sscd_jax.models import build_model
 from sscd_jax.optimizer import lars
+from sscd_jax.provenance import Provenance
 from sscd_jax.training import state as train_state
 from sscd_jax.weights.fetch import PUBLISHED
 from sscd_jax.weights.native import write_safetensors

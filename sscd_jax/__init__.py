@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sscd_jax.api import Model, load
-    from sscd_jax.descriptors import Descriptors, Provenance
+    from sscd_jax.descriptors import Descriptors
+    from sscd_jax.provenance import Provenance
 
     __version__: str
 
 __all__ = ["Descriptors", "Model", "Provenance", "__version__", "load"]
 
-_MODULES = {"Descriptors": "descriptors", "Model": "api", "Provenance": "descriptors", "load": "api"}
+_MODULES = {"Descriptors": "descriptors", "Model": "api", "Provenance": "provenance", "load": "api"}
 
 
 def __getattr__(name: str) -> Any:

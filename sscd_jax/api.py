@@ -21,12 +21,13 @@ from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, printable, stem, unique_ids
 from sscd_jax.data.sources import is_bundled, open_source
 from sscd_jax.data.web import is_url
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import default_batch_size, made_by
 from sscd_jax.embedding.compute import output_dims
 from sscd_jax.embedding.embed import embed
 from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import PRESETS, Preset, choose
+from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
 

@@ -15,7 +15,7 @@ from sscd_jax.config import Config
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets import demo_set
 from sscd_jax.datasets.annotations import Edited, read_edits, read_ground_truth
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.embedding.pdq import HINT, is_installed, pdq_vectors
 from sscd_jax.evaluation import results
@@ -25,6 +25,7 @@ from sscd_jax.files import write_text
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.optimizer import lars
 from sscd_jax.presets import Preset
+from sscd_jax.provenance import Provenance
 from sscd_jax.search.faiss_backend import write_index
 from sscd_jax.sharding import create_mesh, replicated
 from sscd_jax.training import state as train_state

@@ -8,9 +8,8 @@ last; it names the files of all shards, with their hashes, so that vectors never
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -19,6 +18,7 @@ from etils import epath
 
 from sscd_jax.files import FolderKind, atomic_folder
 from sscd_jax.mapped_vectors import MappedVectors, Vectors, check_finite
+from sscd_jax.provenance import Provenance, warn_of_another_computation
 from sscd_jax.string_list import StringList, repeated
 
 MANIFEST = "manifest.json"
@@ -34,47 +34,6 @@ FOLDER = FolderKind(
     (MANIFEST, "plan/made_by.json", "plan/format.json"),
 )
 _BLOCK, _MOST_MAPPED = 4096, 512  # rows that are written or hashed at once, and files that are mapped, and so open
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What made the descriptors. Only descriptors of equal provenance can be compared.
-
-    Attributes:
-        weights: the SHA-256 of the network with its weights (see `weights.hash_network`), or a name for methods
-            without weights.
-        preset: the name of the preset that resized and normalized the images.
-        details: further facts, such as the network's and the preset's parameters and the versions of packages; they
-            are not compared.
-        computation: how the function was computed, such as "float32 by jax on cpu". It changes descriptors a little:
-            it must be the same within a folder, and is said where two sets that differ in it are compared.
-    """
-
-    weights: str
-    preset: str
-    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    computation: str = field(default="", compare=False)
-
-    def __str__(self) -> str:
-        return f"weights {self.weights[:12]} with preset {self.preset}"
-
-    def differences(self, other: "Provenance") -> str:
-        """Returns in what the networks of two provenances differ, as the end of an error; "" if that is not known."""
-        mine, others = (one.details.get("network") for one in (self, other))
-        if self.weights == other.weights or not (isinstance(mine, Mapping) and isinstance(others, Mapping)):
-            return ""
-        changed = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
-        values = ", ".join(f"{name} {mine.get(name)} and {others.get(name)}" for name in changed)
-        return f" (the networks have {values})" if changed else " (the networks are alike; their weights differ)"
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the fields for a JSON file; `Provenance(**fields)` is equal to this one."""
-        return {
-            "weights": self.weights,
-            "preset": self.preset,
-            "computation": self.computation,
-            "details": dict(self.details),
-        }
 
 
 @dataclass(frozen=True)
@@ -341,19 +300,4 @@ def check_same_provenance(**sets: Descriptors) -> None:
                 f"{first_name} are of {first.provenance}, {name} are of {other.provenance}"
                 f"{first.provenance.differences(other.provenance)}: embed both with the same weights and preset"
             )
-        _compare_computations(first_name, first.provenance, name, other.provenance)
-
-
-def _compare_computations(one_name: str, one: Provenance, other_name: str, other: Provenance) -> None:
-    if one.computation == other.computation or not (one.computation and other.computation):
-        return
-    probes = [np.asarray(provenance.details.get("probe", ()), np.float64) for provenance in (one, other)]
-    agreement = "their agreement was not measured"
-    if probes[0].ndim == 2 and probes[0].shape == probes[1].shape:
-        cosine = (probes[0] * probes[1]).sum(1) / np.prod([np.linalg.norm(probe, axis=1) for probe in probes], axis=0)
-        agreement = (
-            f"on {len(cosine)} test patterns the descriptors of both have a cosine of at least {cosine.min():.5f}"
-        )
-    warnings.warn(
-        f"{one_name} were computed in {one.computation}, {other_name} in {other.computation}; {agreement}", stacklevel=3
-    )
+        warn_of_another_computation(first_name, first.provenance, name, other.provenance)

@@ -16,9 +16,10 @@ import sscd_jax
 from sscd_jax.cli.main import main
 from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.models import describe
 from sscd_jax.presets import PRESETS, Preset
+from sscd_jax.provenance import Provenance
 from sscd_jax.weights.export import export
 from sscd_jax.weights.native import hash_network, write_safetensors
 

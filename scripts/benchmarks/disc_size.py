@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.provenance import Provenance
 
 DIMS = 512
 

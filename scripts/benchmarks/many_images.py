@@ -25,11 +25,12 @@ import numpy as np
 from sscd_jax.cli.output import table
 from sscd_jax.data.image_source import check_unique_ids
 from sscd_jax.data.sources import open_source
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.collection import LEAST_A_SHARD, MOST_SHARDS
 from sscd_jax.embedding.reading import Reader, compare
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.provenance import Provenance
 
 LENGTH = 60  # bytes of a path
 PROVENANCE = Provenance("0" * 64, "small_288", computation="made up")

@@ -18,7 +18,7 @@ from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, check_un
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.names import printable
-from sscd_jax.descriptors import Provenance, is_line, read_manifest
+from sscd_jax.descriptors import is_line, read_manifest
 from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.plan import Plan
@@ -26,6 +26,7 @@ from sscd_jax.embedding.reading import NAME, READ, Changes, Reader, compare
 from sscd_jax.embedding.shards import Shards
 from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import Preset
+from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights import hash_network
 

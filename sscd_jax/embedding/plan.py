@@ -15,7 +15,8 @@ from etils import epath
 
 from sscd_jax import files
 from sscd_jax.data import storage
-from sscd_jax.descriptors import FORMAT, VERSION, Provenance, hash_bytes, is_line, shard_name, to_lines
+from sscd_jax.descriptors import FORMAT, VERSION, hash_bytes, is_line, shard_name, to_lines
+from sscd_jax.provenance import Provenance
 from sscd_jax.string_list import Lookup
 
 PLAN = "plan"

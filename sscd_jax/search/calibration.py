@@ -12,9 +12,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from sscd_jax.descriptors import Descriptors, Provenance, check_same_provenance
+from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.files import atomic_file
 from sscd_jax.mapped_vectors import Vectors
+from sscd_jax.provenance import Provenance
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
 
 Method = Literal["whiten", "center", "none"]

@@ -14,12 +14,13 @@ from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.sources import open_source
 from sscd_jax.datasets.annotations import read_ground_truth
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.distributed import is_first_process
 from sscd_jax.embedding.embed import embed
 from sscd_jax.evaluation import disc
 from sscd_jax.models import SSCD
 from sscd_jax.presets import Preset
+from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import check_divisible, create_local_mesh
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from sscd_jax.cli.main import main
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import results
 from sscd_jax.evaluation.run import evaluate_disc
+from sscd_jax.provenance import Provenance
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sscd_jax.cli.main import main
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.export import export_descriptors
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.provenance import Provenance
 from sscd_jax.string_list import Lookup
 
 IDS = [f"b/{i:03d}" for i in range(25)]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.provenance import Provenance
 from sscd_jax.string_list import Lookup
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"source": "photos"})
@@ -67,7 +68,7 @@ def test_two_that_plan_at_once(tmp_path, monkeypatch):
 def test_many_that_plan_at_once(tmp_path):
     """Processes that start while others are in the middle of planning."""
     code = (
-        "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.descriptors import Provenance;"
+        "import sys; from sscd_jax.embedding.shards import Shards; from sscd_jax.provenance import Provenance;"
         "from sscd_jax.string_list import Lookup;"
         "made_by = Provenance('f' * 64, 'skew_320', computation='float32 by jax on cpu');"
         "Shards(sys.argv[1], made_by, 'float32', '/photos').plan.add("

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.saved_rows import IMAGE
 from sscd_jax.embedding.shards import Shards
+from sscd_jax.provenance import Provenance
 from sscd_jax.string_list import Lookup
 
 IDS = ["p0", "p1", "p2"]

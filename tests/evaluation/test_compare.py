@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.compare import compare
+from sscd_jax.provenance import Provenance
 
 COPIES, OTHERS, DIMS = 60, 20, 32
 TRUTH = [(f"q{i}", f"r{i}") for i in range(COPIES)]

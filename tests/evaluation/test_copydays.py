@@ -8,9 +8,10 @@ import pytest
 
 from sscd_jax.datasets import annotations
 from sscd_jax.datasets.annotations import COPYDAYS_BLOCKS
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import bootstrap, copydays
 from sscd_jax.evaluation.compare import compare
+from sscd_jax.provenance import Provenance
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 INPUTS = np.load(GOLDEN / "copydays_eval_inputs.npz")

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import disc
+from sscd_jax.provenance import Provenance
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 INPUTS = np.load(GOLDEN / "disc_eval_inputs.npz")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from sscd_jax.cli.main import main
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.fit_calibration import calibrate_by_precision, calibrate_by_rate
 from sscd_jax.evaluation.thresholds import at_thresholds
+from sscd_jax.provenance import Provenance
 from sscd_jax.search.calibration import Calibration
 from sscd_jax.search.knn import knn
 

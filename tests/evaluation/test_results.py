@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from sscd_jax.datasets.annotations import Edited
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.results import Evaluation, label, read, read_rows, write
+from sscd_jax.provenance import Provenance
 
 QUERIES, REFERENCES, COPIES = 30, 50, 20
 TRUTH = [(f"q{i}", f"r{49 - i}") for i in range(COPIES)] + [("q0", "r0")]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sscd_jax.datasets.annotations import Edited
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import copydays, disc
 from sscd_jax.evaluation.run import evaluate_copydays, evaluate_disc, facts_of, sources_of
+from sscd_jax.provenance import Provenance
 
 TRUTH = [(f"q{i}", f"r{i}") for i in range(20)]
 

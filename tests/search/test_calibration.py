@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.provenance import Provenance
 from sscd_jax.search.calibration import Calibration, Transform, fit_transform
 from sscd_jax.search.faiss_backend import project
 from sscd_jax.search.score_norm import ScoreNorm

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
+from sscd_jax.provenance import Provenance
 from sscd_jax.search import knn as module
 from sscd_jax.search import same_images
 from sscd_jax.search.knn import capped_search, knn, knn_of_others

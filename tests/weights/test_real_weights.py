@@ -22,7 +22,7 @@ from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.sample import photograph_paths
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import train_batches
-from sscd_jax.descriptors import Descriptors, Provenance
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.embedding.embed import embed
 from sscd_jax.embedding.pdq import pdq_vectors
 from sscd_jax.evaluation.compare import compare
@@ -30,6 +30,7 @@ from sscd_jax.evaluation.results import read_rows
 from sscd_jax.models import describe, normalize
 from sscd_jax.models.folding import restore_statistics
 from sscd_jax.presets import PRESETS
+from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import create_mesh
 from sscd_jax.weights.export_onnx import run_onnx, write_onnx
 from sscd_jax.weights.native import write_safetensors

@@ -18,15 +18,15 @@ from PIL import Image
 from sscd_jax.data.names import printable_lines
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.datasets.edits import edit
-from sscd_jax.descriptors import Descriptors, Provenance
-from sscd_jax.embedding.pdq import pdq_vectors
+from sscd_jax.descriptors import Descriptors
 from sscd_jax.evaluation import disc
 from sscd_jax.evaluation.report.page import Result, results_of, write_report
 from sscd_jax.evaluation.results import Evaluation
+from sscd_jax.provenance import Provenance
 
 TITLE = 'What is <found> & "missed"?'
 METRICS = ("uAP", "uAP, normalized", "accuracy@1", "recall@p90")
-VALUES = {"PDQ": (0.2514, 0.1, 0.31, 0.2), "thumbnails <8x8>": (0.4567, 0.5, 0.9996, 0.0)}
+VALUES = {"gray 4 x 4": (0.2514, 0.1, 0.31, 0.2), "thumbnails <8x8>": (0.4567, 0.5, 0.9996, 0.0)}
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,16 @@ def inputs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
         image.save(query)
     truth = [(query.stem, reference.stem) for query, reference in zip(queries[:24], references, strict=False)]
 
-    def small(paths: list[Path]) -> np.ndarray:
-        pixels = [np.asarray(Image.open(p).resize((8, 8))).ravel().astype(np.float32) for p in paths]
+    def small(paths: list[Path], mode: str, side: int) -> np.ndarray:
+        thumbnails = [Image.open(p).convert(mode).resize((side, side)) for p in paths]
+        pixels = [np.asarray(thumbnail).ravel().astype(np.float32) for thumbnail in thumbnails]
         centered = np.stack(pixels) - 128
         return centered / np.linalg.norm(centered, axis=1, keepdims=True)
 
     results = []
-    for name, vectors in (("PDQ", pdq_vectors), ("thumbnails <8x8>", small)):
+    for name, of in (("gray 4 x 4", ("L", 4)), ("thumbnails <8x8>", ("RGB", 8))):
         asked, searched = (
-            Descriptors([p.stem for p in paths], vectors(paths), Provenance(name, "p"))
+            Descriptors([p.stem for p in paths], small(paths, *of), Provenance(name, "p"))
             for paths in (queries, references)
         )
         found = disc.predict(asked, searched, None, truth, codecs=["Flat"])

@@ -80,7 +80,8 @@ def example() -> Calibration:
     transform, _ = fit_transform(correlated(100), "whiten")
     norm = ScoreNorm(1.0, 0, 2)
     facts = {"expected": {"precision": 0.9}}
-    return Calibration(transform, norm, transform(correlated(30)), 0.25, Provenance("w" * 64, "small_288"), facts)
+    made_by = Provenance("w" * 64, "small_288", {"network": {"pool_param": 3.0}, "probe": [[1.0, 0.0]]})
+    return Calibration(transform, norm, transform(correlated(30)), 0.25, made_by, facts)
 
 
 def test_scores_are_similarities_less_the_background():
@@ -113,6 +114,7 @@ def test_on_disk(kind, tmp_path):
     again = Calibration.read(tmp_path / "c.npz")
     for name in ("norm", "threshold", "provenance", "facts"):
         assert getattr(again, name) == getattr(calibration, name)
+    assert again.provenance.details == calibration.provenance.details, "which provenances are not compared by"
     np.testing.assert_array_equal(again.transform.mean, calibration.transform.mean)
     np.testing.assert_array_equal(again.background, calibration.background)
     vectors = correlated(3, seed=5)

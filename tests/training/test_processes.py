@@ -3,10 +3,9 @@
 import re
 import shutil
 import signal
-import subprocess
 
 import pytest
-from helpers.processes import TRAIN, ended, lines_in, recipe, start, wait_for_lines
+from helpers.processes import TRAIN, Started, ended, lines_in, recipe, start, wait_for_lines
 from helpers.runs import STEPS
 
 from sscd_jax.weights.runs import saved_on_disk
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.slow  # each starts two processes, which compile; test_
 def test_a_signal_to_one_saves_and_ends_all_and_the_death_of_one_is_noticed(images, tmp_path):
     config = recipe(tmp_path / "config.py", images, 100_000, more="profile=True")
 
-    def running() -> list[subprocess.Popen]:
+    def running() -> list[Started]:
         before = lines_in(tmp_path / "run")
         processes = start(config, tmp_path / "run", 2, 1)
         wait_for_lines(tmp_path / "run", before + 2, processes)

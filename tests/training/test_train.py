@@ -4,14 +4,13 @@ import dataclasses
 import json
 import re
 import signal
-import subprocess
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers.processes import ended, lines_in, recipe, start_one, wait_for_lines
+from helpers.processes import Started, ended, lines_in, recipe, start_one, wait_for_lines
 from helpers.runs import small_config
 from jax.sharding import Mesh
 
@@ -182,7 +181,7 @@ def test_another_network_is_refused_in_an_existing_run(trained, tmp_path):
         train(other, trained.copied(tmp_path / "run"))
 
 
-def finish(process: subprocess.Popen, workdir: Path) -> None:
+def finish(process: Started, workdir: Path) -> None:
     ((status, output),) = ended(workdir, [process], timeout=300)
     assert status == 0, output
 

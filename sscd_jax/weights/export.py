@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +90,8 @@ def export(
         raise ValueError(f"torchvision's ResNet has 64 channels in its stem, this network {network['width']}")
     golden = _golden_images(images, preset)
     apply = jax.jit(model.apply)
-    expected = _by_size(golden, lambda pixels: apply(weights.variables, normalize(pixels, preset.mean, preset.std)))
+    sizes = [np.stack([golden[i] for i in index]) for index in _same_size(golden)]
+    expected = _rows(golden, [apply(weights.variables, normalize(one, preset.mean, preset.std)) for one in sizes])
 
     card = {
         "format": format,
@@ -112,7 +113,7 @@ def export(
         (temporary / "golden").mkdir()
         file = temporary / BUNDLES[format]
         _write(file, format, model, weights.variables, weights.origin, input, preset)
-        found = _by_size(golden, lambda pixels: _run(file, format, model, pixels, input, preset))
+        found = _rows(golden, _run(file, format, model, sizes, input, preset))
         check = compare(expected, found)
         runtime = RUNTIMES.get(format, "numpy")
         card["check"] = {"runtime": f"{runtime} {_version(runtime)}", "images": len(golden), **check}
@@ -203,49 +204,57 @@ def _write(
         write_saved_model(file, model, variables, uint8=uint8, preset=preset)
 
 
-def _by_size(images: Sequence[np.ndarray], run: Callable[[np.ndarray], Any]) -> np.ndarray:
-    """Calls `run` on all images of a size together, uint8 [N, H, W, 3], and returns its rows in the images' order."""
+def _same_size(images: Sequence[np.ndarray]) -> list[list[int]]:
+    """Returns the positions of the images of each size."""
     sizes = [one.shape for one in images]
-    results: dict[int, np.ndarray] = {}
-    for size in dict.fromkeys(sizes):
-        index = [i for i, other in enumerate(sizes) if other == size]
-        results |= zip(index, np.asarray(run(np.stack([images[i] for i in index]))), strict=True)
-    return np.stack([results[i] for i in range(len(images))])
+    return [[i for i, other in enumerate(sizes) if other == size] for size in dict.fromkeys(sizes)]
 
 
-def _run(file: Path, format: Format, model: SSCD, pixels: np.ndarray, input: Input, preset: Preset) -> np.ndarray:
-    """Computes the descriptors of uint8 [N, H, W, 3] images by the format's own runtime."""
-    images = pixels if input == "uint8" else np.asarray(normalize(pixels, preset.mean, preset.std))
-    nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+def _rows(images: Sequence[np.ndarray], results: Iterable[Any]) -> np.ndarray:
+    """Puts the results for the images of each size into the order of the images."""
+    rows: dict[int, np.ndarray] = {}
+    for index, result in zip(_same_size(images), results, strict=True):
+        rows |= zip(index, np.asarray(result), strict=True)
+    return np.stack([rows[i] for i in range(len(images))])
+
+
+def _run(
+    file: Path, format: Format, model: SSCD, sizes: Sequence[np.ndarray], input: Input, preset: Preset
+) -> list[np.ndarray]:
+    """Computes the descriptors of uint8 [N, H, W, 3] images of each size by the format's own runtime."""
+    images = [x if input == "uint8" else np.asarray(normalize(x, preset.mean, preset.std)) for x in sizes]
+    nchw = [np.ascontiguousarray(x.transpose(0, 3, 1, 2)) for x in images]
     if format == "torchvision":
         return _run_torch(file, model, nchw)
     if format == "onnx":
         from sscd_jax.weights.export_onnx import run_onnx
 
-        return run_onnx(file, images if input == "uint8" else nchw)
+        return [run_onnx(file, x) for x in (images if input == "uint8" else nchw)]
     if format == "stablehlo":
         from sscd_jax.weights.export_xla import run_stablehlo
 
-        return run_stablehlo(file, file.with_name(WEIGHTS["stablehlo"]), images)
+        return [run_stablehlo(file, file.with_name(WEIGHTS["stablehlo"]), x) for x in images]
     if format == "saved_model":
         from sscd_jax.weights.export_xla import run_saved_model
 
-        return run_saved_model(file, images)
+        return [run_saved_model(file, x) for x in images]
     weights = read_file(file)
-    return np.asarray(jax.jit(weights.model.apply)(weights.variables, images))
+    apply = jax.jit(weights.model.apply)
+    return [np.asarray(apply(weights.variables, x)) for x in images]
 
 
-def _run_torch(file: Path, model: SSCD, images: np.ndarray) -> np.ndarray:
+def _run_torch(file: Path, model: SSCD, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
-        saved, out = Path(folder) / "images.npy", Path(folder) / "descriptors.npy"
-        np.save(saved, images)
+        saved, out = Path(folder) / "images.npz", Path(folder) / "descriptors.npz"
+        np.savez(saved, *images)
         network = json.dumps(describe(model))
         command = [sys.executable, "-m", "sscd_jax.weights.torch_model", str(file), network, str(saved), str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
             raise ValueError(f"PyTorch cannot run the export: {lines[-1]}")
-        return np.load(out)
+        with np.load(out) as results:
+            return [results[f"arr_{number}"] for number in range(len(images))]
 
 
 def _describe_input(format: Format, input: Input) -> dict[str, Any]:

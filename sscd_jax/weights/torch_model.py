@@ -5,7 +5,7 @@ It must run in a separate process, as `export` runs it: importing torchvision af
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,15 @@ def build_torch(network: Mapping[str, Any], *, normalized: bool = True) -> SSCD:
     return SSCD(backbone, normalized)
 
 
-def run(path: Path, network: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """Computes descriptors, float32 [N, dims], of normalized images, float32 [N, 3, H, W], by a file's state dict."""
+def run(path: Path, network: Mapping[str, Any], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Computes descriptors by a file's state dict: of each float32 [N, 3, H, W], normalized, float32 [N, dims]."""
     model = build_torch(network).eval()
     (model if network["dims"] else model.backbone).load_state_dict(torch.load(path, weights_only=True))
     with torch.inference_mode():
-        return model(torch.from_numpy(images)).numpy()
+        return [model(torch.from_numpy(one)).numpy() for one in images]
 
 
-if __name__ == "__main__":  # python -m sscd_jax.weights.torch_model STATE_DICT NETWORK_JSON IMAGES.npy OUT.npy
+if __name__ == "__main__":  # python -m sscd_jax.weights.torch_model STATE_DICT NETWORK_JSON IMAGES.npz OUT.npz
     state_dict, network, images, out = sys.argv[1:]
-    np.save(out, run(Path(state_dict), json.loads(network), np.load(images)))
+    with np.load(images) as sizes:
+        np.savez(out, *run(Path(state_dict), json.loads(network), [sizes[f"arr_{i}"] for i in range(len(sizes))]))

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.networks import needs_torch
+from helpers.shared import made_once
 from PIL import Image
 
 from sscd_jax import distributed
@@ -40,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # as the command sets it: TensorFlow then imports no Keras
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of LLVM; compiling small networks is most of the time
+        for library in ("OMP", "OPENBLAS"):  # their threads wait in loops, which takes the cores of other workers
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     jax.config.update("jax_disable_most_optimizations", True)
 
 
@@ -75,20 +78,12 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def torch_files(tmp_path_factory) -> Path:
-    """The folder that tests/helpers/torch_files.py fills, shared by all workers of pytest-xdist."""
+    """The folder that tests/helpers/torch_files.py fills."""
     needs_torch()
-    from filelock import FileLock  # which torch brings
-
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "torch_files"
-    with FileLock(shared / "torch_files.lock"):
-        if not (folder / "done").exists():
-            folder.mkdir(exist_ok=True)
+    with made_once(tmp_path_factory, "torch_files") as (folder, absent):
+        if absent:
             command = [sys.executable, str(TESTS / "helpers" / "torch_files.py"), str(folder)]
             subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True)
-            (folder / "done").touch()
     return folder
 
 

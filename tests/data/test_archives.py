@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import webdataset
 
 from sscd_jax.data import archives
 from sscd_jax.data.sources import open_source
@@ -43,6 +42,8 @@ def contents(source) -> dict[str, bytes | str]:
 
 
 def test_shards_that_webdataset_wrote(encoded, tmp_path):
+    import webdataset  # which imports PyTorch, where it is installed
+
     with webdataset.ShardWriter(str(tmp_path / "shard-%03d.tar"), maxcount=15, verbose=0) as writer:
         for number, data in enumerate(encoded):
             writer.write({"__key__": f"a/{number:05d}", "jpg": data, "json": {"number": number}, "txt": "a caption"})

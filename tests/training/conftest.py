@@ -1,12 +1,14 @@
 """A run that many tests read."""
 
 import dataclasses
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from helpers.runs import small_config
+from helpers.shared import made_once
 
 from sscd_jax.config import Checkpoint, Config, Validation
 from sscd_jax.presets import Preset
@@ -30,7 +32,13 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(images, tmp_path_factory) -> Trained:
     """Six steps, three epochs, each with a validation and a checkpoint of which two are kept; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
+    with made_once(tmp_path_factory, "trained") as (folder, absent):
+        if absent:
+            (folder / "trained.pickle").write_bytes(pickle.dumps(_train(images, folder)))
+        return pickle.loads((folder / "trained.pickle").read_bytes())
+
+
+def _train(images: Path, folder: Path) -> Trained:
     truth = folder / "truth.csv"
     truth.write_text("query_id,reference_id\n" + "".join(f"{p.stem},{p.stem}\n" for p in images.iterdir()))
     sources = {"queries": str(images), "references": str(images), "ground_truth": str(truth)}

@@ -60,6 +60,7 @@ def by_command(weights, photos, tmp_path_factory) -> Descriptors:
     return Descriptors.read(out)
 
 
+@pytest.mark.slow
 def test_a_folder_is_what_the_command_makes_of_it(model, photos, by_command):
     found = model.embed(photos, batch_size=8)
     assert list(found.ids) == list(by_command.ids) == ["coffee", "more/astronaut", "more/cat"]
@@ -252,6 +253,7 @@ print(model.embed(sys.argv[2]).vectors.shape)
 """
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_command(weights, photos):
     command = [sys.executable, "-c", LOAD, str(weights), str(photos)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

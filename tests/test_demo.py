@@ -55,6 +55,7 @@ def test_a_folder_with_another_demo_is_left_alone(tmp_path):
         run(tmp_path / "new", seed=0, steps=0)
 
 
+@pytest.mark.slow
 def test_a_folder_with_the_name_of_a_set_does_not_matter(tmp_path, images, monkeypatch):
     """The demo resumes in any current folder, wherever its own folder was moved to."""
     for name in SETS:

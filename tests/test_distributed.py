@@ -61,12 +61,14 @@ def uts() -> tuple[str, ...]:
     pytest.skip("this machine allows no name spaces, so that a process cannot have a host name of its own")
 
 
+@pytest.mark.slow
 def test_a_machine_whose_name_has_no_address(uts):
     for status, output, errors in two_processes(NAMELESS + DIFFER, "with", before=uts):
         assert status == 0, errors
         assert "differ in steps" in output
 
 
+@pytest.mark.slow
 def test_gloo_needs_an_address(uts):
     """The need for `_give_gloo_an_address`."""
     for status, _, errors in two_processes(NAMELESS + DIFFER, "without", before=uts):
@@ -74,6 +76,7 @@ def test_gloo_needs_an_address(uts):
         assert "gloo/transport/tcp/device.cc" in errors, errors
 
 
+@pytest.mark.slow
 def test_xla_fuses_for_ynnpack_unless_told_not_to():
     """The need for `_turn_off_ynn_fusion`."""
 

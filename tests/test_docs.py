@@ -257,6 +257,7 @@ def test_jax(folder):
     assert run_section("JAX")
 
 
+@pytest.mark.slow
 def test_search_with_faiss(folder, images):
     shutil.copytree(images, "photos")
     Path("queries").mkdir()

@@ -109,6 +109,7 @@ def test_the_estimate_of_the_pipelines_page():
     assert done.stdout == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [pytest.param("pods", 5, marks=pytest.mark.slow), ("training", 1)])
 def test_the_estimates_of_a_step(name, count, capsys, monkeypatch):
     """The output of scripts/compile_for_tpu.py was copied, as it takes minutes and the package libtpu."""

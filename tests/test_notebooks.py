@@ -14,6 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook(path, tmp_path, monkeypatch):
     write_safetensors(tmp_path / "narrow.safetensors", *seeded("resnet18"), {})

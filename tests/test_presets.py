@@ -116,6 +116,7 @@ def test_too_long_an_image_is_refused():
         PRESETS["small_288"].resized(10, 321)
 
 
+@pytest.mark.slow
 def test_pixels_are_those_of_torchvision(tmp_path):
     needs_torch()
     rng = np.random.default_rng(0)

@@ -42,6 +42,7 @@ def test_the_order_is_pythons(strings):
         assert StringList.sorted(strings) == sorted(strings)
 
 
+@pytest.mark.slow
 @given(LINES, LINES)
 def test_lines(strings, more):
     found = StringList.from_lines("".join(f"{one}\n" for one in strings).encode())

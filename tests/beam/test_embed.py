@@ -134,6 +134,7 @@ def test_archives_that_give_the_same_ids_are_refused(work, folder):
         plan_files(replace(work, images=str(folder / "list.txt")), 5)
 
 
+@pytest.mark.slow
 def test_new_files_beside_what_embed_did(work, folder):
     shutil.rmtree(folder / "b")
     (folder / "2020").mkdir()

@@ -111,6 +111,7 @@ def test_another_computation_is_said_in_a_line(tmp_path, capsys):
     ) in capsys.readouterr().err.splitlines()
 
 
+@pytest.mark.slow
 def test_the_preset_is_that_of_the_network(images, tmp_path, capsys):
     """embed and export take it from the file, and another one is said."""
     write_npz(tmp_path / "w.npz", *seeded("resnet18"), {}, Preset("skew", 64))
@@ -166,6 +167,7 @@ def test_embed_reports_what_it_cannot_read(network, images, tmp_path, capsys):
     np.testing.assert_array_equal(packed.vectors, descriptors.vectors)
 
 
+@pytest.mark.slow
 def test_descriptors_do_not_depend_on_the_batch(network, images, tmp_path):
     for size in (8, 32):
         out = ["--out", str(tmp_path / str(size)), "--batch-size", str(size)]
@@ -355,6 +357,7 @@ def test_embedding_without_a_readable_image_ends_in_one_line(capfd, network, bro
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_copydays_from_its_folders(network, images, tmp_path, capsys):
     """Copies of quality 95 of images beside others: all must be found, by any network."""
     root = tmp_path / "copydays"
@@ -401,6 +404,7 @@ def test_copydays_from_its_folders(network, images, tmp_path, capsys):
     assert "is not a block of Copydays" in fails(capsys, "evaluate", "copydays", *bad)
 
 
+@pytest.mark.slow
 def test_evaluate_disc_by_training_descriptors(capsys, tmp_path):
     rng = np.random.default_rng(0)
     full, flat = rng.normal(size=(50, 8)).astype(np.float32), np.zeros((50, 8), np.float32)

@@ -110,6 +110,7 @@ def test_a_process_without_stderr_still_runs():
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_no_import_changes_the_environment():
     """Ours does not; TensorFlow, JAX and h5py set variables of their own when they are imported."""
     ours = {"GCS_READAHEAD_BUFFER_SIZE_BYTES", "TF_NUM_INTRAOP_THREADS", "TF_USE_LEGACY_KERAS", "XLA_FLAGS"}

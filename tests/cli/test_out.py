@@ -121,6 +121,7 @@ def test_a_config_of_others_in_the_folder_of_a_run(given, tmp_path, capsys):
     assert "config.json exists already and is not what would be written there" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*INTO_FOLDERS, "train debug --data.source IMAGES --workdir OUT"])
 def test_a_folder_that_takes_no_files(given, capsys, command):
     """/proc refuses everyone, root included."""

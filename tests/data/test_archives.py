@@ -41,6 +41,7 @@ def contents(source) -> dict[str, bytes | str]:
     return found
 
 
+@pytest.mark.slow
 def test_shards_that_webdataset_wrote(encoded, tmp_path):
     import webdataset  # which imports PyTorch, where it is installed
 

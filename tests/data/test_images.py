@@ -156,6 +156,7 @@ def test_large_images_are_converted_band_by_band_to_the_same_pixels(fmt, mode, m
     np.testing.assert_array_equal(open_image(data), expected)
 
 
+@pytest.mark.slow
 def test_pixel_limit():
     with pytest.raises(ValueError, match="160 x 120 are too many pixels: over 19199"):
         open_image(encoded(PHOTOGRAPH, "PNG"), max_pixels=19199)

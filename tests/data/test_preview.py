@@ -85,6 +85,7 @@ def test_captions_say_what_is_pasted_where(under, caption, middle):
     assert describe(view, (90, 90))[0].startswith(caption)
 
 
+@pytest.mark.slow
 def test_mixing_is_named_with_its_partner(images, tmp_path):
     mixing = config(images, image_size=32, mixup=True, batch_size=128)
     captions = write_preview(mixing, tmp_path / "sheet.jpg", rows=40, pairs=2)
@@ -99,6 +100,7 @@ def test_mixing_is_named_with_its_partner(images, tmp_path):
     assert all(partner == 41 - row for row, _, partner in partners), "the view opposite it in the group"
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_left_out_and_named(images, tmp_path, capsys):
     for path in sorted(images.iterdir())[:3]:
         shutil.copy(path, tmp_path)

@@ -197,6 +197,7 @@ def test_siblings_keep_their_extensions(images, tmp_path):
 NAMES = [b"a\nb.jpg", b"-rf.jpg", b"\x1b[31mred.jpg", "abc\u202egpj.jpg".encode(), b"\xff\xfe.jpg", b"$\\frac$.jpg"]
 
 
+@pytest.mark.slow
 def test_odd_names_are_read_by_printable_ids(images, tmp_path):
     data = [path.read_bytes() for path in files(images)]
     for name, one in zip(NAMES, data, strict=False):
@@ -218,6 +219,7 @@ def batches_of(source, size):
     return list(train_batches(source, **options).take(1).as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_training_skips_pipes_and_devices(images, tmp_path):
     """In a folder they are left out. In a list they are images that cannot be read, and others take their places."""
     for path in files(images)[:3]:

@@ -106,6 +106,7 @@ def broken(tmp_path, images):
     return open_source(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_replaced_and_named(broken):
     (batch,) = take(broken, 1, batch_size=10)
     replaced = {int(r): int(u) for r, u in zip(batch["requested"], batch["used"], strict=True) if r != u}
@@ -118,6 +119,7 @@ def test_a_broken_image_is_replaced_and_named(broken):
     assert why_unreadable(broken, 4) != why_unreadable(broken, 3)
 
 
+@pytest.mark.slow
 def test_nothing_readable_is_an_error(tmp_path):
     for number in range(4):
         (tmp_path / f"{number}.jpg").write_bytes(b"text")

@@ -133,6 +133,7 @@ def nearest(image: np.ndarray, known: dict[str, np.ndarray]) -> str:
     return best
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything_and_workers_nothing(images, benchmark_set, tmp_path):
     out, _ = benchmark_set
     make(images, tmp_path / "two", workers=2)

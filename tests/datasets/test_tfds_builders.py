@@ -249,6 +249,7 @@ simple_parsing.parse(build.Args, args=sys.argv[1:]).execute()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "split", "count"), [("disc2021", "train", 16), ("copydays", "strong", 6)])
 def test_what_is_not_prepared_says_how(request, tmp_path, name, split, count):
     """The command in the message prepares the data set."""

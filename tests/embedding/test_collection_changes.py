@@ -169,6 +169,7 @@ def test_files_that_do_not_exist_are_not_tried_again_and_again(folder, variables
     assert attempts.count("000.jpg") == 1
 
 
+@pytest.mark.slow
 def test_another_function_or_computation_is_refused_in_a_folder(folder, variables, tmp_path):
     """Also where the arrays are the same, as those of GeM pooling with p = 3 and p = 1 are."""
     write(variables, folder, tmp_path / "out")

@@ -63,6 +63,7 @@ def arguments(folder, variables, tmp_path) -> list[str]:
     return ["embed", str(folder), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out"), *preset]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "save_seconds"),
     [

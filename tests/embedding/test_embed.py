@@ -94,6 +94,7 @@ def test_images_of_all_aspects_in_few_programs(images, variables, preset):
         np.testing.assert_allclose(vectors[i], alone, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_what_a_descriptor_is_depends_on_its_group_alone(images, variables):
     source = cuts(images, 60)
     options = {"batch_size": 16, "mesh": create_mesh()}

@@ -194,6 +194,7 @@ def test_released_files_of_disc_in_parts(released, weights, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_disc_without_training_images(validation, weights):
     shutil.rmtree(validation / "training")
     main(["evaluate", "disc", "--root", str(validation), "--weights", weights, "--preset", "skew_320"])

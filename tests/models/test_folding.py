@@ -31,6 +31,7 @@ def test_folded_and_unfolded_again_are_equal_at_inference(backbone, normalized):
     assert not lacks_statistics(variables)
 
 
+@pytest.mark.slow
 def test_half_precision_is_folded_too(normalized):
     model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
     folded_model, folded_variables = fold(model, variables)

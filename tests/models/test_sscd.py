@@ -47,6 +47,7 @@ def test_initial_values():
     assert abs(float(kernel.mean())) < 1e-4
 
 
+@pytest.mark.slow
 def test_half_precision_gives_float32_descriptors_near_the_others():
     model = build_model("resnet18", 16, width=8)
     variables = jax.jit(model.init)(jax.random.key(0), normalize(IMAGES))

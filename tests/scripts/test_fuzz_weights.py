@@ -24,6 +24,7 @@ def fails(error: BaseException):
     return load
 
 
+@pytest.mark.slow
 def test_what_it_must_notice(tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     for load, expected in (

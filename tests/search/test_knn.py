@@ -83,6 +83,7 @@ def test_index_on_disk(tmp_path):
     assert scores.shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_libraries_are_loaded_when_a_search_begins():
     """Importing what may search loads no faiss, and measuring by faiss loads no JAX."""
     code = """

@@ -69,6 +69,7 @@ def test_ctrl_c_says_where_the_run_resumes(state, tmp_path):
         press(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_no_checkpoint_and_is_removed(state, tmp_path):
     save_steps(tmp_path, state, {}, steps=2)
     # What orbax has while it writes: the same folder under a temporary name.
@@ -94,6 +95,7 @@ def test_a_run_and_one_of_its_checkpoints_can_be_read(state, tmp_path):
     assert not runs.is_run(tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_a_run_on_eight_devices_is_read_on_one(state, tmp_path):
     save_steps(tmp_path, state, {}, steps=1)
     code = f"""

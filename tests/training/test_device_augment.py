@@ -32,9 +32,10 @@ def on_devices(made: dict, count: int) -> np.ndarray:
     return np.asarray(compute(**arrays))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation",
-    [pytest.param("SIMCLR", marks=pytest.mark.slow), "STRONG_BLUR", pytest.param("ADVANCED", marks=pytest.mark.slow)],
+    ["SIMCLR", "STRONG_BLUR", "ADVANCED"],
 )
 def test_the_pixels_are_those_of_the_host(images, augmentation):
     host, device = (batch(images, augmentation=augmentation, color_ops=where) for where in ("host", "device"))

@@ -37,6 +37,7 @@ except FullDiskError as error:
 """
 
 
+@pytest.mark.slow
 def test_orbax_logs_tracebacks_of_a_full_disk_and_they_are_dropped(tmp_path):
     """If this fails without them: Orbax reports a full disk once by now, and `quiet` can be removed."""
     lines = [

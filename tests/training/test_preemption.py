@@ -110,6 +110,7 @@ except (Preempted, Interrupted) as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pressed", ["1", "01"])
 def test_of_several_processes_all_stop_at_the_same_step(pressed):
     """Whether Ctrl-C is pressed in one of them, or in a terminal that has both."""

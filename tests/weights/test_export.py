@@ -122,6 +122,7 @@ def test_inputs_heads_and_open_sizes(format_, input_, head, source, tmp_path):
         assert (np.abs(norms - 1) < 1e-5).all() == (head == "l2")
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_served_without_jax(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "out", format="saved_model", images=source, preset=PRESET, input="uint8")
@@ -144,6 +145,7 @@ print(np.abs(served["descriptors"].numpy() - np.load("golden/descriptors.npy")).
     assert done.stdout.strip() == "True"
 
 
+@pytest.mark.slow
 def test_a_run_in_half_precision_is_exported_in_float32(source, tmp_path, monkeypatch):
     model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
     monkeypatch.setattr(module, "read", lambda path: weights.Weights(model, variables, "training run"))

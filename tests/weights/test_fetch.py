@@ -600,6 +600,7 @@ def metadata(path: Path) -> dict[str, str]:
         return json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
 
 
+@pytest.mark.slow
 def test_with_the_conversion(server, tmp_path, cache):
     """A file of torch, over a connection that breaks, to one that names where it is from."""
     torch = pytest.importorskip("torch")

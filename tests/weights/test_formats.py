@@ -170,6 +170,7 @@ def card(folder: Path, **changes: object) -> None:
     (folder / SUMS).write_text("\n".join([*sums, f"{hash_file(path)}  {CARD}", ""]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"preset": 3}, {"preset": None}, {"network": None}, {"origin": 3}, {"format": []}])
 def test_a_card_of_a_bundle_that_is_damaged(changes, images, tmp_path):
     model, variables = seeded("resnet18", 2, width=1)
@@ -185,6 +186,7 @@ def test_a_card_of_a_bundle_that_is_damaged(changes, images, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_saved_model_of_other_bytes(images, tmp_path):
     model, variables = seeded("resnet18", 2, width=1)
     write_npz(tmp_path / "a.npz", model, variables, ORIGIN)
@@ -241,6 +243,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

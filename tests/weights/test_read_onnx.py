@@ -64,6 +64,7 @@ def quantized(request, tmp_path_factory) -> Path:
     return folder / "int8.onnx"
 
 
+@pytest.mark.slow
 def test_an_int8_graph_is_read_as_its_dequantised_weights(quantized, tmp_path):
     loaded = weights.read(quantized)
     assert loaded.format == "ONNX, int8"

@@ -157,6 +157,7 @@ def test_any_shape_survives_everything_at_once(shape, monkeypatch):
     assert all(flat(view)[name] for view in drawn for name in chances("ADVANCED"))
 
 
+@pytest.mark.slow
 def test_same_seed_same_pixels_and_views_differ():
     image = np.asarray(PHOTOGRAPH)
     one, again, other = (both(image, seed) for seed in ([1, 2], [1, 2], [1, 3]))

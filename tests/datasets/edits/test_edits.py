@@ -38,6 +38,7 @@ def test_each_edit_is_a_pure_function_that_changes_the_image(name, strength, chi
     assert len(results) == 1 if name == "flip" else len(results) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("size", [(24, 300), (17, 16), (1, 1), (3, 2), (10, 2000), (2000, 10)])

@@ -46,6 +46,7 @@ def test_equal_curves_are_told_apart_and_said_to_be_equal():
     assert len(looks) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -82,9 +82,10 @@ def network() -> tuple[Any, Any]:
 
 def work(step: str, folder: Path) -> None:
     """Does one step, as its command does."""
+    from sscd_jax.data import failed_reads
     from sscd_jax.data.sources import open_source
     from sscd_jax.descriptors import Descriptors
-    from sscd_jax.embedding import compute, reading
+    from sscd_jax.embedding import compute
     from sscd_jax.embedding.collection import write_descriptors
     from sscd_jax.embedding.export import export_descriptors
     from sscd_jax.evaluation import results, run
@@ -93,7 +94,7 @@ def work(step: str, folder: Path) -> None:
 
     out = folder / "out"
     if step == "embed":
-        compute.SAVE_SECONDS, reading.LONGEST_WAIT = 0.0, 0.01
+        compute.SAVE_SECONDS, failed_reads.LONGEST_WAIT = 0.0, 0.01
         source = open_source(str(folder / "photos"))
         write_descriptors(*network(), source, Preset("skew", 32), out, batch_size=8, shard_size=10)
     elif step == "export":

@@ -212,6 +212,8 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: there is no manifest, it is damaged, or another version of this package wrote it.
     """
     file = epath.Path(path) / MANIFEST
+    if Path(path).is_file():
+        raise ValueError(f"{path} is a file: give the folder of descriptors that `sscd-jax embed` wrote")
     try:
         made = json.loads(file.read_text())
         if (made["format"], made.get("version")) != (FORMAT, VERSION):
@@ -276,10 +278,15 @@ def load_npy(file: epath.Path) -> np.ndarray:
         OSError: the file cannot be read.
         ValueError: it is damaged.
     """
-    if "://" not in os.fspath(file):
-        return np.load(Path(file), mmap_mode="r", allow_pickle=False)
-    with file.open("rb") as opened:
-        return np.load(opened, allow_pickle=False)
+    try:
+        if "://" not in os.fspath(file):
+            return np.load(Path(file), mmap_mode="r", allow_pickle=False)
+        with file.open("rb") as opened:
+            return np.load(opened, allow_pickle=False)
+    except ValueError as error:
+        if "pickle" in str(error):  # numpy takes any file that does not begin as it should for a pickle
+            raise ValueError("it does not begin like an .npy file") from error
+        raise
 
 
 def check_same_provenance(**sets: Descriptors) -> None:

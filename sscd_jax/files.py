@@ -109,7 +109,9 @@ def check_file(path: Path, read: Callable[[Path], object]) -> None:
     try:
         read(path)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} exists already and is not what would be written there: name another file") from error
+        raise ValueError(
+            f"{path} exists already and is not what would be written there: move it or name another place"
+        ) from error
 
 
 def list_files(folder: Any) -> list[str]:
@@ -164,6 +166,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     special = target.exists() and not target.is_file() and not target.is_dir()
     temporary = target if special else _beside(target)
     try:
+        if not special:
+            temporary.touch(exist_ok=False)  # libraries in C++ do not say why they cannot
         yield temporary
         if not special:
             _flush(temporary)

@@ -153,7 +153,8 @@ def test_what_cannot_be(model, photos, tmp_path):
         (pixels.astype(np.float32), r"image 0 is an array of float32 \[40, 40, 3\]; it must be RGB from 0 to 255"),
         ([pixels, pixels[..., 0]], r"image 1 is an array of uint8 \[40, 40\]"),
         ([None], "image 0 is an array of object"),
-        ([photos / "coffee.jpg"] * 2, r"have the same id .*coffee\.jpg: rename or remove one of them, or give `ids`"),
+        ([photos / "coffee.jpg"] * 2, r"coffee\.jpg is given twice: remove one of the two, or give `ids`"),
+        (b"image", "image 0 is bytes: open them with Pillow first"),
         (tmp_path, "no images in"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -20,11 +20,12 @@ import tyro
 from sscd_jax import distributed, sharding, weights
 from sscd_jax.beam.opening import Opened, open_shard
 from sscd_jax.beam.plan import Files, Work, holds_pack, plan_files, read_plan
+from sscd_jax.data.failed_reads import most_failed_reads
 from sscd_jax.data.image_source import location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.sources import is_bundled
 from sscd_jax.data.storage import PART_BYTES, limit_readahead
-from sscd_jax.embedding.collection import default_batch_size, made_by, max_not_read, probe
+from sscd_jax.embedding.collection import default_batch_size, made_by, probe
 from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.shards import Shards
 from sscd_jax.models import SSCD
@@ -153,7 +154,7 @@ def finish(work: Work, done: list[tuple[int, int, int]]) -> str:
     manifest = shards.finish(
         done[0][2],
         probe=probe(model, variables, preset, batch_size=work.batch_size or default_batch_size()),
-        max_not_read=max_not_read(images, work.max_errors),
+        max_not_read=most_failed_reads(images, work.max_errors),
     )
     if manifest is None:
         raise ValueError(

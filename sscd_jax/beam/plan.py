@@ -7,7 +7,7 @@ from typing import Literal
 
 from etils import epath
 
-from sscd_jax.data import names
+from sscd_jax.data import names, storage
 from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.pack_reader import Pack, is_pack
@@ -98,6 +98,7 @@ def plan_files(work: Work, shard_size: int) -> str:
         ValueError: `list_files` raises it, files give the same ids, the pack is incomplete or damaged, or the folder
             was written by something else.
     """
+    storage.check_place(work.out)
     out = epath.Path(work.out)
     path = out / PLAN / FILES
     FOLDER.check(out)

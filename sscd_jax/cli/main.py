@@ -123,7 +123,7 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
             if option == "workdir":  # `train` has better advice
                 continue
             for path in value if isinstance(value, tuple) else (value,):
-                if isinstance(path, Path) and (scheme := re.match(r"([a-z][a-z0-9+.-]+):/", str(path))):
+                if isinstance(path, Path) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path))):
                     place = str(path).replace(":/", "://", 1)
                     raise ValueError(f"{place}: here, give a path on this machine, not in {scheme[1]}://")
         return functools.partial(command, **options)

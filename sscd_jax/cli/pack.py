@@ -13,6 +13,7 @@ def pack(
     split: str | None = None,
     data_dir: str | None = None,
     retry: bool = False,
+    max_errors: int | None = None,
     ids: IdRule = "stem",
 ) -> None:
     """Copy images into a few large files, since object stores read many small files slowly.
@@ -32,6 +33,8 @@ def pack(
         split: Split of a TFDS data set; by default, train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
         retry: Try again to read the images that could not be read before, and write their tar files again.
+        max_errors: Number of images that the disk or the network may fail to deliver. With more, the command stops with
+            exit status 1. By default 100, or 1 % of the images if that is more.
         ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
             else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
             images with the same stem may be added later.
@@ -39,4 +42,6 @@ def pack(
     from sscd_jax.data import pack_writer
 
     source = open_images(images, split=split, data_dir=data_dir, ids=ids)
-    print(json.dumps(pack_writer.pack(source, out, shard_bytes=int(shard_mib * 2**20), retry=retry), indent=2))
+    shard_bytes = int(shard_mib * 2**20)
+    summary = pack_writer.pack(source, out, shard_bytes=shard_bytes, retry=retry, max_errors=max_errors)
+    print(json.dumps(summary, indent=2))

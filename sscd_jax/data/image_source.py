@@ -107,5 +107,7 @@ def check_unique_ids(source: Source) -> None:
     if alike := repeated(source.ids):
         twice = source.ids[alike[0]]
         first, second = [k for k in alike if source.ids[k] == twice][:2]
+        if source.paths[first] == source.paths[second]:
+            raise ValueError(f"{printable(source.paths[first])} is given twice: remove one of the two")
         both = f"{printable(source.paths[first])} and {printable(source.paths[second])}"
         raise ValueError(f"{both} have the same id {printable(twice)}: rename or remove one of them")

@@ -25,6 +25,7 @@ from sscd_jax.string_list import StringList
 
 MADE_BY, INDEX, PARTS = "sscd_pack.json", "index.npz", "parts"
 THREADS = 32  # requests to a store at a time
+BAD, NOT_READ = -1, -2
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Index:
         counts: int64 [S], the number of images in each shard.
         sizes: int64 [S], the size of each shard in bytes.
         offsets: int64 [N], where the bytes of each image begin in its shard.
-        lengths: int64 [N], the number of bytes of each image; -1 for images that could not be read.
+        lengths: int64 [N], the number of bytes of each image; BAD if it has none that can be used, NOT_READ if the disk
+            or the network did not deliver them.
         checksums: uint32 [N], CRC-32 of the bytes of each image.
         reasons: why images could not be read, by their number.
     """
@@ -110,7 +112,7 @@ def _check(index: Index) -> None:
     if (index.counts < 1).any() or (index.counts > count).any() or index.counts.sum() != count:
         raise ValueError("its shards and images do not add up")
     sizes = np.repeat(index.sizes, index.counts)
-    inside = (index.offsets >= 0) & (index.lengths >= -1) & (index.lengths <= MAX_BYTES)
+    inside = (index.offsets >= 0) & (index.lengths >= NOT_READ) & (index.lengths <= MAX_BYTES)
     if not (inside & (index.offsets <= sizes - np.maximum(index.lengths, 0))).all():
         raise ValueError("an image is not inside its shard")
     if {*index.reasons} != {*np.flatnonzero(index.lengths < 0).tolist()}:
@@ -146,11 +148,13 @@ def read_image(index: Index, k: int, tar: str, shard: str) -> bytes:
         shard: what errors call it.
 
     Raises:
-        OSError: the image cannot be read now, could not be read when it was packed, or its bytes have changed.
+        OSError: the image cannot be read now, could not be read when it was packed, or its bytes have changed. It is a
+            FileNotFoundError if the disk or the network did not deliver the image when it was packed.
     """
     length, offset = int(index.lengths[k]), int(index.offsets[k])
     if length < 0:
-        raise storage.DamagedError(f"could not be read when it was packed: {index.reasons[k]}")
+        error = FileNotFoundError if length == NOT_READ else storage.DamagedError
+        raise error(f"could not be read when it was packed: {index.reasons[k]}")
     data = storage.read_part(tar, offset, length)
     if len(data) != length or zlib.crc32(data) != index.checksums[k]:
         raise storage.DamagedError(

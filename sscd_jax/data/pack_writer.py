@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -21,14 +22,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sscd_jax.data import storage
+from sscd_jax.data import failed_reads, storage
 from sscd_jax.data.archives import MAX_BYTES
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.images import formats
 from sscd_jax.data.names import IMAGE_EXTENSIONS
 from sscd_jax.data.pack_reader import (
+    BAD,
     INDEX,
     MADE_BY,
+    NOT_READ,
     PARTS,
     THREADS,
     Index,
@@ -44,7 +47,9 @@ _ABSENT = -1, -1
 _AHEAD = 2 * THREADS  # images that are read ahead of writing
 
 
-def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> dict[str, Any]:
+def pack(
+    source: Source, out: str, *, shard_bytes: int, retry: bool = False, max_errors: int | None = None
+) -> dict[str, Any]:
     """Packs the images of a source, in order and with unchanged bytes, or resumes packing them.
 
     An image that cannot be read keeps its number, without bytes and with the reason. Reading it from the pack fails as
@@ -55,24 +60,29 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
         out: the folder of the pack, on disk or in a store.
         shard_bytes: the largest size of a shard in bytes. A shard with a single image may be larger.
         retry: whether to write the shards again that have images which could not be read before.
+        max_errors: the largest number of images that a disk or a network fails to deliver; by default 1 % of the images
+            or 100, whichever is more.
 
     Returns:
-        A summary: images, shards, bytes, unreadable (the numbers of each) and out.
+        A summary: images, shards, bytes, unreadable (the numbers of each), not_read (how many of the unreadable ones
+        the disk or the network did not deliver) and out.
 
     Raises:
         ValueError: `out` contains something else, or a pack of other images or with another size of shards; the error
             says what to do.
-        OSError: the pack cannot be written.
+        OSError: more than `max_errors` images were not delivered, or the pack cannot be written.
     """
     if shard_bytes < 1:
         raise ValueError(f"the size of a shard is {shard_bytes} bytes; it must be positive")
+    storage.check_place(out, ("gs", "file", "ram"))
+    most = failed_reads.most_failed_reads(len(source), max_errors)
     _begin(source, out, shard_bytes)
     path, errors_path = posixpath.join(out, INDEX), posixpath.join(out, "errors.jsonl")
     if retry:  # shards may change: until all are complete, there is no index
         for old in filter(storage.exists, (path, errors_path)):
             storage.remove(old)
     parts: list[Index] = []
-    first = unreadable_before = 0
+    first = unreadable_before = not_read = 0
     with tqdm(total=len(source), desc="packing", unit="image", dynamic_ncols=True) as bar:
         while first < len(source):
             part = _complete_part(source, out, len(parts), first)
@@ -82,6 +92,10 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
                 bar.update(len(part.ids))
                 unreadable_before += len(part.reasons)
             parts.append(part)
+            if (failed := np.flatnonzero(part.lengths == NOT_READ)).size:
+                not_read += failed.size
+                last = int(failed[-1])
+                failed_reads.check_failed_reads(not_read, most, source.paths[first + last], part.reasons[last])
             first += len(part.ids)
     if unreadable_before:
         print(
@@ -89,7 +103,11 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
             file=sys.stderr,
         )
     index = join_parts(parts)
-    errors = [{"path": source.paths[k], "reason": why} for k, why in sorted(index.reasons.items())]
+    kinds = {BAD: "image", NOT_READ: "read"}
+    errors = [
+        {"path": source.paths[k], "reason": why, "kind": kinds[int(index.lengths[k])]}
+        for k, why in sorted(index.reasons.items())
+    ]
     if errors:
         storage.write_bytes(errors_path, "".join(json.dumps(error) + "\n" for error in errors).encode())
     if not storage.exists(path):
@@ -105,6 +123,7 @@ def pack(source: Source, out: str, *, shard_bytes: int, retry: bool = False) -> 
         "shards": len(parts),
         "bytes": int(index.sizes.sum()),
         "unreadable": len(errors),
+        "not_read": not_read,
         "out": out,
     }
 
@@ -213,9 +232,9 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
 
     with storage.atomic_writer(shard_path(out, number)) as file:
         for data, index in zip(_read(source, first), range(first, len(source)), strict=True):
-            if isinstance(data, str):
-                reasons[len(rows)] = data
-                rows.append((0, -1, 0))
+            if isinstance(data, _Unreadable):
+                reasons[len(rows)] = data.reason
+                rows.append((0, data.kind, 0))
             else:
                 header = _header(_name(source.ids[index], source.paths[index], data), len(data))
                 padding = -len(data) % tarfile.BLOCKSIZE
@@ -236,17 +255,28 @@ def _write_shard(source: Source, out: str, number: int, first: int, shard_bytes:
     return part
 
 
-def _read(source: Source, first: int) -> Iterator[bytes | str]:
+@dataclass(frozen=True)
+class _Unreadable:
+    """Why an image has no bytes, and the `kind`, which is BAD or NOT_READ."""
+
+    reason: str
+    kind: int
+
+
+def _read(source: Source, first: int) -> Iterator[bytes | _Unreadable]:
     """Yields the bytes of the images from `first` on, or why one cannot be read. Threads read ahead."""
 
-    def load(index: int) -> bytes | str:
+    def load(index: int) -> bytes | _Unreadable:
         try:
-            data = source.load(index)
+            data = failed_reads.load(source, index)
         except OSError as error:
-            return error.strerror or str(error) or type(error).__name__
-        return data if len(data) <= MAX_BYTES else f"it has {len(data)} bytes, more than {MAX_BYTES}"
+            failed = failed_reads.is_failed_read(error, source.paths[index])
+            return _Unreadable(error.strerror or str(error) or type(error).__name__, NOT_READ if failed else BAD)
+        if len(data) > MAX_BYTES:
+            return _Unreadable(f"it has {len(data)} bytes, more than {MAX_BYTES}", BAD)
+        return data
 
-    waiting: deque[Future[bytes | str]] = deque()
+    waiting: deque[Future[bytes | _Unreadable]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for index in range(first, len(source)):

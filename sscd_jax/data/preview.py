@@ -63,23 +63,23 @@ def write_preview(config: Config, out: Path, *, rows: int = 8, pairs: int = 2) -
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist")
     check_file(out, partial(_check_sheet, out.with_suffix(CAPTIONS)))
-    data = config.data
-    source = open_source(data.source, split=data.split, data_dir=data.data_dir) if data.source else open_sample()
-    if RECIPES[config.data.augmentation].advanced:
-        load_atlas()
-    originals, make_views = _readable(source, rows), _view_maker(config, source)
-    columns = [_epoch(config, originals, make_views, epoch) for epoch in range(pairs)]
-    sheet = [
-        [fit_on_square(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
-        for row, image in enumerate(map(Image.fromarray, originals.values()))
-    ]
-    names = [source.ids[index] for index in originals]
-    captions = [
-        [drawn[row + view * len(originals)] for _, drawn in columns for view in range(2)]
-        for row in range(len(originals))
-    ]
-    all_captions = [[[name], *row] for name, row in zip(names, captions, strict=True)]
-    with atomic_file(out) as temporary:
+    with atomic_file(out) as temporary:  # so that a place where nothing can be written is said at once
+        data = config.data
+        source = open_source(data.source, split=data.split, data_dir=data.data_dir) if data.source else open_sample()
+        if RECIPES[config.data.augmentation].advanced:
+            load_atlas()
+        originals, make_views = _readable(source, rows), _view_maker(config, source)
+        columns = [_epoch(config, originals, make_views, epoch) for epoch in range(pairs)]
+        sheet = [
+            [fit_on_square(image), *(pixels[row + view * len(originals)] for pixels, _ in columns for view in range(2))]
+            for row, image in enumerate(map(Image.fromarray, originals.values()))
+        ]
+        names = [source.ids[index] for index in originals]
+        captions = [
+            [drawn[row + view * len(originals)] for _, drawn in columns for view in range(2)]
+            for row in range(len(originals))
+        ]
+        all_captions = [[[name], *row] for name, row in zip(names, captions, strict=True)]
         draw_sheet(sheet, all_captions).save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=85)
     return captions
 

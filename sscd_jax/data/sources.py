@@ -7,6 +7,7 @@ sees exactly the examples that it would have seen without the interruption.
 import bisect
 import codecs
 import os
+import stat
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,8 @@ def list_files(source: str) -> tuple[Sequence[str], Sequence[str]]:
         if not storage.in_store(source) and not os.path.isfile(source):
             raise ValueError(f"{printable(source)} is not a regular file")
         return [os.path.basename(source)], [source]
+    if not storage.in_store(source) and stat.S_ISCHR(os.stat(source).st_mode):  # such as /dev/zero, without an end
+        raise ValueError(f"{printable(source)} is a device; for a list of paths on standard input, give {STDIN}")
     return _list(source, storage.read_bytes(source))
 
 

@@ -4,8 +4,9 @@ import contextlib
 import io
 import os
 import posixpath
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,17 @@ class DamagedError(OSError):
 def in_store(path: str) -> bool:
     """Returns whether a path has a scheme, as gs://BUCKET/NAME has."""
     return "://" in path
+
+
+def check_place(path: str, schemes: Collection[str] = ("gs",)) -> None:
+    """Checks that files can be written below a path. A path with a scheme must be one in a store.
+
+    Raises:
+        ValueError: the path has another scheme than `schemes`, or it names no bucket, such as gs:/BUCKET/NAME.
+    """
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/[^/])?", path)
+    if match and not (match[1] in schemes and match[2]):
+        raise ValueError(f"{path}: give a folder on this machine, or one in a bucket, such as gs://BUCKET/FOLDER")
 
 
 def is_folder(path: str) -> bool:
@@ -198,6 +210,21 @@ class _Reader(io.RawIOBase):
         return len(data)
 
 
+class _Writer(io.RawIOBase):
+    """A GFile, which takes nothing but bytes, as a file that takes any buffer."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        file.write(b"")  # so that a file to which nothing is written exists, too
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(bytes(data))
+        return len(data)
+
+
 def make_folder(path: str) -> None:
     """Creates a folder and those above it, where they do not exist.
 
@@ -225,8 +252,8 @@ def atomic_writer(path: str) -> Iterator[IO[bytes]]:
     folder, name = posixpath.split(path)
     written = posixpath.join(folder, temporary_name(name))
     try:
-        with _os_errors(), _gfile().GFile(written, "wb") as file:
-            yield file
+        with _os_errors(), _gfile().GFile(written, "wb") as file, io.BufferedWriter(_Writer(file)) as buffered:
+            yield buffered
         with _os_errors():
             _gfile().rename(written, path, overwrite=True)
     except BaseException as error:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
+from sscd_jax.data.failed_reads import check_failed_reads, most_failed_reads
 from sscd_jax.data.image_source import ERRORS_SHOWN, UNNAMABLE, Source, check_unique_ids, location
 from sscd_jax.data.images import MAX_PIXELS
 from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.data.names import printable
+from sscd_jax.data.storage import check_place
 from sscd_jax.descriptors import is_line, read_manifest
 from sscd_jax.embedding.compute import compute_shards, output_dims
 from sscd_jax.embedding.embed import embed
@@ -111,8 +114,8 @@ def write_descriptors(
     for option, value in (("--max-pixels", max_pixels), ("--shard-size", shard_size)):
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}; it must be positive")
-    if max_errors is not None and max_errors < 0:
-        raise ValueError(f"--max-errors is {max_errors}; it must not be negative")
+    limit = most_failed_reads(len(source), max_errors)
+    check_place(os.fspath(out))
     check_unique_ids(source)
     provenance = made_by(model, variables, preset, source.name)
     if moved and Plan(epath.Path(out)).is_of_other_images(source.lookup):
@@ -133,7 +136,6 @@ def write_descriptors(
     if shard_size is None:
         shard_size = max(BATCHES_A_SHARD * batch_size, LEAST_A_SHARD, -(-len(source) // MOST_SHARDS))
     shards.plan.add(source.lookup, shard_size)
-    limit = max_not_read(len(source), max_errors)
 
     start = time.perf_counter()
     numbers = shards.plan.numbers()[part::parts]
@@ -170,7 +172,10 @@ def write_descriptors(
                     bar.write(printable("cannot read {path}: {reason}".format(**error)), file=sys.stderr)
                 elif shown == ERRORS_SHOWN:
                     listed = epath.Path(out) / "errors.jsonl"
-                    bar.write(f"further images that cannot be read are not shown; {listed} lists all", file=sys.stderr)
+                    bar.write(
+                        f"further images that cannot be read are not shown; in the end, {listed} lists all",
+                        file=sys.stderr,
+                    )
                 counts[READ if error["kind"] == READ else "other"] += 1
             counts["embedded"] += count - len(errors)
             bar.set_postfix(errors=counts[READ] + counts["other"], refresh=False)
@@ -207,7 +212,7 @@ def write_descriptors(
 
 def _say(changes: Changes, *, retry: bool, update: bool, prune: bool) -> None:
     """Says what has changed in the source and is left as it is."""
-    changed, gone = len(changes.changed if retry else changes.changed | changes.mended), len(changes.gone)
+    changed, gone = len(changes.changed), len(changes.gone)  # of images that could not be read, --retry is said
     if changed and not update:
         what = "1 image has" if changed == 1 else f"{changed} images have"
         print(f"{what} changed since the last embedding; --update embeds what has changed", file=sys.stderr)
@@ -219,16 +224,8 @@ def _say(changes: Changes, *, retry: bool, update: bool, prune: bool) -> None:
 def _check_reading(count: int, limit: int, errors: Sequence[dict[str, Any]]) -> None:
     """Raises OSError if more images could not be read from a disk or a network than allowed."""
     last = next((error for error in errors if error["kind"] == READ), None)
-    if last and count > limit:
-        raise OSError(
-            f"{count} images could not be read from the disk or the network, the last one {last['path']}: "
-            f"{last['reason']}. Mend that and rerun the command with --retry, or raise --max-errors to leave them out"
-        )
-
-
-def max_not_read(images: int, max_errors: int | None) -> int:
-    """Returns how many of some images a disk or a network may fail to deliver: `max_errors`, or 100, or 1 %."""
-    return max(100, images // 100) if max_errors is None else max_errors
+    if last:
+        check_failed_reads(count, limit, last["path"], last["reason"])
 
 
 def default_batch_size() -> int:

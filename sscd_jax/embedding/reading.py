@@ -1,6 +1,5 @@
 """Reads the images of a collection: notes what was read, and tells a failed disk or network from a bad image."""
 
-import errno
 import hashlib
 import os
 import threading
@@ -9,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from sscd_jax.data import storage
+from sscd_jax.data import failed_reads, storage
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.names import ARCHIVES
 from sscd_jax.embedding.saved_rows import IMAGE
@@ -19,17 +17,6 @@ from sscd_jax.embedding.shards import Shards
 
 # What an image has no descriptor for: it cannot be read, it is damaged, its id cannot be written, it is gone.
 READ, IMAGE_ERROR, NAME, GONE = "read", "image", "name", "gone"
-ATTEMPTS = 4
-LONGEST_WAIT = 8.0  # seconds between two attempts
-# The names that this system has, of errors after which another attempt may succeed.
-_PASSING = {
-    getattr(errno, name)
-    for name in (
-        *("EIO", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENOTCONN", "ECONNRESET"),
-        *("ECONNABORTED", "ECONNREFUSED", "ENETDOWN", "ENETRESET", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
-    )
-    if hasattr(errno, name)
-}
 
 
 class Reader:
@@ -50,19 +37,13 @@ class Reader:
         self._failed: set[int] = set()
 
     def _load(self, index: int) -> bytes:
-        attempts = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT),
-            retry=retry_if_exception(lambda error: self._is_of_reading(index, error) and _may_pass(error)),
-            reraise=True,
-        )
         stamp = None
         try:
             stamp = size, time = self.stamp(index)
-            data = attempts(self._given.load, index)
+            data = failed_reads.load(self._given, index)
         except Exception as error:
             with self._lock:
-                if self._is_of_reading(index, error):
+                if failed_reads.is_failed_read(error, self._given.paths[index]):
                     self._failed.add(index)
                 if stamp:  # so that a later call sees whether the file has changed since
                     seen: Any = np.array((*stamp, b""), IMAGE)[()]
@@ -73,14 +54,6 @@ class Reader:
         with self._lock:
             self._images[index] = image
         return data
-
-    def _is_of_reading(self, index: int, error: BaseException) -> bool:
-        """Returns whether an error means that bytes could not be read, rather than that they are bad."""
-        if not isinstance(error, OSError) or isinstance(error, storage.DamagedError):
-            return False
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return False
-        return error.errno is not None or isinstance(error, FileNotFoundError) or "://" in self._given.paths[index]
 
     def taken(self, index: int) -> np.void:
         """Returns what was read of an image, `IMAGE`, and forgets it."""
@@ -180,12 +153,6 @@ def has_changed(image: np.void | Mapping[str, Any], reader: Reader, index: int) 
         return size >= 0
     before = int(image["size"]), int(image["time"])
     return (size >= 0 and before[0] != size) or bool(time and before[1] and before[1] != time)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Returns whether another attempt may succeed: not where a file does not exist or may not be read."""
-    number = getattr(error, "errno", None)
-    return number in _PASSING or (number is None and not isinstance(error, FileNotFoundError))
 
 
 def _status(path: str) -> tuple[int, int]:

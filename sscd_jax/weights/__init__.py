@@ -64,4 +64,5 @@ def find(path: str | Path) -> Path:
         return found
     if str(path) in PUBLISHED:
         raise FileNotFoundError(f"{path} has not been fetched yet: sscd-jax weights fetch {path}")
-    raise FileNotFoundError(f"{path}: no such file or folder of weights")
+    where = "copy them to this machine first" if "://" in str(path) else "no such file or folder of weights"
+    raise FileNotFoundError(f"{path}: {where}")

@@ -1,5 +1,6 @@
 """Exports the network as an ONNX graph, built node by node, and runs it by onnxruntime."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from sscd_jax.models import SSCD
 from sscd_jax.models.folding import fold
 from sscd_jax.presets import Preset
+from sscd_jax.weights.native import METADATA
 from sscd_jax.weights.read_onnx import import_onnx
 
 OPSET, IR_VERSION = 17, 8  # every onnxruntime since 1.12 (2022) runs these
@@ -23,7 +25,7 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
         variables: its variables.
         uint8: whether the input `images` is uint8 [batch, height, width, 3], to be normalized by the graph; else it is
             float32 [batch, 3, height, width], normalized already. The output `descriptors` is float32 [batch, dims].
-        preset: its mean and std normalize uint8 images.
+        preset: what the network is for, kept in the metadata; its mean and std normalize uint8 images.
     """
     onnx = import_onnx()
     model, variables = fold(model, variables)
@@ -100,6 +102,7 @@ def write_onnx(path: Path, model: SSCD, variables: Any, *, uint8: bool, preset: 
     graph = onnx.helper.make_graph(nodes, "sscd", [images], [output], constants)
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="sscd_jax")
     proto.ir_version = IR_VERSION
+    onnx.helper.set_model_props(proto, {METADATA: json.dumps({"preset": preset.parameters()})})
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
 

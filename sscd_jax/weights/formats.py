@@ -43,7 +43,7 @@ def read_file(path: Path) -> Weights:
         ImportError: the format needs an extra; the error says which.
     """
     try:
-        return _read_folder(path) if path.is_dir() else _read_file(path)
+        return _read_folder(path) if path.is_dir() else _with_preset_of_bundle(_read_file(path), path)
     except ImportError:
         raise
     except Exception as error:  # readers of damaged archives, graphs and checkpoints raise many types
@@ -77,8 +77,7 @@ def _read_file(path: Path) -> Weights:
     if head.startswith(b"\x08"):  # the field ir_version
         from sscd_jax.weights.read_onnx import read_onnx
 
-        model, variables, quantized = read_onnx(path)
-        return Weights(model, variables, "ONNX, int8" if quantized else "ONNX, float32", origin)
+        return read_onnx(path, origin)
     if head.startswith(b"\x80"):  # a pickle: older files of PyTorch
         return _read_torch(path, origin)
     raise ValueError(
@@ -134,6 +133,19 @@ def _read_bundle(path: Path) -> Weights:
     arrays = {name.removeprefix("weights/"): reader.get_tensor(name + suffix) for name in names}
     model, variables = _network(arrays, network, is_folded=True)
     return Weights(model, variables, "bundle, saved_model", origin, preset)
+
+
+def _with_preset_of_bundle(weights: Weights, path: Path) -> Weights:
+    """Adds the preset of a bundle to the weights of a file that cannot hold it, if the file is still in the bundle."""
+    card, sums = path.with_name(CARD), path.with_name(SUMS)
+    if weights.preset is not None or not (card.is_file() and sums.is_file()):
+        return weights
+    try:
+        if f"{hash_file(path)}  {path.name}" not in sums.read_text().splitlines():  # it lies beside another bundle
+            return weights
+        return dataclasses.replace(weights, preset=parse_preset(dict(json.loads(card.read_text())["preset"])))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{card} is damaged ({_reason(error)}): export {path.name} again") from error
 
 
 def check_archive(path: Path) -> list[str]:

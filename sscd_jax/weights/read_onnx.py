@@ -4,6 +4,7 @@ The graph is read by its structure, whatever its names are: a residual block is 
 backwards to where they meet.
 """
 
+import json
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from sscd_jax.models import SSCD, build_model
 from sscd_jax.models.folding import BATCH_NORM_EPSILON, unfolded_leaves
+from sscd_jax.weights.native import METADATA, Weights, parse_preset
 from sscd_jax.weights.state_dict import IMAGENET_CLASSES, Keys, abstract_variables, backbone_of, fit
 
 MAX_NODES = 5000  # several times those of the largest network in QDQ form
@@ -29,15 +31,16 @@ def import_onnx() -> Any:
     return onnx
 
 
-def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
+def read_onnx(path: Path, origin: dict[str, str]) -> Weights:
     """Reads an ONNX file.
 
     A quantized weight becomes scale x (value - zero point) in float32; the rounding of activations in the graph is
     ignored. A convolution with folded batch normalization is followed by a batch normalization that only adds its bias
     (`models.folding.unfold`).
 
-    Returns:
-        (model, variables, whether any weight was quantized).
+    Args:
+        path: the file.
+        origin: where it comes from.
 
     Raises:
         ValueError: the file is not ONNX, or its graph is not an SSCD network; the error says where they differ.
@@ -57,9 +60,15 @@ def read_onnx(path: Path) -> tuple[SSCD, Any, bool]:
                 raise ValueError(f"{path} is refused: it reads the file {entry.value}, outside its own folder")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-        return _Graph(onnx, model.graph).network()
+        network, variables, quantized = _Graph(onnx, model.graph).network()
     except (ValueError, KeyError, IndexError, OSError, onnx.checker.ValidationError) as error:
         raise ValueError(f"{path} is not the graph of an SSCD network: {error}") from error
+    try:
+        ours = next((entry.value for entry in model.metadata_props if entry.key == METADATA), "{}")
+        preset = parse_preset(json.loads(ours).get("preset"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata were not written by this package: {ours[:200]}") from error
+    return Weights(network, variables, "ONNX, int8" if quantized else "ONNX, float32", origin, preset)
 
 
 class _Block(NamedTuple):

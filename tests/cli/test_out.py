@@ -93,7 +93,7 @@ def test_a_file_where_a_folder_goes(given, tmp_path, capsys, command):
 def test_a_file_of_others(given, tmp_path, capsys, command, extension):
     out = tmp_path / f"out{extension}"
     out.write_text('{"mine": true}')
-    assert f"{out} exists already and is not what would be written there: name another file" in refused(
+    assert f"{out} exists already and is not what would be written there: move it or name another place" in refused(
         command, given, out, capsys
     )
     assert everything(tmp_path) == {str(out): hashlib.sha256(b'{"mine": true}').hexdigest()}

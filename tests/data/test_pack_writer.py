@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from sscd_jax.cli.main import main
-from sscd_jax.data import storage
+from sscd_jax.data import failed_reads, storage
 from sscd_jax.data.pack_reader import INDEX
 from sscd_jax.data.sources import open_source
 
@@ -28,6 +29,7 @@ def unreliable(monkeypatch) -> set[str]:
     """Names of the images that a disk or a store does not give now."""
     failing: set[str] = set()
     read = storage.read_bytes
+    monkeypatch.setattr(failed_reads, "LONGEST_WAIT", 0.0)
 
     def read_bytes(path: str) -> bytes:
         if Path(path).name in failing:
@@ -36,6 +38,27 @@ def unreliable(monkeypatch) -> set[str]:
 
     monkeypatch.setattr(storage, "read_bytes", read_bytes)
     return failing
+
+
+def test_more_failed_reads_than_allowed_are_an_error(images, tmp_path, capsys):
+    """A pack does not make bad images of them, either: whoever reads it is told that they were not delivered."""
+    listed, out = tmp_path / "list.txt", tmp_path / "pack"
+    some = [*sorted(images.iterdir())[:2], *(tmp_path / f"gone{number}.jpg" for number in range(3))]
+    listed.write_text("".join(f"{path}\n" for path in some))
+    for arguments in ([], ["--retry"]):
+        with pytest.raises(SystemExit):
+            command(listed, out, "--max-errors", "2", *arguments)
+        assert re.search(
+            r"3 images could not be read from the disk or the network, .*gone2\.jpg: No such file.*--retry",
+            capsys.readouterr().err,
+        )
+        assert not (out / "index.npz").exists()
+    command(listed, out, "--max-errors", "3")
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["unreadable"], summary["not_read"]) == (3, 3)
+    assert {json.loads(line)["kind"] for line in (out / "errors.jsonl").read_text().splitlines()} == {"read"}
+    with pytest.raises(FileNotFoundError, match="could not be read when it was packed"):
+        open_source(str(out)).load(2)
 
 
 def test_what_could_not_be_read_is_tried_again(images, tmp_path, unreliable, capsys):

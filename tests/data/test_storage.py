@@ -1,11 +1,13 @@
 """Files on disk and in stores. A server on this machine takes the place of gs:// and counts the requests."""
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers.gcs import serve
 
@@ -50,6 +52,12 @@ def test_a_file_is_there_completely_or_not_at_all(tmp_path, scheme):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert storage.read_bytes(path) == b"old"
+    with storage.atomic_writer(path) as file:
+        file.write(memoryview(b"of a buffer, "))
+        np.savez(file, rows=np.arange(3))
+    read = storage.read_bytes(path)
+    assert read.startswith(b"of a buffer, ")
+    assert np.load(io.BytesIO(read[13:]))["rows"].tolist() == [0, 1, 2]
     storage.write_bytes(path, b"content")
     assert storage.list_folder(folder) == ["file"]
     assert storage.status(path)[0] == 7

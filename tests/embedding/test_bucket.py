@@ -15,7 +15,7 @@ from sscd_jax.cli.main import main
 from sscd_jax.weights.native import write_safetensors
 
 
-def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys, variables):
     monkeypatch.chdir(tmp_path)
     for arguments in (
         ["demo", "--out", "gs://bucket/demo"],
@@ -32,13 +32,26 @@ def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys):
             main(arguments)
         assert ended.value.code == 1
         assert "here, give a path on this machine, not in gs://" in capsys.readouterr().err, arguments
+    write_safetensors(tmp_path / "w.safetensors", MODEL, variables, {})
+    for out in ("gs:/bucket/x", "gs://", "gs:///x", "GS://bucket/x", "s3://bucket/x", "file:///x", "http://host/x"):
+        for command in (["embed", "sample", "--weights", "w.safetensors"], ["pack", "sample"]):
+            if command[0] == "pack" and out == "file:///x":
+                continue
+            with pytest.raises(SystemExit) as ended:
+                main([*command, "--out", out])
+            assert ended.value.code == 1
+            assert f"{out}: give a folder on this machine, or one in a bucket" in capsys.readouterr().err
+    (tmp_path / "w.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        main(["embed", "sample", "--weights", "gs://bucket/w.pt", "--out", "d"])
+    assert "gs://bucket/w.pt: copy them to this machine first" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["train", "demo", "--data.source", "sample", "--workdir", "gs://bucket/run"])
     assert "a run's folder must be on a disk; mount a bucket" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-# The fifth batch or unreadable image is an interruption.
+# The fifth batch or unreadable image is an interruption. What is computed is saved after each.
 STOPS = """
 from sscd_jax.embedding import compute
 def stopping(*args, embed=compute.embed, **kwargs):
@@ -46,7 +59,7 @@ def stopping(*args, embed=compute.embed, **kwargs):
         if number == 4:
             raise KeyboardInterrupt
         yield item
-compute.embed = stopping
+compute.embed, compute.SAVE_SECONDS = stopping, 0.0
 """
 
 
@@ -76,6 +89,7 @@ def test_a_bucket(folder, variables, tmp_path):
         environment = {**os.environ, **more}
         run(*embed, "gs://bucket/a/out", status=130, code=f"{STOPS}\n{eight}")
         assert not any("manifest" in name for name in bucket.objects)
+        assert any("/saved-" in name for name in bucket.objects), "of a shard that is not complete"
         summary = json.loads(run(*embed, "gs://bucket/a/out"))
         assert 0 < summary["embedded"] < 38, "it is resumed"
         assert (summary["total_embedded"], summary["out"]) == (38, "gs://bucket/a/out")

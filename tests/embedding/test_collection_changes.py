@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from helpers.small_collection import MODEL, PRESET, files, write
 
-from sscd_jax.data import image_source
+from sscd_jax.data import failed_reads, image_source
 from sscd_jax.data.sources import open_source
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.embedding import reading
 from sscd_jax.embedding.collection import write_descriptors
 
 
@@ -98,7 +97,7 @@ def failing(monkeypatch, fails, error=errno.EIO) -> list[str]:
         return read(path, *args)
 
     monkeypatch.setattr(image_source, "read_file", reading_fails)
-    monkeypatch.setattr(reading, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(failed_reads, "LONGEST_WAIT", 0.0)
     return attempts
 
 
@@ -141,7 +140,10 @@ def test_missing_files_have_not_changed(folder, variables, tmp_path, capsys):
     assert "changed" not in capsys.readouterr().err
     shutil.copy(folder / "b" / "007.jpg", folder / "b" / "absent.jpg")
     write_descriptors(MODEL, variables, open_source(str(listed)), **source)
-    assert "1 image has changed since the last embedding" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 image could not be read; see" in said
+    assert "--retry tries again" in said
+    assert "--update" not in said, "one remedy is enough"
     write_descriptors(MODEL, variables, open_source(str(listed)), **source, retry=True)
     assert "changed" not in capsys.readouterr().err, "it is embedded now"
     assert len(by_id(tmp_path / "out")) == 3

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from sscd_jax.data import storage
+from sscd_jax.data import failed_reads, storage
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.pack_writer import pack
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.storage import DamagedError
-from sscd_jax.embedding import reading
 from sscd_jax.embedding.reading import Reader
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(reading, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(failed_reads, "LONGEST_WAIT", 0.0)
 
 
 def kind(source: Source, index: int = 0) -> str:
@@ -32,8 +31,8 @@ def kind(source: Source, index: int = 0) -> str:
 @pytest.mark.parametrize(
     ("error", "path", "expected", "attempts"),
     [
-        (OSError("Unavailable: try again"), "gs://b/x.tar/1", "read", reading.ATTEMPTS),
-        (OSError(errno.EIO, "Input/output error"), "/x.tar/1", "read", reading.ATTEMPTS),
+        (OSError("Unavailable: try again"), "gs://b/x.tar/1", "read", failed_reads.ATTEMPTS),
+        (OSError(errno.EIO, "Input/output error"), "/x.tar/1", "read", failed_reads.ATTEMPTS),
         (FileNotFoundError("there is no such file"), "/x.jpg", "read", 1),
         (DamagedError("the archive is truncated"), "gs://b/x.tar/1", "image", 1),
         (DamagedError("the archive is truncated"), "/x.tar/1", "image", 1),

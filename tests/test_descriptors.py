@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from etils import epath
 
-from sscd_jax.descriptors import Descriptors, check_same_provenance
+from sscd_jax.descriptors import Descriptors, check_same_provenance, load_npy
 from sscd_jax.provenance import Provenance
 
 MADE_BY = Provenance("f" * 64, "skew_320", {"size": 320})
@@ -69,6 +70,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert len(Descriptors.read(tmp_path / "d").ids) == 3
     with pytest.raises(ValueError, match="no descriptors to write"):
         Descriptors([], np.zeros((0, 4), np.float32), MADE_BY).write(tmp_path / "e")
+
+
+def test_what_is_no_folder_of_descriptors(tmp_path):
+    (tmp_path / "r.npy").touch()
+    with pytest.raises(ValueError, match=r"r\.npy is a file: give the folder of descriptors"):
+        Descriptors.read(tmp_path / "r.npy")
+    (tmp_path / "vectors.npy").write_bytes(b"not numpy's" * 20)
+    with pytest.raises(ValueError, match="it does not begin like an .npy file"):
+        load_npy(epath.Path(tmp_path / "vectors.npy"))
 
 
 @pytest.mark.parametrize(

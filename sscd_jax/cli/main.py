@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
         run = _parse(name, arguments)
+    except BrokenPipeError:  # of `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest when it ends
+        sys.exit(1)
     except SystemExit as ended:
         for one in arguments if ended.code else ():
             if one.startswith("-") and len(one) > 1 and os.path.exists(one):

@@ -51,14 +51,15 @@ def test_what_cannot_be_in_a_store_says_so(tmp_path, monkeypatch, capsys, variab
     assert not list(tmp_path.iterdir())
 
 
-# The fifth batch or unreadable image is an interruption. What is computed is saved after each.
+# After the first batch, which is saved, the run is interrupted.
 STOPS = """
+from sscd_jax.data.inference_pipeline import Unreadable
 from sscd_jax.embedding import compute
 def stopping(*args, embed=compute.embed, **kwargs):
-    for number, item in enumerate(embed(*args, **kwargs)):
-        if number == 4:
-            raise KeyboardInterrupt
+    for item in embed(*args, **kwargs):
         yield item
+        if not isinstance(item, Unreadable):
+            raise KeyboardInterrupt
 compute.embed, compute.SAVE_SECONDS = stopping, 0.0
 """
 

@@ -69,6 +69,8 @@ def test_a_bundle(format_, backbone, source, tmp_path):
     loaded = weights.read(tmp_path / "out")  # every export is read again
     assert (loaded.model, loaded.format) == (model, f"bundle, {format_}")
     assert loaded.origin["license"] == "CC0"
+    if format_ not in ("saved_model", "stablehlo"):
+        assert weights.read(tmp_path / "out" / card["file"]).preset == PRESET, "its file, too, is read with the preset"
     if format_ in PROGRAMS:
         assert_same(fold(loaded.model, loaded.variables)[1], fold(model, variables)[1])
     else:
@@ -172,6 +174,23 @@ def test_what_computes_something_else_does_not_become_a_bundle(source, tmp_path,
 
 
 @pytest.mark.slow
+def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
+    """A graph of ONNX holds it. The card of a bundle is not that of another file."""
+    onnx = pytest.importorskip("onnx")
+    _, _, path = saved(tmp_path, "resnet18")
+    export(path, tmp_path / "onnx", format="onnx", images=source, preset=PRESET)
+    file = shutil.copy(tmp_path / "onnx" / BUNDLES["onnx"], tmp_path / "alone.onnx")
+    assert weights.read(file).preset == PRESET
+    graph = onnx.load(file)
+    del graph.metadata_props[:]
+    onnx.save(graph, tmp_path / "onnx" / BUNDLES["onnx"])
+    assert weights.read(tmp_path / "onnx" / BUNDLES["onnx"]).preset is None
+    onnx.helper.set_model_props(graph, {"sscd_jax": "[]"})
+    onnx.save(graph, file)
+    with pytest.raises(ValueError, match=r"alone\.onnx: its metadata were not written by this package: \[\]"):
+        weights.read(file)
+
+
 def test_a_bundle_that_was_changed_is_refused(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "saved_model"):

@@ -77,7 +77,7 @@ def test_what_is_no_folder_of_descriptors(tmp_path):
     with pytest.raises(ValueError, match=r"r\.npy is a file: give the folder of descriptors"):
         Descriptors.read(tmp_path / "r.npy")
     (tmp_path / "vectors.npy").write_bytes(b"not numpy's" * 20)
-    with pytest.raises(ValueError, match="it does not begin like an .npy file"):
+    with pytest.raises(ValueError, match=r"it does not begin like an \.npy file"):
         load_npy(epath.Path(tmp_path / "vectors.npy"))
 
 

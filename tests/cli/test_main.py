@@ -307,6 +307,7 @@ def test_weights_convert_export_and_what_reads_them(run, images, tmp_path, capsy
     main(["train", DEBUG, *start, "--optimizer.warmup-steps", "1"])
 
 
+@pytest.mark.slow
 def test_weights_fetch(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "choose one of sscd_disc_mixup" in fails(capsys, "weights", "fetch", "sscd_disc_huge")

@@ -89,7 +89,13 @@ def test_a_file_where_a_folder_goes(given, tmp_path, capsys, command):
     assert out.read_text() == "mine"
 
 
-@pytest.mark.parametrize(("command", "extension"), INTO_FILES, ids=[f"{c.split()[0]}{e}" for c, e in INTO_FILES])
+@pytest.mark.parametrize(
+    ("command", "extension"),
+    [
+        pytest.param(c, e, id=f"{c.split()[0]}{e}", marks=[pytest.mark.slow] if c.startswith("preview") else [])
+        for c, e in INTO_FILES
+    ],
+)
 def test_a_file_of_others(given, tmp_path, capsys, command, extension):
     out = tmp_path / f"out{extension}"
     out.write_text('{"mine": true}')

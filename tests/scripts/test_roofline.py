@@ -44,6 +44,7 @@ def test_forward_operations_are_the_published_ones(backbone, gmac):
     assert not exact
 
 
+@pytest.mark.slow
 def test_a_step_is_three_forwards_but_for_the_gradient_of_the_images():
     step = program(SMALL)
     stem = 2 * 16 * 16 * 7 * 7 * 3 * 8

@@ -47,6 +47,7 @@ def test_the_pixels_are_those_of_the_host(images, augmentation):
     assert np.abs(device["images"].astype(int) - host["images"]).mean() > 5
 
 
+@pytest.mark.slow
 def test_each_recoloring_is_left_to_the_device(images):
     made = batch(images, augmentation="STRONG_BLUR", color_ops="device")
     applied = made["color_ops"]["flags"].mean(0)

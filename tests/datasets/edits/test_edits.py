@@ -73,6 +73,7 @@ def _assert_sound(edited: Image.Image, size: tuple[int, int]) -> None:
     assert edited.width * edited.height <= 4 * (size[0] + 2) * (size[1] + 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "flip"])
 def test_a_stronger_edit_changes_more(name, china, coffee):
     def change(strength: Strength) -> float:

@@ -190,7 +190,7 @@ class Checkpoint:
     every_steps: int | None = None
     """Number of steps between two checkpoints; by default, one epoch. There is always one at the end of the run."""
     keep: int = 3
-    """Number of latest checkpoints to keep, in addition to the one with the best validation uAP. At least 2."""
+    """Number of latest checkpoints to keep, at least 2, in addition to the one with the best validation uAP."""
 
     def __post_init__(self) -> None:
         _require(self.every_steps is None or self.every_steps > 0, "checkpoint.every_steps must be positive")

@@ -43,7 +43,7 @@ def start() -> None:
 def join_processes_if_any(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
     """Joins the other processes of a job, so that each knows its index; otherwise this process is alone.
 
-    JAX finds the processes of TPU pods, SLURM and Open MPI itself. For other jobs a coordinator is given.
+    JAX finds the processes of TPU pods, Slurm and Open MPI itself. For other jobs a coordinator is given.
 
     Args:
         coordinator: HOST:PORT of process 0, for jobs that JAX does not know; `count` and `index` are then required.
@@ -71,7 +71,7 @@ def join_processes_if_any(coordinator: str | None = None, count: int | None = No
         return
     try:
         _join()
-    except ValueError:  # no pod, no SLURM, no Open MPI
+    except ValueError:  # no pod, no Slurm, no Open MPI
         return
     except RuntimeError as error:
         if "before any JAX" not in str(error):

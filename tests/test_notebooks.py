@@ -18,7 +18,7 @@ NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook(path, tmp_path, monkeypatch):
     write_safetensors(tmp_path / "narrow.safetensors", *seeded("resnet18"), {})
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # pictures go into the notebook
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # images go into the notebook
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are stripped"

@@ -210,7 +210,8 @@ def run(
             must be able to read it.
         weights: Weights of any format, at a path that workers can read.
         out: Folder for the descriptors, which workers can write to.
-        preset: How images are resized and normalized. By default as the network was trained for, or else small_288.
+        preset: How images are resized and normalized. The default is the preset that the network is for, or
+            small_288 if that is not known.
         custom: The preset that --preset custom selects.
         batch_size: Number of images in a batch over the devices of a worker. By default 1 on a CPU and 128 for each
             accelerator.
@@ -237,10 +238,10 @@ def run(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command. Errors that the user can mend are one line on stderr and exit status 1."""
+    """Runs the command. Errors that the user can fix are one line on stderr and exit status 1."""
     split = list(arguments).index("--") if "--" in arguments else len(arguments)
     try:
         tyro.cli(partial(run, options=tuple(arguments[split + 1 :])), args=arguments[:split], prog="sscd_jax.beam")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"sscd_jax.beam: {error}", file=sys.stderr)
         sys.exit(1)

@@ -32,12 +32,13 @@ def benchmark_make(
     (whitening and score normalization), and the ground truth. Each image of IMAGES becomes a reference, a query that
     copies nothing, or a training image. Unusable images (unreadable or nearly blank) and duplicate images are skipped
     and reported. Near duplicates that differ more are not detected, and make the ground truth wrong: look at
-    OUT/sheet.jpg. The same IMAGES and options give the same files. Run the same command again to resume an interrupted
-    one.
+    OUT/sheet.jpg. The same IMAGES and options give the same files. Rerun the same command to resume an
+    interrupted benchmark.
 
     Args:
-        images: A folder (searched recursively), a text file of paths, a .tar (webdataset) or .parquet file, a folder or
-            list of these, tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
+        images: A folder (searched recursively), an image, a text file of paths or of addresses (https://...), a .tar
+            (webdataset) or .parquet file, a folder or list of these, a pack, - for a list of paths on standard input,
+            tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         out: New folder for training/, references/, queries/, ground_truth.csv, queries.csv (the edits of each query),
             images.csv (the sources of the other images), left_out.csv, errors.jsonl for unreadable images,
             made_by.json and sheet.jpg.
@@ -53,7 +54,7 @@ def benchmark_make(
         seed: Random seed of all choices.
         max_pixels: Largest number of pixels (width x height) of an image. Larger images are skipped and reported.
         workers: Number of processes; by default, one per core.
-        split: Split of a TFDS data set; by default, train.
+        split: Split of a TFDS data set. The default is train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
     """
     from sscd_jax.datasets.benchmark import Options, make

@@ -39,7 +39,7 @@ def calibrate(
         queries: The descriptors of queries whose originals are known. It requires --references and --ground-truth.
         ground_truth: The CSV file that says which query copies which reference. Its header is query_id,reference_id.
         precision: The share of the answers that should be correct. The default is 0.9 with --ground-truth.
-        false_positive_rate: Of the queries that copy nothing, the share that may have a match. The default is 0.01
+        false_positive_rate: The share of the queries without a copy that may have a match. The default is 0.01
             without --ground-truth.
         method: How descriptors are transformed. Whitening becomes centering if there are too few training descriptors.
         score_norm: The score normalization by the training descriptors, as weight[first,last], or none.

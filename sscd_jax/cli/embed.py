@@ -49,10 +49,10 @@ def embed(
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
         out: Folder for the descriptors, on disk or in a store such as gs://BUCKET/NAME. It gets .npy shards, ids,
             manifest.json, and errors.jsonl if images could not be read.
-        preset: How images are resized and normalized. By default as the network was trained for, which its run or its
-            file says, or else small_288. small_288 resizes the short side to 288 pixels; skew_320 resizes to 320 x 320;
-            long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes the center 224 x 224,
-            and normalizes with mean and std 0.5; custom does what the --custom options say.
+        preset: How images are resized and normalized. The default is the preset that the network is for, which its run
+            or its file says, or small_288 if it is not known. small_288 resizes the short side to 288 pixels; skew_320
+            resizes to 320 x 320; long_800 resizes the long side to 800; dcr_224 resizes the short side to 256, takes
+            the center 224 x 224, and normalizes with mean and std 0.5; custom does what the --custom options say.
         custom: The preset that --preset custom selects.
         batch_size: Number of images in a batch over the devices of this process. Batches of long images hold fewer, so
             that memory stays the same. By default 1 on a CPU, which computes as many batches at a time as it has
@@ -68,16 +68,16 @@ def embed(
         max_errors: Number of images that the disk or the network may fail to deliver. With more, the command stops with
             exit status 1. Images that are delivered and damaged are not counted. By default 100, or 1 % of the images
             if that is more.
-        workers: Number of threads that decode images. By default one for each core.
+        workers: Number of threads that decode images. The default is one for each core.
         retry: Try again to embed the images that could not be read.
         update: Embed again the images whose size or time of change differs from what it was when they were embedded.
         prune: Remove the descriptors of images that are no longer in IMAGES.
         moved: Accept that IMAGES is another path than before, because the same images are in another place now.
-        split: Split of a TFDS data set. By default train.
+        split: Split of a TFDS data set. The default is train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
-        ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
-            else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
-            images with the same stem may be added later.
+        ids: How images are named. stem drops the extension of the path, unless two images would then have the same id,
+            as IMG_1.jpg and IMG_1.heic would. path keeps all extensions. Choose path if images with the same stem may
+            be added later.
         isolate: Decode in processes of their own, each with 60 seconds for an image, so that a decoder that crashes or
             never ends costs one image only. It needs the extra isolate, and takes somewhat longer.
     """

@@ -51,15 +51,15 @@ def evaluate_disc(
         references: The descriptors of the images that are searched.
         ground_truth: The CSV file that says which query copies which reference. Its header is query_id,reference_id.
         training: The descriptors on which codecs are fitted and by which scores are normalized.
-        root: A folder in one of three layouts. That of the official code: val_query, val_ref, training and
-            val_groundtruth_matches.csv. That of the released data: references, train, dev_queries with
+        root: A folder in one of three layouts. The layout of the official code has val_query, val_ref, training and
+            val_groundtruth_matches.csv. The layout of the released data has references, train, dev_queries with
             dev_queries_groundtruth.csv, and test_queries with test_queries_groundtruth.csv, each part in one folder or
-            in the folders that its archives unpack to. Or what `sscd-jax benchmark make` wrote.
+            in the folders that its archives unpack to. The third layout is what `sscd-jax benchmark make` writes.
         weights: The network that embeds the images of --root, given as for `sscd-jax embed`.
         split: The split to evaluate. It is needed only if --root holds several.
         descriptors: The folder for the descriptors of --root. The default is ROOT/descriptors.
-        preset: How the images of --root are resized and normalized. By default as the network was trained for, or else
-            small_288.
+        preset: How the images of --root are resized and normalized. The default is the preset that the
+            network is for, or small_288 if that is not known.
         codecs: Transforms of the descriptors, as faiss factory strings that end in Flat. The default is Flat, and
             also whitening to the full dimension if there are enough training descriptors.
         score_norm: Score normalizations by the training descriptors, each as weight[first,last], or none. The default
@@ -198,8 +198,8 @@ def evaluate_copydays(
             has them, or with what INRIA's archives unpack to.
         weights: The network that embeds the images of --root, given as for `sscd-jax embed`.
         descriptors: The folder for the descriptors of --root. The default is ROOT/descriptors.
-        preset: How the images of --root are resized and normalized. By default as the network was trained for, or else
-            small_288.
+        preset: How the images of --root are resized and normalized. The default is the preset that the
+            network is for, or small_288 if that is not known.
         codecs: Transforms of the descriptors, as faiss factory strings that end in Flat. The default is Flat, and
             also whitening to the full dimension if there are enough training descriptors.
         k: The number of neighbors per query that count.

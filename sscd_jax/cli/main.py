@@ -53,6 +53,7 @@ ABOUT = """SSCD, the descriptor for image copy detection, in JAX.
 
 Start with `sscd-jax demo`. `sscd-jax COMMAND --help` lists the options of a command.
 `sscd-jax --version` prints the version. For completion in bash (or zsh, fish, tcsh), run once:
+    mkdir -p ~/.local/share/bash-completion/completions
     sscd-jax --tyro-write-completion bash ~/.local/share/bash-completion/completions/sscd-jax"""
 
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line without the program's name; by default that of this process.
 
     Raises:
-        SystemExit: With status 1 after an error that the user can mend, which is one line on stderr; with status 2 for
+        SystemExit: With status 1 after an error that the user can fix, which is one line on stderr; with status 2 for
             a wrong command line; with status 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]

@@ -20,7 +20,7 @@ def pack(
 
     Every command reads OUT like IMAGES: it has the same ids and bytes in the same order, and training sees the same
     batches. An image that cannot be read is reported, and its place stays empty. The large files are tar files, which
-    tar and webdataset read. Run the same command again to resume an interrupted one.
+    tar and webdataset read. Rerun the same command to resume an interrupted pack.
 
     Args:
         images: A folder (searched recursively), an image, a text file of paths or of addresses (https://...), a .tar
@@ -30,14 +30,14 @@ def pack(
         out: New folder for the pack, on disk or in an object store: 00000.tar and so on, index.npz, and errors.jsonl
             for unreadable images.
         shard_mib: Size of a tar file in MiB. The last file is smaller, and a file with a single image may be larger.
-        split: Split of a TFDS data set; by default, train.
+        split: Split of a TFDS data set. The default is train.
         data_dir: Folder that holds the TFDS data sets. By default, TFDS chooses it: ~/tensorflow_datasets.
         retry: Try again to read the images that could not be read before, and write their tar files again.
         max_errors: Number of images that the disk or the network may fail to deliver. With more, the command stops with
             exit status 1. By default 100, or 1 % of the images if that is more.
-        ids: How images are named. stem: by their path without the extension, except that images which differ in nothing
-            else keep theirs, as IMG_1.jpg and IMG_1.heic. path: by their path with all extensions. Choose path if
-            images with the same stem may be added later.
+        ids: How images are named. stem drops the extension of the path, unless two images would then have the same id,
+            as IMG_1.jpg and IMG_1.heic would. path keeps all extensions. Choose path if images with the same stem may
+            be added later.
     """
     from sscd_jax.data import pack_writer
 

@@ -23,7 +23,7 @@ def train(
     """Train a network from a recipe, or resume the run in WORKDIR.
 
     Write the recipe first: sscd-jax train RECIPE --workdir DIR --data.source IMAGES. The values of the recipe are the
-    defaults of the options: sscd-jax train RECIPE --help shows them. Run the same command again to resume a run that
+    defaults of the options: sscd-jax train RECIPE --help shows them. Rerun the same command to resume a run that
     was interrupted.
 
     Args:
@@ -31,8 +31,8 @@ def train(
             get_config(), such as mine/recipe.py. A wrong name lists the right ones.
         workdir: Folder of the run: checkpoints, config.json, metrics.jsonl, TensorBoard events. All processes of a run
             share it.
-        coordinator: Address HOST:PORT of the first process, if several processes train together. Not needed on TPU
-            pods, in SLURM and under Open MPI, where JAX finds the other processes.
+        coordinator: Address HOST:PORT of the first process, if several processes train together. It is not
+            needed on TPU pods, in Slurm and under Open MPI, where JAX finds the other processes.
         processes: Number of processes that train together. Give it together with --coordinator.
         process: Number of this process, from 0. Give it together with --coordinator.
     """

@@ -37,11 +37,12 @@ def weights_fetch(
 ) -> None:
     """Download published weights, check them and convert them. Afterwards, --weights NAME finds them.
 
-    The check is that the file is complete, that it holds a network of the right backbone and dimensions, and that its
-    SHA-256 is the known one. Meta publishes no checksums. That of sscd_disc_mixup.torchscript.pt is known from public
-    projects; that of any other file is recorded in NAME.sha256 when it is first fetched, and a file of the same name
-    must have it from then on. All of it is in $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
-    Redirects to other hosts are printed. Run the same command again to resume an interrupted download.
+    The check is that the file is complete, and that it holds a network of the right backbone and dimensions. Its
+    SHA-256 is recorded in NAME.sha256 when it is first fetched, and a file of the same name must have it from then on.
+    Meta publishes no checksums; that of sscd_disc_mixup.torchscript.pt, which --url or --file may name, is known from
+    public projects. Published files are read by PyTorch, which the extra torch installs. All of it is in
+    $XDG_CACHE_HOME/sscd_jax/weights (by default ~/.cache/sscd_jax/weights).
+    Redirects to other hosts are printed. Rerun the same command to resume an interrupted download.
 
     Args:
         name: Name of the weights: sscd_disc_mixup (recommended), sscd_disc_large, sscd_disc_advanced, sscd_disc_blur,

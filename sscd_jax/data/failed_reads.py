@@ -72,5 +72,5 @@ def check_failed_reads(count: int, most: int, path: str, reason: str) -> None:
     if count > most:
         raise OSError(
             f"{count} images could not be read from the disk or the network, the last one {path}: {reason}. "
-            "Mend that and rerun the command with --retry, or raise --max-errors to leave them out"
+            "Fix that and rerun the command with --retry, or raise --max-errors to leave them out"
         )

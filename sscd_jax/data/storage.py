@@ -288,7 +288,7 @@ def remove(path: str) -> None:
 
 
 def limit_readahead(size: int = 512 << 10) -> None:
-    """Limits what tf.io.gfile reads ahead from gs://, by default 64 MiB, where an image may be all that is wanted.
+    """Limits how many bytes tf.io.gfile reads ahead from gs://, which are 64 MiB otherwise: more than an image has.
 
     GFile reads 512 KiB at a time, and one byte before them when it seeks. TensorFlow reads this setting when it is
     imported, so a program that imports TensorFlow before it reads gs:// must call this function first.

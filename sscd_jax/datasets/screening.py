@@ -68,7 +68,8 @@ def select_images(
             selection.add([known[index] for index in block])
     for number, error in enumerate(selection.errors):
         if number == ERRORS_SHOWN:
-            print(f"cannot read {len(selection.errors) - number} more", file=sys.stderr)
+            more = len(selection.errors) - number
+            print(f"{more} more images cannot be read; errors.jsonl of OUT lists all", file=sys.stderr)
             break
         print(printable("cannot read {path}: {reason}".format(**error)), file=sys.stderr)
     if selection.left_out:

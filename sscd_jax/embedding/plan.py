@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Plan:
     """The plan in `folder`/plan: made_by.json, and for each shard a file of ids with a checksum at its end.
 
-    A file of the plan is never replaced by another process. One that is not whole, because a process was killed on a
+    A file of the plan is never replaced by another process. One that is not complete, because a process was killed on a
     file system whose renaming is not atomic, is written again.
 
     Args:
@@ -106,17 +106,17 @@ class Plan:
             ValueError: the plan has this shard with other ids.
         """
         path, text = self.path(number), _with_checksum(ids)
-        if replace or (path.exists() and not _is_whole(path.read_bytes())):
+        if replace or (path.exists() and not _is_complete(path.read_bytes())):
             replace_file(path, lambda file: file.write(text.encode()))
         elif create_file(path, text) != text:
             raise ValueError(f"{path} was written by another process for other images: were images added just now?")
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of all shards of the plan, in ascending order. Files that are not whole are left out."""
+        """Returns the numbers of the shards of the plan whose files are complete, in ascending order."""
         listed = self.folder.iterdir() if self.folder.exists() else ()
         found = {int(match[1]) for path in listed if (match := re.fullmatch(r"(\d{5,})\.txt", path.name))}
-        whole = at_once(lambda number: _is_whole(self.path(number).read_bytes()), found)
-        return sorted(number for number, is_whole in zip(found, whole, strict=True) if is_whole)
+        complete = at_once(lambda number: _is_complete(self.path(number).read_bytes()), found)
+        return sorted(number for number, is_complete in zip(found, complete, strict=True) if is_complete)
 
     def is_of_other_images(self, ids: Lookup) -> bool:
         """Returns whether the plan has images, and none of these."""
@@ -130,7 +130,7 @@ class Plan:
             ValueError: the file is damaged.
         """
         text = self.path(number).read_bytes()
-        if not _is_whole(text):
+        if not _is_complete(text):
             raise ValueError(f"{self.path(number)} is damaged; name another folder")
         return text.decode().split("\n")[:-2]
 
@@ -156,7 +156,7 @@ def _with_checksum(ids: Sequence[str]) -> str:
     return f"{lines.decode()}# {len(ids)} {hash_bytes(lines)[:16]}\n"
 
 
-def _is_whole(text: bytes) -> bool:
+def _is_complete(text: bytes) -> bool:
     """Returns whether the last line of a file of the plan is the checksum of the others."""
     end = text.rfind(b"\n", 0, -1) + 1  # without copies, as 32 threads may do this for long files
     expected = f"# {text.count(10, 0, end)} {hash_bytes(memoryview(text)[:end])[:16]}\n"

@@ -15,7 +15,8 @@ from etils import epath
 from sscd_jax.descriptors import shard_name
 from sscd_jax.embedding.plan import replace_file
 
-# Of an image: bytes of its file, or -1; time of its last change in nanoseconds since 1970, or 0; BLAKE2b of its bytes.
+# What is known of an image: the bytes of its file, or -1; the time of its last change in nanoseconds since 1970, or 0;
+# BLAKE2b of its bytes.
 IMAGE = np.dtype([("size", "<i8"), ("time", "<i8"), ("content", "V16")])
 _SAVED = re.compile(r"\.?saved-(\d+)-")
 
@@ -34,11 +35,11 @@ class SavedRows:
     def save(self, number: int, rows: Sequence[int], vectors: np.ndarray, images: np.ndarray) -> None:
         """Saves some rows of a shard that is being computed, so that an interruption does not lose them.
 
-        Each call writes a new file. `write` removes all of the shard.
+        Each call writes a new file. `Shards.write` removes the files of a shard that it writes.
 
         Args:
             number: the number of the shard.
-            rows: n positions among the `planned` ids.
+            rows: n positions among the ids that are planned for the shard.
             vectors: float32 [n, D], their descriptors.
             images: `IMAGE` [n], what was embedded.
         """

@@ -198,7 +198,7 @@ class Shards:
             path.unlink(missing_ok=True)  # left by an earlier call
         if max_not_read is not None and not_read > max_not_read:
             raise OSError(
-                f"{not_read} images could not be read from the disk or the network; {path} lists them. Mend that and "
+                f"{not_read} images could not be read from the disk or the network; {path} lists them. Fix that and "
                 f"rerun the command with --retry; --max-errors {not_read} leaves them out"
             )
         at_once(partial(self._check_size, dims=dims), numbers)

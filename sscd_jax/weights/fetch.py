@@ -20,6 +20,7 @@ from sscd_jax.presets import PRESETS
 from sscd_jax.weights.convert import convert
 from sscd_jax.weights.formats import read_file
 from sscd_jax.weights.native import hash_file
+from sscd_jax.weights.read_torch import import_torch
 
 ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 PUBLISHED = {  # backbone and length of a descriptor
@@ -196,6 +197,8 @@ def _from_url(name: str, url: str | None, out: Path, allow_http: bool) -> None:
     url = url or published
     shown, file = _shown(url), _safe(PurePosixPath(urlsplit(url).path).name)
     part = out.with_name(f"{file if file.startswith(name) else f'{name}-{file}'}.part")
+    if url == published:
+        import_torch()  # an error comes before 100 MB are downloaded
     _download(url, shown, part, allow_http)
     try:
         origin = {"url": shown, "file": part.stem} | ({"license": LICENSE} if url == published else {})

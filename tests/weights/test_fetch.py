@@ -30,6 +30,7 @@ from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.weights.fetch import PUBLISHED, SHA256, cached
 from sscd_jax.weights.formats import check_archive
 from sscd_jax.weights.native import write_safetensors
+from sscd_jax.weights.read_torch import import_torch
 
 module = importlib.import_module("sscd_jax.weights.fetch")
 fetch = partial(module.fetch, allow_http=True)  # the servers of these tests have no certificate
@@ -84,6 +85,14 @@ class Handler(BaseHTTPRequestHandler):
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sscd_jax" / "weights"
+
+
+@pytest.fixture(autouse=True)
+def torch(monkeypatch) -> list[str]:
+    """In place of the import of PyTorch a note; these files need none."""
+    imported: list[str] = []
+    monkeypatch.setattr(module, "import_torch", lambda: imported.append("torch"))
+    return imported
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +202,15 @@ def test_the_published_file(server, copies, monkeypatch):
     assert len(server.requests) == 1
     other = server.url.replace(NAME, "other")
     assert fetch(NAME, url=other).read_bytes() == OTHER, "an address that is given is fetched again"
+
+
+def test_without_pytorch_no_published_file_is_downloaded(server, copies, monkeypatch):
+    monkeypatch.setattr(module, "ADDRESS", server.url.rpartition("/")[0])
+    monkeypatch.setattr(module, "import_torch", import_torch)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'sscd_jax\[torch\]'"):
+        fetch(NAME)
+    assert server.requests == []
 
 
 def recorded(cache: Path) -> dict[str, str]:

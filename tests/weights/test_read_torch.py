@@ -41,9 +41,9 @@ CONTENT = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONTENT)
-@pytest.mark.parametrize("ending", ["", ".safetensors"])  # torch.load goes by this one
-def test_a_file_is_told_by_its_content_and_gives_the_official_descriptors(name, ending, torch_files, tmp_path):
-    path = tmp_path / f"weights{ending}"
+@pytest.mark.parametrize("extension", ["", ".safetensors"])  # torch.load goes by this one
+def test_a_file_is_told_by_its_content_and_gives_the_official_descriptors(name, extension, torch_files, tmp_path):
+    path = tmp_path / f"weights{extension}"
     os.link(torch_files / name, path)
     loaded = weights.read(path)
     assert loaded.format == CONTENT[name]

@@ -54,7 +54,9 @@ def test_more_failed_reads_than_allowed_are_an_error(images, tmp_path, capsys):
         )
         assert not (out / "index.npz").exists()
     command(listed, out, "--max-errors", "3")
-    summary = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert "3 images could not be read before, see errors.jsonl; --retry tries again" in said.err
+    summary = json.loads(said.out)
     assert (summary["unreadable"], summary["not_read"]) == (3, 3)
     assert {json.loads(line)["kind"] for line in (out / "errors.jsonl").read_text().splitlines()} == {"read"}
     with pytest.raises(FileNotFoundError, match="could not be read when it was packed"):

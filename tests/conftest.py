@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ TESTS = Path(__file__).parent
 distributed.start()
 jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(50_000, 10, 5)  # as the command sets it
+hypothesis.settings.register_profile("any time", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any time")
 
 
 def pytest_configure(config: pytest.Config) -> None:

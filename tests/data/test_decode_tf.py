@@ -123,7 +123,7 @@ def test_pillow_and_tensorflow_refuse_the_same_sizes(size):
 
 @pytest.mark.filterwarnings("ignore")
 @given(st.sampled_from(sorted(OPAQUE)), st.integers(0), st.binary(min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damage_of_any_kind_is_a_value_error(name, where, damage):
     data = bytearray(OPAQUE[name])
     where %= min(len(data), 400)  # mostly in the headers

@@ -45,7 +45,7 @@ def batches(sizes, groups=None, preset=PRESET, **options) -> list[Batch | Unread
     st.sampled_from([1, 2, 4]),
     st.integers(1, 30),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_everything_once_and_groups_in_order(sizes, multiple, group_size):
     groups = [range(i, min(i + group_size, len(sizes))) for i in range(0, len(sizes), group_size)]
     found: list[int] = []

@@ -40,7 +40,7 @@ def test_other_names_stay(name):
 
 
 @given(st.text(st.sampled_from("a\\xu0019\n\x1b\udc80\u202e"), max_size=12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_escapes_are_reversible(name):
     assert original(escape(name)) == name
 
@@ -63,7 +63,7 @@ def test_ids_that_siblings_get_are_not_those_of_others(names):
 
 
 @given(st.lists(st.text(st.sampled_from("a.\n\\"), min_size=1, max_size=4), unique=True, max_size=12), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_ids_are_unique(roots, data):
     names = [root + data.draw(st.sampled_from(["", ".jpg", ".JPG", ".png", ".jpg.png"])) for root in roots]
     names = list(dict.fromkeys(names))

@@ -315,7 +315,7 @@ def test_packs_in_a_store(photos, tmp_path, scheme):
     packed(photos, out)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

@@ -129,7 +129,7 @@ def test_what_cannot_work_is_refused(folder, variables, tmp_path):
     with pytest.raises(ValueError, match=r"12 does not divide over 8 devices: take a multiple of 8, such as 8"):
         write(variables, folder, tmp_path / "out", batch_size=12)
     (tmp_path / "twice.txt").write_text(f"{folder}/b/000.jpg\n{folder}/b/000.jpg\n")
-    with pytest.raises(ValueError, match=r"000\.jpg and .*000\.jpg have the same id .*b/000\.jpg"):
+    with pytest.raises(ValueError, match=r"b/000\.jpg is given twice: remove one of the two"):
         write(variables, tmp_path / "twice.txt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     write(variables, folder, tmp_path / "out")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.predicted import predictions, triples, truths
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sscd_jax.evaluation.bootstrap import METRICS, _draws, interval, resampled
@@ -29,7 +29,6 @@ def written_out(found: Predictions, times: np.ndarray) -> Predictions:
     return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)), np.array(positives))
 
 
-@settings(deadline=None)
 @given(triples, truths, st.integers(0, 99))
 def test_each_sample_is_exact(found, truth, seed):
     original = predictions(found, truth)

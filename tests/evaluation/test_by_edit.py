@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.predicted import predictions, triples, truths
-from hypothesis import given, settings
+from hypothesis import given
 from scipy.stats import beta
 
 from sscd_jax.datasets.annotations import Edited
@@ -19,7 +19,6 @@ from sscd_jax.evaluation.metrics import (
 )
 
 
-@settings(deadline=None)
 @given(triples, truths)
 def test_shares_sum_to_the_metrics(found, truth):
     original = predictions(found, truth)

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 from helpers.predicted import predictions, triples, truths
-from hypothesis import given, settings
+from hypothesis import given
 
 from sscd_jax.evaluation.thresholds import per_threshold
 
 
-@settings(deadline=None)
 @given(triples, truths)
 def test_counts(found, truth):
     original = predictions(found, truth)

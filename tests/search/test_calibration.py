@@ -60,7 +60,7 @@ def test_what_cannot_be_fitted_says_why():
         fit_transform(broken, "whiten")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 12), st.sampled_from(["whiten", "center", "none"]))
 def test_never_nan(count, dims, empty, method):
     rng = np.random.default_rng([count, dims, empty])

@@ -32,7 +32,7 @@ def test_equal_to_faiss(metric, devices, monkeypatch):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 40), st.sampled_from(["l2", "inner_product"]))
 def test_whole_numbers_with_ties(count, queries, k, metric):
     """Small integers: scores are exact, and often equal."""

@@ -36,7 +36,7 @@ def test_knn(metric):
     assert knn(queries, references[:3], 7, metric)[1].shape == (20, 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(1, 30),
     st.integers(1, 40),

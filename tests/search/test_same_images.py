@@ -111,7 +111,7 @@ def test_few_and_no_images():
         assert distinct(first) is first
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 25), st.integers(1, 60), st.integers(0, 99), st.integers(1, 20))
 def test_searches_leave_them_out_exactly(queries, references, k, seed, most):
     rng = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ def test_official_to_ours_to_official_is_the_same_bit_for_bit(official):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("official", SMALL)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_is_wrong_is_listed(official, data):
     """Keys dropped, added and misshapen, in any number: the error has exactly these."""

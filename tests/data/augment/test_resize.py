@@ -73,7 +73,7 @@ def test_a_view_need_not_have_a_side_of_whole_words(size):
     assert found.mean() < 0.5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(length=st.integers(1, 3 * SIZE))
 def test_weights_add_up_and_are_those_of_pillow(length):
     places, weights = (taps.numpy() for taps in resizing.resize_taps(tf.constant(float(length)), SIZE))

@@ -49,7 +49,7 @@ def test_each_edit_works_on_small_and_long_images(name, size, strength, china):
         _assert_sound(_apply(name, china.resize(size), other, seed, strength), size)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from(list(KINDS)),
     st.sampled_from(STRENGTHS),

@@ -33,8 +33,8 @@ def check_place(path: str, schemes: Collection[str] = ("gs",)) -> None:
     Raises:
         ValueError: the path has another scheme than `schemes`, or it names no bucket, such as gs:/BUCKET/NAME.
     """
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/[^/])?", path)
-    if match and not (match[1] in schemes and match[2]):
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", path)
+    if scheme and not (scheme[1] in schemes and re.match(r"file://|\w+://[^/]", path)):
         raise ValueError(f"{path}: give a folder on this machine, or one in a bucket, such as gs://BUCKET/FOLDER")
 
 

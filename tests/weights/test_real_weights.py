@@ -32,7 +32,7 @@ from sscd_jax.models.folding import restore_statistics
 from sscd_jax.presets import PRESETS
 from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import create_mesh
-from sscd_jax.weights.export_onnx import run_onnx, write_onnx
+from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
 
 pytestmark = pytest.mark.network
@@ -77,6 +77,13 @@ def network(graph) -> weights.Weights:
     return weights.read(graph)
 
 
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Opens a graph for one thread. Several wait in loops, which takes the cores of other tests."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def in_batches(run, images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(run(images[i : i + 8])) for i in range(0, len(images), 8)])
 
@@ -89,7 +96,8 @@ def test_descriptors_of_photographs_are_those_of_onnxruntime(network, graph, pho
     dequantize(graph, tmp_path / "float.onnx")
 
     def onnxruntime(path: Path) -> np.ndarray:
-        return in_batches(lambda batch: run_onnx(path, batch), photographs)
+        session = open_session(path)
+        return in_batches(lambda batch: session.run(None, {session.get_inputs()[0].name: batch})[0], photographs)
 
     difference = np.abs(ours - onnxruntime(tmp_path / "float.onnx")).max()
     cosine = (ours * onnxruntime(graph)).sum(1).mean()
@@ -119,7 +127,7 @@ def by_torchvision(image: Image.Image, name: str) -> np.ndarray:
 def test_presets_on_photographs(network, photograph_folder, tmp_path, name, count):
     """The whole of embed, against Pillow, float64 and onnxruntime, one image at a time."""
     write_onnx(tmp_path / "model.onnx", network.model, network.variables, uint8=False, preset=PRESETS[name])
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = open_session(tmp_path / "model.onnx")
     source = open_source(str(photograph_folder))
     expected = []
     for path in source.paths[:count]:

@@ -56,6 +56,7 @@ LONG = (
 )
 
 
+@pytest.hookimpl(trylast=True)  # after the items of other tiers are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = [str(TESTS / f"{one}.py") for one in LONG]
     items.sort(key=lambda item: places.index(str(item.path)) if str(item.path) in places else len(places))

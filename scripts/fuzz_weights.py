@@ -164,7 +164,6 @@ def write_originals(folder: Path) -> None:
     import dataclasses
 
     import jax
-    import onnx  # noqa: F401  # before TensorFlow
     import safetensors.numpy
     import torch
     from PIL import Image

@@ -172,7 +172,7 @@ class Model:
 
 def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:
     """Returns the arguments of `Model.embed` as a source. Images in memory are encoded without loss when read."""
-    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    is_one = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
     given: list[Any] = [images] if is_one else list(cast(Iterable[ImageLike], images))
     stems: list[str] = []
     names: list[str] = []
@@ -223,7 +223,7 @@ def _holds_several(path: str) -> bool:
 
 
 def _from_array(array: Any, place: str) -> Image.Image:
-    if isinstance(array, bytes | bytearray | memoryview):
+    if isinstance(array, bytes | bytearray):
         raise ValueError(f"{place} is bytes: open them with Pillow first, PIL.Image.open(io.BytesIO(data))")
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:

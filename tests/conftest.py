@@ -60,7 +60,7 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = [str(TESTS / f"{one}.py") for one in LONG]
     items.sort(key=lambda item: places.index(str(item.path)) if str(item.path) in places else len(places))
-    # The first worker makes what the fixture `trained` gives, for which no other one needs to wait in the end.
+    # The first test makes what the fixture `trained` gives. Its other users come last, so that none waits for it.
     first, *others = [item for item in items if "trained" in getattr(item, "fixturenames", ())] or [None]
     if others:
         items[:] = [first, *(item for item in items if item is not first and item not in others), *others]

@@ -47,7 +47,7 @@ def embed(
             tfds:NAME for a prepared TFDS data set, or sample for the bundled photographs.
         weights: A training run, one of its checkpoints (RUN/checkpoints/STEP), a file of weights of any format that
             `sscd-jax weights convert` reads, or the name of fetched weights, such as sscd_disc_mixup.
-        out: Folder for the descriptors, on disk or in a store such as gs://BUCKET/NAME. It gets .npy shards, ids,
+        out: Folder for the descriptors, on disk or in a bucket, gs://BUCKET/NAME. It gets .npy shards, ids,
             manifest.json, and errors.jsonl if images could not be read.
         preset: How images are resized and normalized. The default is the preset that the network is for, which its run
             or its file says, or small_288 if it is not known. small_288 resizes the short side to 288 pixels; skew_320

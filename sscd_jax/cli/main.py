@@ -19,6 +19,7 @@ from tyro.extras import SubcommandApp
 
 from sscd_jax.cli.native_output import native_output_to_log
 from sscd_jax.data.names import printable_lines
+from sscd_jax.data.storage import SCHEME
 from sscd_jax.files import is_full
 from sscd_jax.training.preemption import PREEMPTED, Interrupted, Preempted
 
@@ -68,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             a wrong command line; with status 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if arguments == ["--version"]:
-        print(f"sscd-jax {version('sscd_jax')}")
-        return
     name = next((n for n in COMMANDS if arguments[: len(n.split())] == n.split()), None)
     try:
+        if arguments == ["--version"]:
+            print(f"sscd-jax {version('sscd_jax')}")
+            return
         run = _parse(name, arguments)
     except BrokenPipeError:  # of `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the rest when it ends
@@ -127,7 +128,7 @@ def _command(target: str, rest: Sequence[str]) -> Callable[..., functools.partia
             if option == "workdir":  # `train` has better advice
                 continue
             for path in value if isinstance(value, tuple) else (value,):
-                if isinstance(path, Path) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path))):
+                if isinstance(path, Path) and (scheme := SCHEME.match(str(path))):
                     place = str(path).replace(":/", "://", 1)
                     raise ValueError(f"{place}: here, give a path on this machine, not in {scheme[1]}://")
         return functools.partial(command, **options)

@@ -109,9 +109,9 @@ def pack(
         for k, why in sorted(index.reasons.items())
     ]
     if errors:
+        storage.write_bytes(errors_path, "".join(json.dumps(error) + "\n" for error in errors).encode())
         if len(errors) > unreadable_before:
             print(f"{len(errors)} images could not be read; see {errors_path}", file=sys.stderr)
-        storage.write_bytes(errors_path, "".join(json.dumps(error) + "\n" for error in errors).encode())
     if not storage.exists(path):
         storage.write_bytes(path, to_bytes(index))
     if retry:  # files that were absent before may be there now

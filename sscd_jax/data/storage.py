@@ -18,6 +18,9 @@ _PARTS_AT_ONCE = 8
 _READAHEAD = "GCS_READAHEAD_BUFFER_SIZE_BYTES"
 
 
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # also with one slash, as pathlib leaves it
+
+
 class DamagedError(OSError):
     """The bytes arrived and are not those of an image, so that another attempt would find the same."""
 
@@ -33,7 +36,7 @@ def check_place(path: str, schemes: Collection[str] = ("gs",)) -> None:
     Raises:
         ValueError: the path has another scheme than `schemes`, or it names no bucket, such as gs:/BUCKET/NAME.
     """
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", path)
+    scheme = SCHEME.match(path)
     if scheme and not (scheme[1] in schemes and re.match(r"file://|\w+://[^/]", path)):
         raise ValueError(f"{path}: give a folder on this machine, or one in a bucket, such as gs://BUCKET/FOLDER")
 

@@ -212,10 +212,13 @@ def write_descriptors(
 
 def _say(changes: Changes, *, retry: bool, update: bool, prune: bool) -> None:
     """Says what has changed in the source and is left as it is."""
-    changed, gone = len(changes.changed), len(changes.gone)  # of images that could not be read, --retry is said
+    changed, mended, gone = len(changes.changed), len(changes.mended), len(changes.gone)
     if changed and not update:
         what = "1 image has" if changed == 1 else f"{changed} images have"
         print(f"{what} changed since the last embedding; --update embeds what has changed", file=sys.stderr)
+    if mended and not update and not retry:
+        what = "1 image that could not be read has" if mended == 1 else f"{mended} images that could not be read have"
+        print(f"{what} changed since; --retry tries again", file=sys.stderr)
     if gone and not prune:
         what = "1 image is" if gone == 1 else f"{gone} images are"
         print(f"{what} no longer in the source; --prune removes the descriptors of such images", file=sys.stderr)

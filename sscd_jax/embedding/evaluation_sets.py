@@ -34,7 +34,7 @@ def embed_split(
         if not folders:
             continue
         folder = out / (f"{split.name}-{part}" if part == "queries" or split.name == "val" else part)
-        _write(model, variables, disc2021.open_images(folders), preset, folder, **options)
+        write_descriptors(model, variables, disc2021.open_images(folders), preset, folder, **options)
         written[part] = folder
     return written
 
@@ -75,14 +75,6 @@ def embed_copydays(
         elif given:
             sources[name] = open_source(given)
     for name, source in sources.items():
-        _write(model, variables, source, preset, out / name, **options)
+        write_descriptors(model, variables, source, preset, out / name, **options)
         written[name] = out / name
     return written
-
-
-def _write(*args: Any, **options: Any) -> None:
-    """Does the same as `write_descriptors`, whose error about a folder names the option that chooses it."""
-    try:
-        write_descriptors(*args, **options)
-    except ValueError as error:
-        raise ValueError(str(error).replace("name another folder", "name another folder by --descriptors")) from error

@@ -66,7 +66,7 @@ class Plan:
         if there == made_by:
             return
         if there | {"source": source} != made_by or not moved:
-            hint = "name another folder"
+            hint = "name another folder for the descriptors"
             if there | {"source": source} == made_by:
                 hint += ", or give --moved if these are the same images in another place"
             before, now = (_told(one) for one in (there, made_by))

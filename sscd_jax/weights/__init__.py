@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from sscd_jax.data.storage import in_store
 from sscd_jax.models import SSCD, describe
 from sscd_jax.weights.fetch import PUBLISHED, cached, check
 from sscd_jax.weights.formats import read_file
@@ -64,5 +65,5 @@ def find(path: str | Path) -> Path:
         return found
     if str(path) in PUBLISHED:
         raise FileNotFoundError(f"{path} has not been fetched yet: sscd-jax weights fetch {path}")
-    where = "copy them to this machine first" if "://" in str(path) else "no such file or folder of weights"
+    where = "copy them to this machine first" if in_store(str(path)) else "no such file or folder of weights"
     raise FileNotFoundError(f"{path}: {where}")

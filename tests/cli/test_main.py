@@ -1,6 +1,7 @@
 """The commands as a user calls them, on real images."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -236,6 +237,17 @@ def test_version_and_completion(capsys, tmp_path):
     shown(capsys, "--tyro-write-completion", "bash", str(tmp_path / "sscd-jax"))
     script = (tmp_path / "sscd-jax").read_text()
     assert all(option in script for option in ("--data.color-ops", "--ground-truth", "--max-side", "copydays"))
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["embed", "--help"]])
+def test_a_reader_that_ends_early(arguments):
+    """As in `sscd-jax embed --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-u", "-c", "from sscd_jax.cli.main import main; main()", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_help_is_shown_without_what_takes_seconds_to_import():

@@ -141,8 +141,7 @@ def test_missing_files_have_not_changed(folder, variables, tmp_path, capsys):
     shutil.copy(folder / "b" / "007.jpg", folder / "b" / "absent.jpg")
     write_descriptors(MODEL, variables, open_source(str(listed)), **source)
     said = capsys.readouterr().err
-    assert "1 image could not be read; see" in said
-    assert "--retry tries again" in said
+    assert "1 image that could not be read has changed since; --retry tries again" in said
     assert "--update" not in said, "one remedy is enough"
     write_descriptors(MODEL, variables, open_source(str(listed)), **source, retry=True)
     assert "changed" not in capsys.readouterr().err, "it is embedded now"
@@ -178,7 +177,8 @@ def test_another_function_or_computation_is_refused_in_a_folder(folder, variable
     source, out = open_source(str(folder)), tmp_path / "out"
     with pytest.raises(
         ValueError,
-        match=r"holds descriptors of .* not of .* \(the networks have pool_param 3\.0 and 1\.0\): name another folder$",
+        match=r"holds descriptors of .* not of .*"
+        r" \(the networks have pool_param 3\.0 and 1\.0\): name another folder for the descriptors$",
     ):
         write_descriptors(MODEL.clone(pool_param=1.0), variables, source, PRESET, out, batch_size=8)
     half = MODEL.clone(backbone=MODEL.backbone.clone(dtype=np.dtype("bfloat16")))

@@ -58,7 +58,7 @@ def start(
 
 
 class Started:
-    """A process that runs `code`, with what it prints in a file. It has the methods of subprocess.Popen.
+    """A process that runs `code`, with what it prints in a file. Its methods are as those of subprocess.Popen.
 
     It is a fork of a process that has imported what training imports and has computed nothing, which saves the seconds
     of importing TensorFlow and JAX again. From there on it is as a process of its own, up to what runs at its exit.
@@ -91,8 +91,9 @@ def _run(arguments: list[str], log: str, devices: int, code: str, environment: d
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.clear()
-    os.environ.update(environment | {"JAX_PLATFORMS": "cpu"})
+    os.environ.update(environment)
     os.environ.pop("XLA_FLAGS", None)
+    jax.config.update("jax_platforms", "cpu")  # JAX, which is imported already, no longer reads the environment
     jax.config.update("jax_num_cpu_devices", devices)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
     sys.argv = ["sscd-jax", *arguments]

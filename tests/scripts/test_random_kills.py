@@ -12,7 +12,7 @@ from sscd_jax.weights import runs
 @pytest.mark.slow
 def test_kills_among_steps_and_in_the_middle_of_a_save(tmp_path, capsys):
     out = tmp_path / "out"
-    random_kills.main(["--kills", "3", "--steps", "18", "--moments", "save", "steps", "--out", str(out)])
+    random_kills.main(["--kills", "3", "--steps", "30", "--moments", "save", "steps", "--out", str(out)])
     printed = capsys.readouterr().out
     rows = {row[0]: row[1:] for row in re.findall(r"^(\S+) +(\d+) +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE)}
     assert rows["all"][0] == "3"

@@ -1,7 +1,6 @@
 """A run that many tests read."""
 
-import dataclasses
-import pickle
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +32,16 @@ class Trained:
 def trained(images, tmp_path_factory) -> Trained:
     """Six steps, three epochs, each with a validation and a checkpoint of which two are kept; not to be changed."""
     with made_once(tmp_path_factory, "trained") as (folder, absent):
+        truth, result, errors = (folder / name for name in ("truth.csv", "result.json", "errors"))
         if absent:
-            (folder / "trained.pickle").write_bytes(pickle.dumps(_train(images, folder)))
-        return pickle.loads((folder / "trained.pickle").read_bytes())
-
-
-def _train(images: Path, folder: Path) -> Trained:
-    truth = folder / "truth.csv"
-    truth.write_text("query_id,reference_id\n" + "".join(f"{p.stem},{p.stem}\n" for p in images.iterdir()))
-    sources = {"queries": str(images), "references": str(images), "ground_truth": str(truth)}
-    validation = Validation(**sources, custom=Preset("skew", 32), batch_size=16)
-    config = dataclasses.replace(small_config(images), validation=validation, checkpoint=Checkpoint(keep=2))
-    with pytest.MonkeyPatch.context() as patch, (folder / "errors").open("w+") as errors:
-        patch.setattr("sys.stderr", errors)
-        result = train(config, folder / "run")
-        errors.seek(0)
-        return Trained(config, folder / "run", result, errors.read())
+            shutil.copytree(images, folder / "images")
+        photos = str(folder / "images")
+        validation = Validation(photos, photos, str(truth), custom=Preset("skew", 32), batch_size=16)
+        config = small_config(folder / "images", validation=validation, checkpoint=Checkpoint(keep=2))
+        if absent:
+            pairs = "".join(f"{path.stem},{path.stem}\n" for path in images.iterdir())
+            truth.write_text(f"query_id,reference_id\n{pairs}")
+            with pytest.MonkeyPatch.context() as patch, errors.open("w") as file:
+                patch.setattr("sys.stderr", file)
+                result.write_text(json.dumps(train(config, folder / "run")))
+        return Trained(config, folder / "run", json.loads(result.read_text()), errors.read_text())

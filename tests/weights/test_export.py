@@ -174,6 +174,26 @@ def test_what_computes_something_else_does_not_become_a_bundle(source, tmp_path,
 
 
 @pytest.mark.slow
+def test_pytorch_is_started_once_for_images_of_all_sizes(tmp_path, monkeypatch):
+    model, variables = seeded("resnet18", 8, width=64)
+    write_safetensors(tmp_path / "in.safetensors", model, variables, {})
+    shapes, started = [(32, 48), (32, 32), (32, 48)], []
+    for number, shape in enumerate(shapes):
+        Image.effect_noise(shape[::-1], 60).convert("RGB").save(tmp_path / f"{number}.png")
+
+    def run_torch(file, model, images):
+        started.append([one.shape for one in images])
+        return [np.asarray(model.apply(variables, one.transpose(0, 2, 3, 1))) for one in images]
+
+    monkeypatch.setattr(module, "_run_torch", run_torch)
+    monkeypatch.setattr(module, "_write", lambda file, *_: file.write_bytes(b"weights"))
+    monkeypatch.setattr(module, "_version", lambda _: "1")
+    options = {"images": open_source(str(tmp_path)), "preset": Preset("short", 32)}
+    card = export(tmp_path / "in.safetensors", tmp_path / "out", format="torchvision", **options)
+    assert started == [[(2, 3, 32, 48), (1, 3, 32, 32)]]
+    assert card["check"]["lowest_cosine"] > 1 - 1e-6
+
+
 def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
     """A graph of ONNX holds it. The card of a bundle is not that of another file."""
     onnx = pytest.importorskip("onnx")

@@ -88,11 +88,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def torch(monkeypatch) -> list[str]:
-    """In place of the import of PyTorch a note; these files need none."""
-    imported: list[str] = []
-    monkeypatch.setattr(module, "import_torch", lambda: imported.append("torch"))
-    return imported
+def _no_torch(monkeypatch) -> None:
+    """The files that are served here need no PyTorch."""
+    monkeypatch.setattr(module, "import_torch", lambda: None)
 
 
 @pytest.fixture(autouse=True)

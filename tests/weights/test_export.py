@@ -23,7 +23,7 @@ from sscd_jax.presets import Preset
 from sscd_jax.weights import export as module
 from sscd_jax.weights.export import PROGRAMS, export
 from sscd_jax.weights.export_xla import STABLEHLO
-from sscd_jax.weights.native import BUNDLES, write_safetensors
+from sscd_jax.weights.native import BUNDLES, hash_file, write_safetensors
 
 PRESET = Preset("skew", 64)
 
@@ -195,7 +195,7 @@ def test_pytorch_is_started_once_for_images_of_all_sizes(tmp_path, monkeypatch):
 
 
 def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
-    """A graph of ONNX holds it. The card of a bundle is not that of another file."""
+    """A graph of ONNX holds it. Of other files it is that of the card beside them, if they are those of the card."""
     onnx = pytest.importorskip("onnx")
     _, _, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "onnx", format="onnx", images=source, preset=PRESET)
@@ -203,8 +203,15 @@ def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
     assert weights.read(file).preset == PRESET
     graph = onnx.load(file)
     del graph.metadata_props[:]
-    onnx.save(graph, tmp_path / "onnx" / BUNDLES["onnx"])
-    assert weights.read(tmp_path / "onnx" / BUNDLES["onnx"]).preset is None
+    inside = tmp_path / "onnx" / BUNDLES["onnx"]
+    onnx.save(graph, inside)
+    assert weights.read(inside).preset is None, "its SHA-256 is not that of the bundle"
+    sums, card = inside.with_name("SHA256SUMS"), inside.with_name("model_card.json")
+    sums.write_text(f"{hash_file(inside)}  {inside.name}\n")
+    assert weights.read(inside).preset == PRESET, "by the card, as of a state dict, which cannot hold it"
+    card.write_text("{}")
+    with pytest.raises(ValueError, match=r"model_card\.json is damaged .*: export sscd\.onnx again"):
+        weights.read(inside)
     onnx.helper.set_model_props(graph, {"sscd_jax": "[]"})
     onnx.save(graph, file)
     with pytest.raises(ValueError, match=r"alone\.onnx: its metadata were not written by this package: \[\]"):

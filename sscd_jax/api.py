@@ -29,7 +29,7 @@ from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import PRESETS, Preset, choose
 from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import check_divisible, create_local_mesh
-from sscd_jax.weights.fetch import PUBLISHED, cached, fetch
+from sscd_jax.weights.fetch import ensure
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -60,8 +60,7 @@ def load(name_or_path: str | os.PathLike[str]) -> "Model":
     """
     distributed.start()
     name = os.fspath(name_or_path)
-    if name in PUBLISHED and not os.path.exists(name) and not cached(name):
-        fetch(name)
+    ensure(name)
     read = weights.read(name)
     preset = choose(None, default=read.preset)
     made = made_by(read.model, read.variables, preset, name)

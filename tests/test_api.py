@@ -210,7 +210,7 @@ def test_published_weights_are_fetched_at_first_use(weights, tmp_path, monkeypat
         (folder / f"{name}.safetensors").write_bytes(weights.read_bytes())
         fetched.append(name)
 
-    monkeypatch.setattr("sscd_jax.api.fetch", fetch)
+    monkeypatch.setattr("sscd_jax.weights.fetch.fetch", fetch)
     for _ in range(2):
         assert sscd_jax.load("sscd_disc_blur").provenance.weights == hash_network(*NETWORK)
     assert fetched == ["sscd_disc_blur"]

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Train a small network on bundled photographs and report how well it finds copies."),
     "train": ("train:train", "Train a network from a recipe, or resume a run."),
     "preview": ("train:preview", "Draw a contact sheet of training images and their augmented views."),
+    "dedup": ("dedup:dedup", "Find duplicate images, and show them."),
     "pack": ("pack:pack", "Copy images into a few large files, for fast reading from object stores."),
     "embed": ("embed:embed", "Compute the descriptors of images."),
     "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
@@ -48,7 +49,7 @@ GROUPS = {
     "benchmark": "Make a benchmark from your own images: benchmark make.",
     "weights": "Download, convert or export weights: weights fetch, convert, export.",
 }
-RESUMABLE = ("train", "demo", "pack", "embed", "benchmark make", "weights fetch")
+RESUMABLE = ("dedup", "train", "demo", "pack", "embed", "benchmark make", "weights fetch")
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, Preempted)  # errors that end in one line
 ABOUT = """SSCD, the descriptor for image copy detection, in JAX.
 

@@ -6,12 +6,14 @@ sees exactly the examples that it would have seen without the interruption.
 
 import bisect
 import codecs
+import itertools
 import os
 import stat
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -75,6 +77,43 @@ def open_source(source: str, *, split: str = "train", data_dir: str | None = Non
     if not len(opened):
         raise ValueError(f"no images in {source}: looked for the extensions {', '.join(IMAGE_EXTENSIONS)}")
     return opened
+
+
+def open_sources(names: Sequence[str], **options: Any) -> Source:
+    """Opens several sources as one. The ids of each begin with its label: those of a folder a/photos with "photos/".
+
+    A label is the last part of a path without the extension; sources that would have the same one get a number. A
+    single source is opened as `open_source` does it, without a label.
+
+    Args:
+        names: the sources, each as for `open_source`.
+        options: further options of `open_source`.
+
+    Raises:
+        ValueError: as `open_source`; or a source is given twice.
+    """
+    if len(names) == 1:
+        return open_source(names[0], **options)
+    labels: list[str] = []
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{printable(name)} is given twice: remove one of the two")
+        label = stem(os.path.basename(name.rstrip("/")) or name)
+        same = sum(one == label or one.startswith(f"{label} ") for one in labels)
+        labels.append(f"{label} {same + 1}" if same else label)
+    opened = [open_source(name, **options) for name in names]
+    ids, paths = StringList(), StringList()
+    for label, source in zip(labels, opened, strict=True):
+        ids.extend(f"{label}/{one}" for one in source.ids)
+        paths.extend(source.paths)
+    ends = list(itertools.accumulate(map(len, opened)))
+
+    def record(index: int) -> bytes:
+        number = bisect.bisect_right(ends, index)
+        return opened[number].load(index - ends[number] + len(opened[number]))
+
+    files = [file for source in opened for file in source.files]
+    return Source(", ".join(names), ids, paths, None if all(s.record is None for s in opened) else record, files)
 
 
 def is_bundled(source: str) -> bool:

@@ -107,6 +107,16 @@ def fetch(name: str, *, url: str | None = None, file: Path | None = None, allow_
     return out
 
 
+def ensure(name: str) -> None:
+    """Downloads the published weights of a name, unless they are in the cache or a file has that name.
+
+    Raises:
+        OSError: they cannot be downloaded; the error says which other ways there are.
+    """
+    if name in PUBLISHED and not Path(name).exists() and not cached(name):
+        fetch(name)
+
+
 def check(path: Path) -> None:
     """Checks a file of the cache by the SHA-256 that was recorded when it was made.
 

@@ -1,0 +1,95 @@
+"""The commands that find duplicates, move them away, and bring them back."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sscd_jax.data.names import IdRule, printable
+from sscd_jax.duplicates.options import MAX_GROUP, Grouping, Options, ScoreKind
+from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
+
+Sources = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE")]
+Folder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+
+
+def dedup(
+    sources: Sources,
+    out: Path,
+    weights: str = "sscd_disc_mixup",
+    preset: PresetName | None = None,
+    custom: Preset = CUSTOM,
+    threshold: float | None = None,
+    score: ScoreKind = "background",
+    keep: str = "largest",
+    grouping: Grouping = "leaders",
+    max_group: int = MAX_GROUP,
+    batch_size: int | None = None,
+    max_errors: int | None = None,
+    workers: int | None = None,
+    ids: IdRule = "stem",
+) -> None:
+    """Find duplicates: write pairs, groups, what to keep, and a page to look at, to the folder OUT.
+
+    Files with the same bytes, images with the same pixels, and copies that were edited are found. Nothing is moved or
+    deleted: `sscd-jax dedup apply OUT` does that when you ask for it, and `sscd-jax dedup undo OUT` brings all back.
+    Rerun the same command to resume, and after images were added, changed or removed: it embeds only what is new.
+
+    Args:
+        sources: One or more sources of images: a folder (searched recursively), a text file of paths, a .tar or
+            .parquet file, a pack, tfds:NAME, or sample for the bundled photographs. With more than one, ids begin with
+            the name of the source.
+        out: Folder for the results. It gets pairs.csv (and pairs.parquet with the extra parquet), groups.csv, keep.txt,
+            remove.txt, summary.json, and duplicates.html, which shows the groups, the most doubtful ones first.
+        weights: Name of published weights, which are downloaded at first use; or a training run or a file of weights.
+        preset: How images are resized and normalized; see `sscd-jax embed --help`. The default is the preset that the
+            network is for.
+        custom: The preset that --preset custom selects.
+        threshold: Least score of two copies. The default is 0.2, or 0.75 with --score similarity. Raise it if the pages
+            show images that are no copies.
+        score: What the threshold applies to. background is the similarity less what is similar to both images anyway,
+            measured among the images themselves; it finds more copies at the same precision. similarity is the plain
+            inner product.
+        keep: Which image of a group is kept. largest is the one with the most pixels, then bytes; first is the first in
+            the source; oldest is the file that was changed longest ago. Anything else is the beginning of an id or a
+            path, such as originals/, whose images are kept rather than others.
+        grouping: leaders gives groups in which each image reaches the threshold with the one that is kept. components
+            joins chains of pairs, whose ends may differ.
+        max_group: Largest group of --grouping components. Larger ones are split at higher thresholds.
+        batch_size: Number of images in a batch; see `sscd-jax embed --help`.
+        max_errors: Number of images that the disk or the network may fail to deliver, by default 100, or 1 % of the
+            images if that is more. With more, the command stops with exit status 1.
+        workers: Number of threads that decode images. The default is one for each core.
+        ids: How images are named: stem drops the extension of the path, path keeps it.
+    """
+    from sscd_jax import weights as known_weights
+    from sscd_jax.cli.options import preset_for
+    from sscd_jax.data.sources import open_sources
+    from sscd_jax.duplicates.dedup import begin
+    from sscd_jax.duplicates.dedup import dedup as find
+    from sscd_jax.embedding.collection import write_descriptors
+    from sscd_jax.weights.fetch import ensure
+
+    choose(preset, custom)
+    options = Options(threshold, score, grouping, max_group, keep)
+    begin(out)  # a wrong place is an error before anything is loaded
+    source = open_sources(sources, ids=ids)
+    ensure(weights)
+    read = known_weights.read(weights)
+    embed = partial(
+        write_descriptors, batch_size=batch_size, max_errors=max_errors, workers=workers, retry=True, prune=True
+    )
+    chosen = preset_for(read, preset, custom)
+    summary = find(
+        source, out, lambda s, o: embed(read.model, read.variables, s, chosen, o), options, max_errors=max_errors
+    )
+    print(json.dumps({name: value for name, value in summary.items() if name in _SHOWN}, indent=2))
+    print(f"\nLook at {printable(str(out / 'duplicates.html'))}")
+
+
+_SHOWN = (
+    *("images", "unreadable", "groups", "duplicates", "duplicates_by_kind", "duplicate_bytes", "pairs", "score"),
+    *("threshold", "grouping", "keep", "seconds", "out"),
+)

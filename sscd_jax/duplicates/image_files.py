@@ -1,0 +1,142 @@
+"""What is known of each image file without a network: its size, a hash of its bytes, and its width and height.
+
+    files.jsonl     a line for each image: id, path, bytes, time (of the last change, in nanoseconds since 1970, or 0 if
+                    it is not known), sha256, width and height (null if the header cannot be read)
+
+Lines are appended while the images are read, so that an interruption loses little, and the last line of an id counts.
+In the end, the file is written again with one line for each image that is there.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from sscd_jax.data import failed_reads
+from sscd_jax.data.image_source import Source
+from sscd_jax.data.images import open_header
+from sscd_jax.embedding.reading import Reader
+from sscd_jax.files import atomic_file
+
+FILE = "files.jsonl"
+_THREADS = 16  # reading waits for disks and stores
+_BLOCK = 256  # images that are read between two looks at the clock
+_SECONDS = 5.0  # between two writes
+
+
+class Seen(NamedTuple):
+    """What is known of an image."""
+
+    path: str
+    bytes: int
+    time: int
+    sha256: str
+    width: int | None
+    height: int | None
+
+
+def look_at(source: Source, folder: Path, *, max_errors: int | None = None) -> list[Seen | None]:
+    """Reads all images that are new or have changed since they were last read, and hashes them.
+
+    Args:
+        source: the images, with unique ids.
+        folder: the folder of `FILE`.
+        max_errors: the number of images that a disk or a network may fail to deliver, as for `write_descriptors`.
+
+    Returns:
+        What is known of each image of the source; None where it cannot be read.
+
+    Raises:
+        OSError: more than `max_errors` images cannot be read, or the file cannot be written.
+    """
+    file, reader = folder / FILE, Reader(source)
+    known = _read(file)
+    seen: list[Seen | None] = [known.get(one) for one in source.ids]
+    todo = [index for index, one in enumerate(seen) if one is None or not _is_current(one, reader, index)]
+    limit, failed = failed_reads.most_failed_reads(len(source), max_errors), 0
+    shown = {"desc": "hash", "unit": "image", "dynamic_ncols": True, "delay": 1, "leave": False}
+    with file.open("ab") as log, ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(todo), **shown) as bar:
+        if log.tell():
+            log.write(b"\n")  # a killed process may have left half a line
+        written = time.monotonic()
+        for start in range(0, len(todo), _BLOCK):
+            block = todo[start : start + _BLOCK]
+            for index, found in zip(block, pool.map(lambda i: _look(source, reader, i), block), strict=True):
+                seen[index] = found if isinstance(found, Seen) else None
+                if isinstance(found, Seen):
+                    log.write(_line(source.ids[index], found))
+                elif failed_reads.is_failed_read(found, source.paths[index]):
+                    failed += 1
+                    failed_reads.check_failed_reads(failed, limit, source.paths[index], str(found))
+                bar.update()
+            if time.monotonic() - written > _SECONDS:
+                log.flush()
+                written = time.monotonic()
+    if todo or len(known) != len(source):
+        write(file, source.ids, seen)
+    return seen
+
+
+def write(file: Path, ids: Sequence[str], seen: Sequence[Seen | None]) -> None:
+    """Writes the file with one line for each image that is known."""
+    with atomic_file(file) as temporary, temporary.open("wb") as lines:
+        for one, found in zip(ids, seen, strict=True):
+            if found is not None:
+                lines.write(_line(one, found))
+
+
+def _look(source: Source, reader: Reader, index: int) -> Seen | Exception:
+    """Reads an image. An error is returned, since those of some images do not end the work."""
+    try:
+        _, changed = reader.stamp(index)
+        data = failed_reads.load(source, index)
+    except Exception as error:
+        return error
+    path = source.paths[index]
+    path = os.path.abspath(path) if source.record is None and os.path.exists(path) else path
+    width = height = None
+    try:
+        header = open_header(data)
+        width, height = header.width, header.height
+    except ValueError:
+        pass  # embedding it says what is wrong
+    return Seen(path, len(data), changed, hashlib.sha256(data).hexdigest(), width, height)
+
+
+def _is_current(seen: Seen, reader: Reader, index: int) -> bool:
+    try:
+        size, changed = reader.stamp(index)
+    except OSError:
+        return False
+    return size in (-1, seen.bytes) and changed == seen.time
+
+
+def _line(one: str, seen: Seen) -> bytes:
+    return json.dumps({"id": one, **seen._asdict()}).encode() + b"\n"
+
+
+def _read(file: Path) -> dict[str, Seen]:
+    """Reads what was written before. Lines that a killed process has not written completely are left out."""
+
+    def lines() -> Iterator[Any]:
+        if file.exists():
+            with file.open("rb") as opened:
+                for line in opened:
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        continue
+
+    found = {}
+    for line in lines():
+        try:
+            found[str(line.pop("id"))] = Seen(**line)
+        except (AttributeError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,34 @@
+"""How copies are found: thresholds, grouping, and what is kept. Importing this is cheap, as commands do it for --help."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+THRESHOLD = 0.2  # of the score; scripts/benchmarks/background.py says what it finds
+PLAIN_THRESHOLD = 0.75  # of the similarity; on DISC, about 90 % precision for sscd_disc_mixup, as its authors say
+MAX_GROUP = 100
+KEEP = ("largest", "first", "oldest")
+Grouping = Literal["leaders", "components"]
+ScoreKind = Literal["background", "similarity"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How copies are found; see `sscd-jax dedup --help`."""
+
+    threshold: float | None = None
+    score: ScoreKind = "background"
+    grouping: Grouping = "leaders"
+    max_group: int = MAX_GROUP
+    keep: str = "largest"
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not -2 <= self.threshold <= 1:
+            raise ValueError(f"--threshold is {self.threshold}; scores are from -2 to 1, and similarities from -1 to 1")
+        if self.max_group < 1:
+            raise ValueError(f"--max-group is {self.max_group}; it must be positive")
+
+    @property
+    def least(self) -> float:
+        """The threshold that is used."""
+        default = THRESHOLD if self.score == "background" else PLAIN_THRESHOLD
+        return default if self.threshold is None else self.threshold

@@ -1,0 +1,41 @@
+"""Which image of a group is kept: all images in order of preference."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sscd_jax.duplicates.image_files import Seen
+from sscd_jax.duplicates.options import KEEP
+
+
+def preferred(keep: str, ids: Sequence[str], seen: Sequence[Seen | None]) -> np.ndarray:
+    """Returns the rows of all images in order of preference, int64 [N].
+
+    Args:
+        keep: "largest" prefers more pixels, then more bytes, then the id that sorts first; "first" the order of the
+            source; "oldest" the file that was changed longest ago, then as "largest". Anything else is the beginning of
+            an id or of a path: such images come first, and within both parts the order is that of "largest".
+        ids: the ids of the images.
+        seen: what is known of each image.
+
+    Raises:
+        ValueError: no id and no path begins with `keep`.
+    """
+    if keep == "first":
+        return np.arange(len(ids))
+    area = np.array([(one.width or 0) * (one.height or 0) if one else 0 for one in seen], np.int64)
+    size = np.array([one.bytes if one else 0 for one in seen], np.int64)
+    name = np.argsort(np.argsort(np.array(ids, object), kind="stable"), kind="stable") if len(ids) else np.arange(0)
+    keys = [name, -size, -area]
+    if keep == "oldest":
+        keys.append(np.array([one.time or np.iinfo(np.int64).max if one else np.iinfo(np.int64).max for one in seen]))
+    elif keep != "largest":
+        begins = np.array(
+            [one.startswith(keep) or bool(file and file.path.startswith(keep)) for one, file in zip(ids, seen, strict=True)]
+        )
+        if not begins.any():
+            raise ValueError(
+                f"--keep {keep}: no id and no path begins like this; give {', '.join(KEEP)}, or such a beginning"
+            )
+        keys.append(~begins)
+    return np.lexsort(keys)

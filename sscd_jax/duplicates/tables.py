@@ -1,0 +1,120 @@
+"""Writes the pairs and the groups of a collection as tables that other programs read."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sscd_jax.duplicates.find import KINDS
+from sscd_jax.duplicates.image_files import Seen
+from sscd_jax.files import atomic_file
+
+PAIRS = ("id_a", "id_b", "similarity", "score", "kind")
+GROUPS = ("group", "id", "keep", "similarity_to_kept", "lowest_similarity_in_group", "width", "height", "bytes", "path")
+_FLUSHED = 1 << 20  # characters that wait in memory
+
+
+def write_pairs(
+    folder: Path, found: Iterable[tuple[np.ndarray, ...]], ids: Sequence[str], others: Sequence[str] | None = None
+) -> dict[str, int]:
+    """Writes pairs.csv, and pairs.parquet if the extra parquet is installed. The memory does not grow with the pairs.
+
+    Args:
+        folder: where the files go.
+        found: pairs in several parts, as `find.pairs` yields them.
+        ids: the ids of the images.
+        others: the ids of the second image of each pair, if those are of another set. Otherwise id_a is the one that
+            sorts first.
+
+    Returns:
+        The number of pairs of each kind.
+    """
+    counts = dict.fromkeys(KINDS[1:], 0)
+    with _csv(folder / "pairs.csv", PAIRS) as write, _parquet(folder / "pairs.parquet") as write_parquet:
+        for one, other, similarity, score, kind in found:
+            a = [ids[index] for index in one.tolist()]
+            b = [(ids if others is None else others)[index] for index in other.tolist()]
+            if others is None:
+                a, b = ([f(pair) for pair in zip(a, b, strict=True)] for f in (min, max))
+            kinds = [KINDS[index] for index in kind.tolist()]
+            for name in kinds:
+                counts[name] += 1
+            numbers = [[number(value) for value in part.tolist()] for part in (similarity, score)]
+            write(zip(a, b, *numbers, kinds, strict=True))
+            write_parquet(a, b, similarity, score, kinds)
+    return counts
+
+
+def write_groups(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes groups.csv.
+
+    Args:
+        path: the file.
+        rows: the values of `GROUPS` for each image of each group.
+    """
+    with _csv(path, GROUPS) as write:
+        write(rows)
+
+
+def write_list(path: Path, names: Iterable[str]) -> None:
+    """Writes keep.txt or remove.txt, a name on each line."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        for name in names:
+            file.write(name.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def listed_name(one: str, seen: Seen | None, *, is_file: bool) -> str:
+    """Returns the name of an image in keep.txt and remove.txt: the path of its file, or its id if it has none."""
+    return seen.path if is_file and seen is not None and "\n" not in seen.path else one
+
+
+def number(value: float) -> str:
+    """Returns a similarity or a score as the tables have it; "" if there is none."""
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+@contextmanager
+def _csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
+    """Yields a function that appends rows to a CSV file, which is written whole or not at all."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+
+        def write(rows: Iterable[Sequence[Any]]) -> None:
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            for row in rows:
+                writer.writerow(row)
+                if text.tell() > _FLUSHED:
+                    file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+                    text.seek(0)
+                    text.truncate()
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+        write([header])
+        yield write
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """Yields a function that appends columns to a Parquet file, or does nothing if pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        yield lambda *columns: None
+        return
+    types = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.dictionary(pa.int8(), pa.string()))
+    schema = pa.schema(list(zip(PAIRS, types, strict=True)))
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+
+        def write(a: list[str], b: list[str], similarity: np.ndarray, score: np.ndarray, kinds: list[str]) -> None:
+            ids = [[one.encode("utf-8", "backslashreplace").decode() for one in part] for part in (a, b)]
+            numbers = [pa.array(part, from_pandas=True) for part in (similarity, score)]  # NaN becomes null
+            columns = [*map(pa.array, ids), *numbers, pa.array(kinds, pa.string()).dictionary_encode().cast(types[4])]
+            if a:
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+        yield write

@@ -1,0 +1,1 @@
+"""Finds groups of duplicate images in a collection, and shows them on pages."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jinja2
 import numpy as np
@@ -98,7 +98,8 @@ class Summary:
     scores: Sequence[float] | np.ndarray = field(repr=False)
 
 
-class Bar(NamedTuple):
+@dataclass(frozen=True)
+class Bar:
     """A bar of the histogram: the scores from `low` to `high`, their number, and the height of the bar in percent."""
 
     low: float

@@ -42,8 +42,8 @@ class Thumbnails:
 
     def of(self, ids: Iterable[str]) -> dict[str, str]:
         """Returns the thumbnail of each id: a JPEG as a data URI, or "" if the image cannot be read."""
-        unique = list(dict.fromkeys(ids))
-        return dict(zip(unique, self._pool.map(self._make, unique), strict=True))
+        listed = list(ids)
+        return dict(zip(listed, self._pool.map(self._make, listed), strict=True))
 
     def _make(self, one: str) -> str:
         """Decodes as `open_image` does, upright as EXIF says; a large JPEG at a half to an eighth of its size."""

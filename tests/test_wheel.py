@@ -61,7 +61,7 @@ def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
 
 def test_it_holds_what_is_not_python(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in ("py.typed", "evaluation/report/page.html.jinja", "api.py"):
+    for path in ("py.typed", "duplicates/page.html.jinja", "evaluation/report/page.html.jinja", "api.py"):
         assert f"sscd_jax/{path}" in names
     assert any(name.startswith("sscd_jax/recipes/") for name in names), "recipes are part of the package"
     assert not [name for name in names if name.startswith(("tests/", "configs/", "scripts/"))]

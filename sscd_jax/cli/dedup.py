@@ -83,7 +83,12 @@ def dedup(
     )
     chosen = preset_for(read, preset, custom)
     summary = find(
-        source, out, lambda s, o: embed(read.model, read.variables, s, chosen, o), options, max_errors=max_errors
+        source,
+        out,
+        lambda contents, folder: embed(read.model, read.variables, contents, chosen, folder),
+        options,
+        weights=weights,
+        max_errors=max_errors,
     )
     print(json.dumps({name: value for name, value in summary.items() if name in _SHOWN}, indent=2))
     print(f"\nLook at {printable(str(out / 'duplicates.html'))}")

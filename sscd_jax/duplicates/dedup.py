@@ -33,7 +33,7 @@ from sscd_jax.duplicates.find import KINDS, Collection, Copies, find_copies, low
 from sscd_jax.duplicates.identical import numbered, same_pixels
 from sscd_jax.duplicates.image_files import Seen
 from sscd_jax.duplicates.options import Options
-from sscd_jax.duplicates.page import Member, PageGroup, write_pages
+from sscd_jax.duplicates.page import Member, PageGroup, Summary, write_pages
 from sscd_jax.duplicates.preference import preferred
 from sscd_jax.duplicates.scores import Scores
 from sscd_jax.files import FolderKind, write_text
@@ -57,6 +57,7 @@ def dedup(
     embed: Callable[[Source, Path], Mapping[str, Any]],
     options: Options = Options(),
     *,
+    weights: str,
     max_errors: int | None = None,
 ) -> dict[str, Any]:
     """Finds the duplicates of a source, and writes them to a folder.
@@ -68,6 +69,7 @@ def dedup(
         out: the folder.
         embed: writes the descriptors of a source to a folder, as `write_descriptors` with a network and a preset does.
         options: how copies are found.
+        weights: the name of the weights, for the page.
         max_errors: the number of images that a disk or a network may fail to deliver; see `write_descriptors`.
 
     Returns:
@@ -128,8 +130,12 @@ def dedup(
     def load(one: str) -> bytes:
         return source.load(int(lookup.find([one])[0]))
 
-    shown = ({"unit": None} | summary) | {"seconds": time.monotonic() - begun}
-    write_pages(out, _shown(groups, collection, copies, source, seen), len(groups), shown, load)
+    head = Summary(
+        len(source), len(removed), summary["duplicate_bytes"], options.least, "", _KEPT.get(options.keep, ""),
+        options.score == "background", len(errors), weights,
+        descriptors.provenance.preset if descriptors else "", copies.score[removed],
+    )  # fmt: skip
+    write_pages(out, _shown(groups, collection, copies, source, seen), len(groups), head, load)
     summary["seconds"] = round(time.monotonic() - begun, 3)
     write_text(out / SUMMARY, json.dumps(summary, indent=2))
     return summary

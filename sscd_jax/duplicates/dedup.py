@@ -49,6 +49,11 @@ FOLDER = FolderKind(
     rf"|descriptors/({DESCRIPTORS.pattern})",
     (MARK,),
 )
+_KEPT = {
+    "largest": "It has the most pixels, or else the most bytes.",
+    "first": "It comes first in the source.",
+    "oldest": "Its file was changed longest ago.",
+}
 
 
 def dedup(
@@ -133,7 +138,8 @@ def dedup(
     head = Summary(
         len(source), len(removed), summary["duplicate_bytes"], options.least, "", _KEPT.get(options.keep, ""),
         options.score == "background", len(errors), weights,
-        descriptors.provenance.preset if descriptors else "", copies.score[removed],
+        descriptors.provenance.preset if descriptors else "",
+        copies.score[removed][np.isfinite(copies.score[removed])],
     )  # fmt: skip
     write_pages(out, _shown(groups, collection, copies, source, seen), len(groups), head, load)
     summary["seconds"] = round(time.monotonic() - begun, 3)

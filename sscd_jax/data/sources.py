@@ -104,7 +104,8 @@ def open_sources(names: Sequence[str], **options: Any) -> Source:
     opened = [open_source(name, **options) for name in names]
     ids, paths = StringList(), StringList()
     for label, source in zip(labels, opened, strict=True):
-        ids.extend(f"{label}/{one}" for one in source.ids)
+        has_it = all(one.startswith(f"{label}/") for one in source.ids)  # those of a tar file have
+        ids.extend(one if has_it else f"{label}/{one}" for one in source.ids)
         paths.extend(source.paths)
     ends = list(itertools.accumulate(map(len, opened)))
 

@@ -1,15 +1,16 @@
 """The whole job: from images to the pairs, groups, lists and pages in one folder.
 
-    dedup.json          what the folder is: format and version; the first file
-    files.jsonl         what is known of each image file; other.jsonl for those of --against
-    descriptors/        a descriptor for each different content, by the SHA-256 of its bytes, so that files that are
-                        moved, renamed, added or copied are not embedded again
-    pairs.csv           all pairs; pairs.parquet, the same
-    groups.csv          the groups, each with the image that is kept
-    keep.txt            what is kept, and remove.txt, the rest: paths, or ids of images that are no files of their own
-    errors.jsonl        images that could not be read, if there are any
-    duplicates.html     pages with the groups, the most doubtful ones first; duplicates-2.html and so on
-    summary.json        counts and settings; written last, so that without it the folder is not complete
+dedup.json          what the folder is: format and version; the first file
+files.jsonl         what is known of each image file; other.jsonl for those of --against
+descriptors/        a descriptor for each different content, by the SHA-256 of its bytes, so that files that are
+                    moved, renamed, added or copied are not embedded again
+pairs.csv           all pairs; pairs.parquet, the same
+groups.csv          the groups, each with the image that is kept
+keep.txt            what is kept, without what could not be read; remove.txt, what is not: paths, or ids of images
+                    that are no files of their own
+errors.jsonl        images that could not be read, if there are any
+duplicates.html     pages with the groups, the most doubtful ones first; duplicates-2.html and so on
+summary.json        counts and settings; written last, so that without it the folder is not complete
 """
 
 import hashlib
@@ -46,7 +47,7 @@ FOLDER = FolderKind(
     VERSION,
     r"(dedup|summary)\.json|(files|other|errors|moves|decisions)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
     r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
-    rf"|descriptors/({DESCRIPTORS.pattern})",
+    rf"|descriptors(/plan)?|descriptors/({DESCRIPTORS.pattern})",  # a killed process may have left empty folders
     (MARK,),
 )
 _KEPT = {
@@ -60,7 +61,7 @@ def dedup(
     source: Source,
     out: Path,
     embed: Callable[[Source, Path], Mapping[str, Any]],
-    options: Options = Options(),
+    options: Options,
     *,
     weights: str,
     max_errors: int | None = None,
@@ -103,8 +104,7 @@ def dedup(
     is_file = source.record is None
     tables.write_groups(out / "groups.csv", _rows(groups, collection, copies, source, seen))
     named = [tables.listed_name(i, file, is_file=is_file) for i, file in zip(source.ids, seen, strict=True)]
-    unread = np.array([file is None for file in seen], bool)
-    for name, chosen in (("keep", copies.is_kept & ~unread), ("remove", ~copies.is_kept)):
+    for name, chosen in (("keep", copies.is_kept & (collection.row >= 0)), ("remove", ~copies.is_kept)):
         tables.write_list(out / f"{name}.txt", (named[i] for i in np.flatnonzero(chosen).tolist()))
     removed = np.flatnonzero(~copies.is_kept)
     summary: dict[str, Any] = {
@@ -125,7 +125,10 @@ def dedup(
         "grouping": options.grouping,
         "keep": options.keep,
         "source": source.name,
-        "provenance": descriptors.provenance.as_json() if descriptors else None,
+        "weights": weights,
+        "weights_sha256": descriptors.provenance.weights if descriptors else None,
+        "preset": descriptors.provenance.preset if descriptors else None,
+        "computation": descriptors.provenance.computation if descriptors else None,
         "sscd_jax": version("sscd_jax"),
         "groups_sha256": hashlib.sha256((out / "groups.csv").read_bytes()).hexdigest(),
         "out": str(out),
@@ -243,7 +246,8 @@ def _groups(collection: Collection, copies: Copies) -> list[Group]:
     for images in copies.groups():
         rows = np.unique(collection.row[images])
         found.append(Group(images, lowest_similarity(collection.scores, rows[rows >= 0])))
-    return sorted(found, key=lambda group: (float(np.nanmin(np.append(copies.score[group.images], 2))), group.images[0]))
+    worst = [float(np.nanmin(np.append(copies.score[group.images], 2))) for group in found]  # 2 where all are NaN
+    return [found[i] for i in sorted(range(len(found)), key=lambda i: (worst[i], found[i].images[0]))]
 
 
 def _rows(

@@ -66,7 +66,7 @@ class Copies:
         return self.kept == np.arange(len(self.kept))
 
     def groups(self) -> list[np.ndarray]:
-        """Returns the groups of at least two images, each int64 [n], the kept one first, then from the best score on."""
+        """Returns the groups of at least two images, each int64 [n]: the kept one first, then the best score first."""
         order = np.lexsort((np.arange(len(self.kept)), -np.nan_to_num(self.score), ~self.is_kept, self.kept))
         starts = np.flatnonzero(np.diff(self.kept[order], prepend=-1))
         return [part for part in np.split(order, starts[1:]) if len(part) > 1]
@@ -133,8 +133,8 @@ def pairs(collection: Collection, threshold: float) -> Iterator[tuple[np.ndarray
     same = np.flatnonzero(first != np.arange(len(collection)))
     is_bytes = collection.content[same] == collection.content[first[same]]
     kind = np.where(is_bytes, KINDS.index("bytes"), KINDS.index("pixels")).astype(np.uint8)
-    row = collection.row[first[same]]
-    score = np.where(row >= 0, 1 - collection.scores.background[row], np.nan) if len(collection.scores) else row * np.nan
+    row, score = collection.row[first[same]], np.full(len(same), np.nan)
+    score[row >= 0] = 1 - collection.scores.background[row[row >= 0]]
     yield first[same], same, np.ones(len(same)), score, kind
     images = np.flatnonzero((first == np.arange(len(collection))) & (collection.row >= 0))
     image_of_row = np.full(len(collection.scores), -1)

@@ -53,4 +53,4 @@ def _hash(load: Callable[[int], bytes], index: int) -> object:
         image = open_image(load(index))
     except (OSError, ValueError):
         return index
-    return image.size, hashlib.sha256(np.asarray(image)).digest()
+    return image.size, hashlib.sha256(image.tobytes()).digest()

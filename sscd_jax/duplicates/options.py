@@ -1,4 +1,4 @@
-"""How copies are found: thresholds, grouping, and what is kept. Importing this is cheap, as commands do it for --help."""
+"""How copies are found: thresholds, grouping, and what is kept. Cheap to import, as --help does it."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -30,9 +30,9 @@ def preferred(keep: str, ids: Sequence[str], seen: Sequence[Seen | None]) -> np.
     if keep == "oldest":
         keys.append(np.array([one.time or np.iinfo(np.int64).max if one else np.iinfo(np.int64).max for one in seen]))
     elif keep != "largest":
-        begins = np.array(
-            [one.startswith(keep) or bool(file and file.path.startswith(keep)) for one, file in zip(ids, seen, strict=True)]
-        )
+        paths = (file.path if file else "" for file in seen)
+        named = (one.startswith(keep) or path.startswith(keep) for one, path in zip(ids, paths, strict=True))
+        begins = np.fromiter(named, bool, len(ids))
         if not begins.any():
             raise ValueError(
                 f"--keep {keep}: no id and no path begins like this; give {', '.join(KEEP)}, or such a beginning"

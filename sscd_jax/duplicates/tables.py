@@ -33,7 +33,7 @@ def write_pairs(
     Returns:
         The number of pairs of each kind.
     """
-    counts = dict.fromkeys(KINDS[1:], 0)
+    counts: dict[str, int] = dict.fromkeys(KINDS[1:], 0)
     with _csv(folder / "pairs.csv", PAIRS) as write, _parquet(folder / "pairs.parquet") as write_parquet:
         for one, other, similarity, score, kind in found:
             a = [ids[index] for index in one.tolist()]

@@ -195,8 +195,8 @@ def write_descriptors(
         print(f"{out}: {note}; if all have ended, rerun the command", file=sys.stderr)
     elif lost := manifest["errors"]:
         images = "1 image" if lost == 1 else f"{lost} images"
-        again = "" if retry else "; --retry tries again"
-        print(f"{images} could not be read; see {epath.Path(out) / 'errors.jsonl'}{again}", file=sys.stderr)
+        hint = "" if retry else "; --retry tries again"
+        print(f"{images} could not be read; see {epath.Path(out) / 'errors.jsonl'}{hint}", file=sys.stderr)
     return {
         "embedded": counts["embedded"],
         "unreadable": counts["other"],

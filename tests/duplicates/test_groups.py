@@ -55,7 +55,8 @@ def test_leaders(given_, size):
     assert found.kept.tolist() == expected.tolist()
     for row in order.tolist():  # what the docstring promises
         if row in kept:
-            assert found.is_kept[row] and found.similarity[row] == 1 and found.score[row] == np.inf
+            assert found.is_kept[row]
+            assert (found.similarity[row], found.score[row]) == (1, np.inf)
             assert all(score[row, other] < threshold for other in kept if other != row)
         else:
             assert found.score[row] == score[row, found.kept[row]] >= threshold

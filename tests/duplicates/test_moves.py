@@ -3,16 +3,18 @@
 import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -452,25 +454,25 @@ def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(journal, "FileIO", Torn)
 
 
-def each_kill(disks: int, links: bool, work: Callable[[], object], scene: Scene) -> Iterator[int]:
-    """Calls a function, killed at each point in turn, until it ends; the caller restores the scene in between."""
-    for number in range(1000):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "fsync", lambda descriptor: None)  # it takes long, and does not matter for a kill
-            if not links:
-                without_links(patch)
-            if disks == 2:
-                separate(patch, scene)
-            die_at(patch, number)
-            try:
-                work()
-            except Killed:
-                pass
-            else:
-                assert number > 20, "nothing was patched"
-                return
-        yield number
-    raise AssertionError("it never ended")
+def killed(scene: Scene, number: int, disks: int, links: bool, work: Callable[[], object]) -> bool:
+    """Calls a function that is killed at a point, and returns whether it came so far."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not links:
+            without_links(patch)
+        if disks == 2:
+            separate(patch, scene)
+        die_at(patch, number)
+        try:
+            work()
+        except Killed:
+            return True
+        return False
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushes nothing, which takes long and only matters when the computer is switched off."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def contents(scene: Scene) -> set[bytes]:
@@ -491,45 +493,64 @@ def check_undone(scene: Scene, before: Facts) -> None:
 KINDS = [(1, True, False), (1, False, False), (2, True, False), (2, False, False), (1, True, True)]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("disks", "links", "link"), KINDS)
 def test_apply_survives_every_kill(disks, links, link, tmp_path):
     scene = make(tmp_path, link)
     before = snapshot(scene.photos)
     everything = contents(scene)
 
-    def check(number: int) -> None:
+    for number in itertools.count():
+        shutil.rmtree(scene.trash, ignore_errors=True)
+        (scene.out / "moves.jsonl").unlink(missing_ok=True)
+        if not killed(scene, number, disks, links, lambda: scene.moves(link)):
+            break
         assert contents(scene) == everything
-        if number % 3:
-            plan_moves(scene.out, None if link else scene.trash)  # says nothing wrong of interrupted moves
+        if number % 3:  # otherwise it is undone at once
+            plan = plan_moves(scene.out, None if link else scene.trash)
+            assert plan.skipped == []  # a plan says nothing wrong of what was interrupted
             result = scene.moves(link)
             assert result.skipped == []
             assert result.done + result.before + result.same == 3
             assert (inodes(scene.photos) if link else len(snapshot(scene.trash))) == 3
         check_undone(scene, before)
-
-    numbers = []
-    for number in each_kill(disks, links, lambda: scene.moves(link), scene):
-        check(number)
-        numbers.append(number)
-        shutil.rmtree(scene.trash, ignore_errors=True)
-    assert numbers == list(range(len(numbers)))
-    assert scene.moves(link).done == 0  # the last call was not killed
+    assert number > 20
+    assert scene.moves(link).done == 0  # all was done when it was not killed
     check_undone(scene, before)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("disks", "links", "link"), KINDS)
 def test_undo_survives_every_kill(disks, links, link, tmp_path):
     scene = make(tmp_path, link)
     before = snapshot(scene.photos)
     everything = contents(scene)
     scene.moves(link)
-    for number in each_kill(disks, links, lambda: undo(scene.out), scene):
+    for number in itertools.count():
+        if not killed(scene, number, disks, links, lambda: undo(scene.out)):
+            break
         assert contents(scene) == everything
-        if number % 3:
+        if number % 3:  # otherwise it is applied again at once
             check_undone(scene, before)
+            (scene.out / "moves.jsonl").unlink()
         result = scene.moves(link)
         assert result.skipped == []
         assert (inodes(scene.photos) if link else len(snapshot(scene.trash))) == 3
+        assert contents(scene) == everything
+    assert number > 20
+    check_undone(scene, before)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("seed", range(8))
+def test_everything_comes_back_after_many_kills_in_a_row(seed, tmp_path):
+    scene = make(tmp_path, link=seed % 2 == 0)
+    before = snapshot(scene.photos)
+    everything = contents(scene)
+    random = Random(seed)
+    works = (scene.moves, lambda: scene.moves(link=True), lambda: undo(scene.out))
+    for _ in range(60):
+        killed(scene, random.randrange(60), random.choice([1, 2]), random.random() < 0.5, random.choice(works))
         assert contents(scene) == everything
     check_undone(scene, before)
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 
-from sscd_jax.duplicates.journal import State, Step, flush
+from sscd_jax.duplicates.journal import State, Step, flush, flush_names
 
 _CANNOT_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _CHUNK = 2**20
@@ -166,7 +166,7 @@ def _move_to_other_disk(step: Step, source: str, target: str) -> None:
     try:
         _copy(step, source, temporary)
         _rename(temporary, target)
-        flush(os.path.dirname(target))
+        flush_names(os.path.dirname(target))
     except BaseException:
         _discard(temporary)
         raise
@@ -209,7 +209,7 @@ def _make_folder(folder: str) -> None:
     _make_folder(above)
     with contextlib.suppress(FileExistsError):  # of another process, or a file, about which the next call complains
         os.mkdir(folder)
-    flush(above)
+    flush_names(above)
 
 
 def _discard(path: str) -> None:

@@ -10,6 +10,7 @@ file is where it was. A step that is "begun" or "undoing" when the process ends 
 says how far it came.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -147,7 +148,7 @@ class Journal:
         with FileIO(self.path, "ab") as self._file:
             self._file.truncate(self._length)
             if is_new:
-                flush(self.path.parent)
+                flush_names(self.path.parent)
             yield self
             os.fsync(self._file.fileno())
 
@@ -175,8 +176,14 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         yield journal
 
 
+def flush_names(folder: str | os.PathLike[str]) -> None:
+    """Waits until the names of the files in a folder are on the disk, where the file system can do that."""
+    with contextlib.suppress(OSError):
+        flush(folder)
+
+
 def flush(path: str | os.PathLike[str]) -> None:
-    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -242,9 +242,13 @@ def _check_target(move_to: Path, folder: Path, roots: Sequence[Path]) -> None:
     if os.path.lexists(move_to) and not move_to.is_dir():
         raise ValueError(f"{move_to} is a file, not a folder: name another folder")
     real = Path(os.path.realpath(move_to))
-    for root in (*roots, folder):
+    if real.is_relative_to(os.path.realpath(folder)):
+        raise ValueError(
+            f"files cannot be moved into {folder}, which is for the report: name a folder outside of {folder}"
+        )
+    for root in roots:
         if real.is_relative_to(os.path.realpath(root)):
-            where = "it" if root == folder else "the images, and the next search for duplicates would find them again"
             raise ValueError(
-                f"files cannot be moved to {move_to}: it is in the folder of {where}; name a folder outside of {root}"
+                f"files cannot be moved to {move_to}: the next search for duplicates in {root} would find them again; "
+                f"name a folder outside of {root}"
             )

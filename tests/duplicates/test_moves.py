@@ -322,6 +322,24 @@ def test_a_file_that_changes_after_the_plan_stays(scene, monkeypatch):
     assert [path for path, _ in result.skipped] == [str(scene.photo(name)) for name in ("a/2.jpg", "4.jpg")]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_that_changes_after_it_was_announced_stays(link, copies, monkeypatch):
+    real = journal.Journal.write
+
+    def write(self: journal.Journal, steps: list[journal.Step], state: journal.State) -> None:
+        real(self, steps, state)
+        if state == "begun":
+            _touch(copies.photo("a/2.jpg"))
+            copies.photo("b/3.jpg").unlink()
+
+    monkeypatch.setattr(journal.Journal, "write", write)
+    result = copies.moves(link)
+    assert result.done == 1
+    assert [path for path, _ in result.skipped] == [str(copies.photo(name)) for name in ("a/2.jpg", "4.jpg")]
+    monkeypatch.undo()
+    assert undo(copies.out).done == 1
+
+
 def test_images_without_a_file_are_counted_and_their_groups_are_safe(scene):
     scene.compare(**{"a/1.jpg": "", "4.jpg": ""})
     result = scene.moves()
@@ -736,6 +754,20 @@ def test_a_copy_with_other_bytes_is_not_trusted(two_disks, monkeypatch):
     assert all("has other bytes" in reason for _, reason in result.skipped)
     assert snapshot(two_disks.photos) == before
     assert snapshot(two_disks.trash) == {}
+
+
+def test_a_file_system_that_cannot_flush_folders_is_good_enough(two_disks, monkeypatch):
+    before = snapshot(two_disks.photos)
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert two_disks.moves().done == 3
+    check_undone(two_disks, before)
 
 
 def test_hard_links_do_not_reach_another_file_system(copies, monkeypatch):

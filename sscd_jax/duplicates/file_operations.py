@@ -115,9 +115,12 @@ def settle(step: Step, state: State) -> State:
 
 def is_back(step: Step) -> bool:
     """Returns whether a file that was moved is at its original place again, because somebody moved it back."""
-    return (
-        step.kind == "move" and not os.path.lexists(step.to) and os.path.lexists(step.path) and _is_of(step, step.path)
-    )
+    if step.kind != "move" or os.path.lexists(step.to):
+        return False
+    try:
+        return _is_of(step, step.path)
+    except OSError:  # there is none, or it cannot be read
+        return False
 
 
 def same_content(a: str, b: str) -> bool:

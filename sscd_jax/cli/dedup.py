@@ -1,15 +1,20 @@
 """The commands that find duplicates, move them away, and bring them back."""
 
 import json
+import os
+import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from sscd_jax.data.names import IdRule, printable
 from sscd_jax.duplicates.options import MAX_GROUP, Grouping, Options, ScoreKind
 from sscd_jax.presets import CUSTOM, Preset, PresetName, choose
+
+if TYPE_CHECKING:
+    from sscd_jax.duplicates.move_plan import Left
 
 Sources = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE")]
 Folder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -88,12 +93,89 @@ def dedup(
         lambda contents, folder: embed(read.model, read.variables, contents, chosen, folder),
         options,
         weights=weights,
+        roots=[name for name in sources if os.path.isdir(name)],
         max_errors=max_errors,
     )
     print(json.dumps({name: value for name, value in summary.items() if name in _SHOWN}, indent=2))
     print(f"\nLook at {printable(str(out / 'duplicates.html'))}")
 
 
+def dedup_apply(folder: Folder, move_to: Path | None = None, hardlink: bool = False, yes: bool = False) -> None:
+    """Move the duplicates to another folder, or replace equal files by hard links. Nothing is deleted.
+
+    Without --yes, it only says what it would do. A file that has changed since `sscd-jax dedup` compared it, or whose
+    group's kept file has changed or is gone, is reported and stays. A journal in DIR allows the same command to resume,
+    and `sscd-jax dedup undo DIR` to bring all back, also after the process was killed.
+
+    Args:
+        folder: Folder that `sscd-jax dedup` wrote.
+        move_to: Folder to which the duplicates are moved. They keep their paths below the deepest folder that all of
+            them have in common.
+        hardlink: Replace each file that equals the kept one byte for byte by a hard link to it, which frees its space
+            and keeps its name. Files that only look alike stay.
+        yes: Do it. By default, the command says what it would do.
+    """
+    from sscd_jax.duplicates.dedup import read_summary
+    from sscd_jax.duplicates.move_plan import plan_moves
+    from sscd_jax.duplicates.moves import apply
+
+    if hardlink == (move_to is not None):
+        raise ValueError("give either --move-to FOLDER or --hardlink")
+    roots = [Path(root) for root in read_summary(folder)["roots"]]
+    plan = plan_moves(folder, move_to, roots=roots)
+    what = "replaced by hard links" if hardlink else f"moved to {printable(str(move_to))}"
+    if not yes:
+        for move in plan.moves[:_EXAMPLES]:
+            print(printable(f"{move.path} -> {move.to}"))
+        print(_told(plan, f"{len(plan.moves)} files of {plan.bytes} bytes would be {what}"))
+        if plan.moves:
+            print("Nothing was done. Give --yes to do it.")
+        return
+    done = apply(plan)
+    print(_told(done, f"{done.done} files of {done.bytes} bytes were {what}"))
+    if done.done:
+        print(f"To bring them back: sscd-jax dedup undo {shlex.quote(str(folder))}")
+    _end(done)
+
+
+def dedup_undo(folder: Folder) -> None:
+    """Bring back what `sscd-jax dedup apply` moved, and make hard links files of their own again.
+
+    Nothing is overwritten: a file whose place is taken is reported and stays where it is.
+
+    Args:
+        folder: Folder that `sscd-jax dedup` wrote.
+    """
+    from sscd_jax.duplicates.moves import undo
+
+    done = undo(folder)
+    print(_told(done, f"{done.done} files of {done.bytes} bytes were brought back"))
+    _end(done)
+
+
+def _told(left: "Left", first: str) -> str:
+    """Returns lines about what was done, and about what stays as it is."""
+    lines = [f"{first}."]
+    for count, why in (
+        (left.before, "had been moved before."),
+        (left.same, "are the same file as the kept one already."),
+        (left.different, "only look like the kept one, and stay."),
+        (left.not_files, "images are no files of their own, as those in a tar file, and stay."),
+    ):
+        if count:
+            lines.append(f"{count} {why}")
+    lines += [printable(f"skipped {path}: {why}") for path, why in left.skipped[:_EXAMPLES]]
+    if len(left.skipped) > _EXAMPLES:
+        lines.append(f"... and {len(left.skipped) - _EXAMPLES} more are skipped")
+    return "\n".join(lines)
+
+
+def _end(left: "Left") -> None:
+    if left.skipped:
+        raise ValueError(f"{len(left.skipped)} files were skipped, as the lines above say")
+
+
+_EXAMPLES = 10
 _SHOWN = (
     *("images", "unreadable", "groups", "duplicates", "duplicates_by_kind", "duplicate_bytes", "pairs", "score"),
     *("threshold", "grouping", "keep", "seconds", "out"),

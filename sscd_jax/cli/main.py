@@ -29,7 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Train a small network on bundled photographs and report how well it finds copies."),
     "train": ("train:train", "Train a network from a recipe, or resume a run."),
     "preview": ("train:preview", "Draw a contact sheet of training images and their augmented views."),
-    "dedup": ("dedup:dedup", "Find duplicate images, and show them."),
+    "dedup apply": ("dedup:dedup_apply", "Move the duplicates that were found to another folder."),
+    "dedup undo": ("dedup:dedup_undo", "Bring back what was moved."),
+    "dedup": ("dedup:dedup", "Find duplicate images, and show them; then dedup apply, dedup undo."),
     "pack": ("pack:pack", "Copy images into a few large files, for fast reading from object stores."),
     "embed": ("embed:embed", "Compute the descriptors of images."),
     "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
@@ -44,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "weights export": ("weights:weights_export", "Write weights for another runtime, such as ONNX Runtime."),
 }
 GROUPS = {
+    "dedup": "Move the duplicates that were found, or bring them back: dedup apply, undo.",
     "descriptors": "Write descriptors in the formats of other tools: descriptors export.",
     "evaluate": "Measure how well copies are found: evaluate disc, copydays, compare.",
     "benchmark": "Make a benchmark from your own images: benchmark make.",
@@ -100,6 +103,9 @@ def _parse(name: str | None, arguments: Sequence[str]) -> functools.partial[None
     apps = {"": SubcommandApp()}  # by the name of the group
     for command, (target, summary) in COMMANDS.items():
         group, _, last = command.rpartition(" ")
+        # A command may have the name of a group, as dedup has: one of the two is there, and the group only if called.
+        if (group in COMMANDS and not (name or "").startswith(f"{group} ")) or (name or "").startswith(f"{command} "):
+            continue
         if group not in apps:
             apps[group] = apps[""].command(SubcommandApp(), name=group, help=GROUPS[group])
         called = command == name

@@ -64,6 +64,7 @@ def dedup(
     options: Options,
     *,
     weights: str,
+    roots: Sequence[str] = (),
     max_errors: int | None = None,
 ) -> dict[str, Any]:
     """Finds the duplicates of a source, and writes them to a folder.
@@ -76,6 +77,7 @@ def dedup(
         embed: writes the descriptors of a source to a folder, as `write_descriptors` with a network and a preset does.
         options: how copies are found.
         weights: the name of the weights, for the page.
+        roots: the folders in which the images were searched for, to which duplicates must not be moved.
         max_errors: the number of images that a disk or a network may fail to deliver; see `write_descriptors`.
 
     Returns:
@@ -101,9 +103,8 @@ def dedup(
         (out / "errors.jsonl").unlink(missing_ok=True)
     (out / "pairs.parquet").unlink(missing_ok=True)
     kinds = tables.write_pairs(out, pairs(collection, options.least), source.ids)
-    is_file = source.record is None
     tables.write_groups(out / "groups.csv", _rows(groups, collection, copies, source, seen))
-    named = [tables.listed_name(i, file, is_file=is_file) for i, file in zip(source.ids, seen, strict=True)]
+    named = [tables.listed_name(i, file) for i, file in zip(source.ids, seen, strict=True)]
     for name, chosen in (("keep", copies.is_kept & (collection.row >= 0)), ("remove", ~copies.is_kept)):
         tables.write_list(out / f"{name}.txt", (named[i] for i in np.flatnonzero(chosen).tolist()))
     removed = np.flatnonzero(~copies.is_kept)
@@ -125,6 +126,7 @@ def dedup(
         "grouping": options.grouping,
         "keep": options.keep,
         "source": source.name,
+        "roots": [os.path.abspath(root) for root in roots],
         "weights": weights,
         "weights_sha256": descriptors.provenance.weights if descriptors else None,
         "preset": descriptors.provenance.preset if descriptors else None,
@@ -160,6 +162,24 @@ def begin(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not (out / MARK).exists():
         write_text(out / MARK, json.dumps({"format": FORMAT, "version": VERSION}))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Reads summary.json, and checks that groups.csv is the one that it describes.
+
+    Raises:
+        ValueError: the folder is not a complete one of `sscd-jax dedup`, or groups.csv was changed.
+    """
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        if (summary["format"], summary["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"it has the format {summary['format']}, version {summary['version']}")
+        if hashlib.sha256((folder / "groups.csv").read_bytes()).hexdigest() != summary["groups_sha256"]:
+            raise ValueError("groups.csv was changed since it was written")
+        summary["roots"] + []
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder} is not a complete folder of `sscd-jax dedup`: {error}; run that again") from error
+    return summary
 
 
 def contents_of(source: Source, seen: Sequence[Seen | None]) -> tuple[Source, np.ndarray]:
@@ -254,7 +274,6 @@ def _rows(
     groups: Sequence[Group], collection: Collection, copies: Copies, source: Source, seen: Sequence[Seen | None]
 ) -> Iterator[list[Any]]:
     """Yields the lines of groups.csv."""
-    is_file = source.record is None
     for number, group in enumerate(groups, 1):
         for i in group.images.tolist():
             file, is_kept = seen[i], bool(copies.kept[i] == i)
@@ -262,7 +281,7 @@ def _rows(
             yield [
                 number, source.ids[i], str(is_kept).lower(), tables.number(copies.similarity[i]),
                 tables.number(group.lowest), file.width or "", file.height or "", file.bytes,
-                file.path if is_file and os.path.isabs(file.path) else "",
+                file.path if file.file else "",
             ]  # fmt: skip
 
 

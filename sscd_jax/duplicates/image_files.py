@@ -1,7 +1,8 @@
 """What is known of each image file without a network: its size, a hash of its bytes, and its width and height.
 
-    files.jsonl     a line for each image: id, path, bytes, time (of the last change, in nanoseconds since 1970, or 0 if
-                    it is not known), sha256, width and height (null if the header cannot be read)
+    files.jsonl     a line for each image: id, path, file (whether it is a file of its own, and not one in a tar file or
+                    a store), bytes, time (of the last change, in nanoseconds since 1970, or 0 if it is not known),
+                    sha256, width and height (null if the header cannot be read)
 
 Lines are appended while the images are read, so that an interruption loses little, and the last line of an id counts.
 In the end, the file is written again with one line for each image that is there.
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     """What is known of an image."""
 
     path: str
+    file: bool
     bytes: int
     time: int
     sha256: str
@@ -99,14 +101,15 @@ def _look(source: Source, reader: Reader, index: int) -> Seen | Exception:
     except Exception as error:
         return error
     path = source.paths[index]
-    path = os.path.abspath(path) if source.record is None and os.path.exists(path) else path
+    is_file = os.path.isfile(path)
+    path = os.path.abspath(path) if is_file else path
     width = height = None
     try:
         header = open_header(data)
         width, height = header.width, header.height
     except ValueError:
         pass  # embedding it says what is wrong
-    return Seen(path, len(data), changed, hashlib.sha256(data).hexdigest(), width, height)
+    return Seen(path, is_file, len(data), changed, hashlib.sha256(data).hexdigest(), width, height)
 
 
 def _is_current(seen: Seen, reader: Reader, index: int) -> bool:

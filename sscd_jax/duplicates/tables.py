@@ -67,9 +67,9 @@ def write_list(path: Path, names: Iterable[str]) -> None:
             file.write(name.encode("utf-8", "surrogateescape") + b"\n")
 
 
-def listed_name(one: str, seen: Seen | None, *, is_file: bool) -> str:
+def listed_name(one: str, seen: Seen | None) -> str:
     """Returns the name of an image in keep.txt and remove.txt: the path of its file, or its id if it has none."""
-    return seen.path if is_file and seen is not None and "\n" not in seen.path else one
+    return seen.path if seen and seen.file and "\n" not in seen.path else one
 
 
 def number(value: float) -> str:

@@ -250,7 +250,8 @@ def test_images_of_an_archive_and_of_two_folders(photos, tmp_path, job):
     assert summary["images"] == 16
     assert kinds(out)["more/007", "photos/007"] == "bytes"
     listed = (out / "keep.txt").read_text().splitlines() + (out / "remove.txt").read_text().splitlines()
-    assert "photos/007" in listed  # ids, as not all are files
+    assert "more/007" in listed  # an id, as it is no file of its own
+    assert str(photos / "006.jpg") in listed
     assert job.embedded == [11]
 
 

@@ -77,6 +77,8 @@ def dedup(
     from sscd_jax.embedding.collection import write_descriptors
     from sscd_jax.weights.fetch import ensure
 
+    if not sources:
+        raise ValueError("name at least one SOURCE, such as a folder of images")
     choose(preset, custom)
     options = Options(threshold, score, grouping, max_group, keep)
     begin(out)  # a wrong place is an error before anything is loaded

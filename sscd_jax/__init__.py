@@ -12,15 +12,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sscd_jax.api import Model, load
+    from sscd_jax.api import Model, find_duplicates, load
     from sscd_jax.descriptors import Descriptors
+    from sscd_jax.duplicates.result import Duplicates
     from sscd_jax.provenance import Provenance
 
     __version__: str
 
-__all__ = ["Descriptors", "Model", "Provenance", "__version__", "load"]
+__all__ = ["Descriptors", "Duplicates", "Model", "Provenance", "__version__", "find_duplicates", "load"]
 
-_MODULES = {"Descriptors": "descriptors", "Model": "api", "Provenance": "provenance", "load": "api"}
+_MODULES = {
+    "Descriptors": "descriptors",
+    "Duplicates": "duplicates.result",
+    "Model": "api",
+    "Provenance": "provenance",
+    "find_duplicates": "api",
+    "load": "api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The Python interface: `sscd_jax.load` loads a network, and `Model.embed` embeds images."""
 
+import contextlib
 import io
 import os
 import warnings
@@ -22,6 +23,10 @@ from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, printable, stem, uni
 from sscd_jax.data.sources import is_bundled, open_source
 from sscd_jax.data.web import is_url
 from sscd_jax.descriptors import Descriptors
+from sscd_jax.duplicates.collect import contents_of
+from sscd_jax.duplicates.image_files import Seen, look_at
+from sscd_jax.duplicates.options import MAX_GROUP, Grouping, Options, ScoreKind
+from sscd_jax.duplicates.result import Duplicates, find
 from sscd_jax.embedding.collection import default_batch_size, made_by
 from sscd_jax.embedding.compute import output_dims
 from sscd_jax.embedding.embed import embed
@@ -130,10 +135,22 @@ class Model:
             ValueError: an image cannot be read (unless "skip"), two images have the same id, an array is not uint8 RGB,
                 or there is no such preset.
         """
+        source = _open(images, ids)
+        return self.embed_source(source, preset=preset, batch_size=batch_size, on_error=on_error, progress=progress)
+
+    def embed_source(
+        self,
+        source: Source,
+        *,
+        preset: str | Preset | None = None,
+        batch_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool | None = None,
+    ) -> Descriptors:
+        """Does the same as `embed` for a source, which `sscd_jax.data.sources.open_source` opens."""
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}; it must be "raise" or "skip"')
         chosen = self._preset(preset)
-        source = _open(images, ids)
         batch_size = default_batch_size() if batch_size is None else batch_size
         check_divisible(batch_size, "batch_size", jax.local_device_count())
         vectors = np.empty((len(source), self.dims), np.float32)
@@ -167,6 +184,77 @@ class Model:
         if preset not in PRESETS:
             raise ValueError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}, or give a Preset")
         return PRESETS[preset]
+
+
+def find_duplicates(
+    images: ImageLike | Iterable[ImageLike] | Descriptors,
+    *,
+    threshold: float | None = None,
+    keep: str = "largest",
+    score: ScoreKind = "background",
+    grouping: Grouping = "leaders",
+    max_group: int = MAX_GROUP,
+    model: "Model | str" = "sscd_disc_mixup",
+    preset: str | Preset | None = None,
+    ids: Sequence[str] | None = None,
+    progress: bool | None = None,
+) -> Duplicates:
+    """Finds duplicates, as the command `sscd-jax dedup` does, without writing anything.
+
+    Args:
+        images: what `Model.embed` takes; or descriptors, of which only near copies are found, and of whose images
+            nothing is known but what their source tells, if it is a place that can still be read.
+        threshold: the least score of a copy. The default is 0.2, or 0.75 if `score` is "similarity".
+        keep: which image of a group is kept: "largest", "first", "oldest", or the beginning of an id or a path.
+        score: "background" for the similarity less what is similar to both images anyway, or "similarity".
+        grouping: "leaders", so that each image reaches the threshold with the kept one, or "components".
+        max_group: the largest group of "components".
+        model: the network, or what `load` takes; it is not used for descriptors.
+        preset, ids, progress: as for `Model.embed`.
+
+    Returns:
+        What was found: `.groups`, `.keep`, `.remove` (lists of ids), `.pairs` (numpy arrays), `.to_pandas()` and
+        `.to_html(folder)`. It shows itself in a notebook.
+
+    Raises:
+        ValueError: no image can be read, two images have the same id, or an option is wrong.
+
+    Examples:
+        >>> found = sscd_jax.find_duplicates("photos")
+        >>> found.remove
+        ['copies/a_small', 'd']
+    """
+    options = Options(threshold, score, grouping, max_group, keep)
+    if isinstance(images, Descriptors):
+        opened = _source_of(images)
+        return find(opened, [_unseen(one) for one in opened.ids], images, options)
+    source = _open(images, ids)
+    seen = look_at(source)
+    chosen = load(model) if isinstance(model, str) else model
+    contents = contents_of(source, seen)
+    embedded = chosen.embed_source(contents, preset=preset, on_error="skip", progress=progress)
+    return find(source, seen, embedded, options)
+
+
+def _unseen(one: str) -> Seen:
+    """Returns what is known of an image of which there is a descriptor only. Its id takes the place of its hash."""
+    return Seen("", False, 0, 0, one, None, None)
+
+
+def _source_of(descriptors: Descriptors) -> Source:
+    """Returns a source with the ids of descriptors. Its images are read from where they were embedded, if possible."""
+    name = str(descriptors.provenance.details.get("source", ""))
+    found: Source | None = None
+    with contextlib.suppress(ValueError, OSError, ImportError):
+        found = open_source(name) if name and os.path.exists(name) else None
+    rows = found.lookup.find(descriptors.ids) if found else None
+
+    def record(index: int) -> bytes:
+        if found is None or rows is None or rows[index] < 0:
+            raise OSError("its file is not known")
+        return found.load(int(rows[index]))
+
+    return Source(name or "descriptors", descriptors.ids, descriptors.ids, record)
 
 
 def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:

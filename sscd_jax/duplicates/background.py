@@ -11,14 +11,15 @@ NEIGHBORS = 10  # whose mean similarity is the background of an image
 ALIKE = 0.5  # plain similarity from which images are taken for copies when the background is measured
 
 
-def first_pass(vectors: Vectors, order: np.ndarray) -> Groups:
-    """Groups images at the plain similarity `ALIKE`.
+def first_pass(vectors: Vectors, order: np.ndarray, *, alike: float = ALIKE) -> Groups:
+    """Groups images at a plain similarity, so that no copies are among those that are kept.
 
     Args:
         vectors: float32 [N, D] of norm 1.
         order: int64 [M], the rows of the images, in order of preference.
+        alike: the similarity.
     """
-    return leaders(Scores.plain(vectors), ALIKE, order, progress="first pass")
+    return leaders(Scores.plain(vectors), alike, order, progress="first pass")
 
 
 def of_collection(vectors: Vectors, order: np.ndarray, grouped: Groups) -> np.ndarray:
@@ -39,28 +40,37 @@ def of_collection(vectors: Vectors, order: np.ndarray, grouped: Groups) -> np.nd
     return of_others(vectors, vectors, np.sort(order[grouped.is_kept[order]]))
 
 
-def of_others(vectors: Vectors, others: Vectors, rows: np.ndarray | None = None) -> np.ndarray:
+def of_others(
+    vectors: Vectors,
+    others: Vectors,
+    rows: np.ndarray | None = None,
+    *,
+    alike: float = ALIKE,
+    neighbors: int = NEIGHBORS,
+) -> np.ndarray:
     """Returns the mean similarity of each image to the nearest of some others, leaving out copies.
 
     Args:
         vectors: float32 [N, D] of norm 1.
         others: float32 [M, D] of norm 1.
         rows: int64 [K], the rows of `others` that count; by default, all do.
+        alike: the similarity from which images are left out as copies.
+        neighbors: the number of images over which the mean is taken.
 
     Returns:
-        float64 [N]: the mean over the `NEIGHBORS` nearest that are below `ALIKE`, or over fewer where there are fewer,
-        and 0 where there is none.
+        float64 [N]: the mean over the nearest that are below `alike`, or over fewer where there are fewer, and 0 where
+        there is none.
     """
     rows = np.arange(len(others)) if rows is None else rows
     found = np.zeros(len(vectors))
     blocks = range(0, len(vectors), BLOCK)
     for start in tqdm(blocks, desc="background", unit="block", dynamic_ncols=True, leave=False, delay=1, disable=None):
         some = vectors[start : start + BLOCK]
-        best = np.full((len(some), NEIGHBORS), -np.inf, np.float32)
+        best = np.full((len(some), neighbors), -np.inf, np.float32)
         for first in range(0, len(rows), BLOCK):
             similarity = some @ others[rows[first : first + BLOCK]].T
-            similarity[similarity >= ALIKE] = -np.inf
-            best = np.partition(np.concatenate([best, similarity], 1), -NEIGHBORS, axis=1)[:, -NEIGHBORS:]
+            similarity[similarity >= alike] = -np.inf
+            best = np.partition(np.concatenate([best, similarity], 1), -neighbors, axis=1)[:, -neighbors:]
         counts = np.isfinite(best).sum(1)
         total = np.where(np.isfinite(best), best, 0).sum(1, dtype=np.float64)
         found[start : start + BLOCK] = total / np.maximum(counts, 1)

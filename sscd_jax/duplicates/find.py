@@ -72,7 +72,7 @@ class Copies:
         return [part for part in np.split(order, starts[1:]) if len(part) > 1]
 
 
-def find_copies(
+def find_groups(
     collection: Collection, threshold: float, *, grouping: Grouping = "leaders", max_group: int = MAX_GROUP
 ) -> Copies:
     """Finds which images are copies, and which image is kept for each.

@@ -43,12 +43,12 @@ class Seen(NamedTuple):
     height: int | None
 
 
-def look_at(source: Source, folder: Path, *, max_errors: int | None = None) -> list[Seen | None]:
+def look_at(source: Source, folder: Path | None = None, *, max_errors: int | None = None) -> list[Seen | None]:
     """Reads all images that are new or have changed since they were last read, and hashes them.
 
     Args:
         source: the images, with unique ids.
-        folder: the folder of `FILE`.
+        folder: the folder of `FILE`; without one, nothing is written.
         max_errors: the number of images that a disk or a network may fail to deliver, as for `write_descriptors`.
 
     Returns:
@@ -57,7 +57,7 @@ def look_at(source: Source, folder: Path, *, max_errors: int | None = None) -> l
     Raises:
         OSError: more than `max_errors` images cannot be read, or the file cannot be written.
     """
-    file, reader = folder / FILE, Reader(source)
+    file, reader = Path(os.devnull) if folder is None else folder / FILE, Reader(source)
     known = _read(file)
     seen: list[Seen | None] = [known.get(one) for one in source.ids]
     todo = [index for index, one in enumerate(seen) if one is None or not _is_current(one, reader, index)]
@@ -80,7 +80,7 @@ def look_at(source: Source, folder: Path, *, max_errors: int | None = None) -> l
             if time.monotonic() - written > _SECONDS:
                 log.flush()
                 written = time.monotonic()
-    if todo or len(known) != len(source):
+    if folder and (todo or len(known) != len(source)):
         write(file, source.ids, seen)
     return seen
 

@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ from typing import Any
 import platformdirs
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
+# What numpy and zipfile raise where an .npz file is damaged: RuntimeError where a bit says that it is encrypted, or that a
+# later version made it.
+NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave them in any folder
 

@@ -5,8 +5,6 @@ import io
 import itertools
 import re
 import uuid
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +12,7 @@ from etils import epath
 
 from sscd_jax.descriptors import shard_name
 from sscd_jax.embedding.plan import replace_file
+from sscd_jax.files import NPZ_ERRORS
 
 # What is known of an image: the bytes of its file, or -1; the time of its last change in nanoseconds since 1970, or 0;
 # BLAKE2b of its bytes.
@@ -56,7 +55,7 @@ class SavedRows:
         found: dict[int, tuple[np.ndarray, np.void]] = {}
         for path in self.folder.glob(f"saved-{shard_name(number)}-*.npz"):
             with (
-                contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+                contextlib.suppress(*NPZ_ERRORS),
                 np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data,
             ):
                 images = data["images"]

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from sscd_jax.datasets.annotations import SEPARATOR, Edited
 from sscd_jax.evaluation.metrics import Found, Predictions
 from sscd_jax.evaluation.thresholds import per_threshold
-from sscd_jax.files import FolderKind, atomic_folder, check_file, write_text
+from sscd_jax.files import NPZ_ERRORS, FolderKind, atomic_folder, check_file, write_text
 
 PREDICTIONS = "predictions.npz"
 MARK = "manifest.json"
@@ -156,7 +155,7 @@ def read(path: Path) -> Evaluation:
         pairs = [(query_ids[q], reference_ids[r]) for q, r in truth.tolist()]
         facts = dict(arrays["facts"].tolist())
         sources = [(part, source) for part, source in arrays["sources"].tolist()]
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (*NPZ_ERRORS, IndexError) as error:
         raise ValueError(f"{file}: {error}; evaluate again, which writes it beside {path.name}") from error
     return Evaluation(rows, found, query_ids, reference_ids, pairs, edits, facts, sources)
 

@@ -4,7 +4,6 @@ It is one file, an .npz of plain arrays, which `sscd-jax calibrate` writes and `
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from sscd_jax.descriptors import Descriptors, check_same_provenance
-from sscd_jax.files import atomic_file
+from sscd_jax.files import NPZ_ERRORS, atomic_file
 from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.provenance import Provenance
 from sscd_jax.search.score_norm import ScoreNorm, normalize_scores
@@ -185,5 +184,5 @@ class Calibration:
             provenance = Provenance(meta["weights"], meta["preset"], details, meta["computation"])
             transform = Transform(mean, matrix if matrix.size else None)
             return cls(transform, norm, background, float(meta["threshold"]), provenance, meta["facts"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (*NPZ_ERRORS, TypeError) as error:
             raise ValueError(f"{path} is not a calibration: {error}; make one by `sscd-jax calibrate`") from error

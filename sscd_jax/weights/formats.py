@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -161,7 +162,7 @@ def check_archive(path: Path) -> list[str]:
             if sum(member.file_size for member in members) > most:
                 raise ValueError(f"{path} would unpack to more than {most >> 20} MiB")
             broken = archive.testzip()  # torch.load does not look
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError, zlib.error) as error:  # see files.NPZ_ERRORS
         raise ValueError(f"{path} is cut off or broken: {error}") from error
     if broken:
         raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; copy it again")

@@ -135,6 +135,11 @@ def test_damaged_files_are_named(evaluation, tmp_path):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"predictions\.npz: .*evaluate again"):
             read(path)
+    entry = whole.index(b"PK\1\2")  # of the directory: made by a later version, encrypted, compressed in an unknown way
+    for offset, value in ((6, 150), (8, 1), (10, 99)):
+        file.write_bytes(whole[: entry + offset] + bytes([value]) + whole[entry + offset + 1 :])
+        with pytest.raises(ValueError, match=r"predictions\.npz: .*evaluate again"):
+            read(path)
     for _ in range(40):  # a byte that is another: an error with the file's name, or nothing that matters
         bytes_ = bytearray(whole)
         bytes_[int(rng.integers(len(whole)))] ^= int(rng.integers(1, 256))

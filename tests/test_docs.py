@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.extras import needs_onnx
 from helpers.networks import needs_torch, seeded
 from helpers.pages import DOCS, MODULES, PAGES, RUN, SECTIONS, empty_folder, fetch, python, run_section
 from PIL import Image
@@ -116,8 +117,8 @@ def test_other_runtimes_need_no_jax(title):
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_bundles_and_onnxruntime(folder):
-    pytest.importorskip("onnxruntime")
     run_section("Bundles")
     bundle = Path("bundles/onnx")
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
@@ -154,6 +155,7 @@ def test_images(folder, images):
 @pytest.mark.slow
 def test_embedding(folder, images):
     """Runs the page's blocks in order, on small images and canvases."""
+    pytest.importorskip("pandas")
     shutil.copytree(images, "photos")
     first = re.findall(r"```bash\n(.*?)```", PAGES["embedding"], re.DOTALL)[0]
     main(shlex.split(first)[1:])
@@ -171,6 +173,7 @@ def test_embedding(folder, images):
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_weights(folder, images):
     """Runs the page's sections in order, with narrow networks."""
     shutil.copytree(images, "photos")
@@ -191,6 +194,8 @@ def test_weights(folder, images):
 @pytest.mark.slow
 def test_evaluation(folder, images, capsys):
     """Runs the page's sections in order, on small image sets in the layout of DISC2021 and Copydays."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("mlcroissant")
     paths = sorted(images.iterdir())
     shutil.copytree(images, "photos")
     for name, letter, some in (

@@ -129,12 +129,12 @@ def dedup_apply(folder: Folder, move_to: Path | None = None, hardlink: bool = Fa
     if not yes:
         for move in plan.moves[:_EXAMPLES]:
             print(printable(f"{move.path} -> {move.to}"))
-        print(_told(plan, f"{len(plan.moves)} files of {plan.bytes} bytes would be {what}"))
+        print(_told(plan, f"{_files(len(plan.moves))} of {plan.bytes} bytes would be {what}"))
         if plan.moves:
             print("Nothing was done. Give --yes to do it.")
         return
     done = apply(plan)
-    print(_told(done, f"{done.done} files of {done.bytes} bytes were {what}"))
+    print(_told(done, f"{_files(done.done)} of {done.bytes} bytes {_were(done.done)} {what}"))
     if done.done:
         print(f"To bring them back: sscd-jax dedup undo {shlex.quote(str(folder))}")
     _end(done)
@@ -151,7 +151,7 @@ def dedup_undo(folder: Folder) -> None:
     from sscd_jax.duplicates.moves import undo
 
     done = undo(folder)
-    print(_told(done, f"{done.done} files of {done.bytes} bytes were brought back"))
+    print(_told(done, f"{_files(done.done)} of {done.bytes} bytes {_were(done.done)} brought back"))
     _end(done)
 
 
@@ -170,6 +170,14 @@ def _told(left: "Left", first: str) -> str:
     if len(left.skipped) > _EXAMPLES:
         lines.append(f"... and {len(left.skipped) - _EXAMPLES} more are skipped")
     return "\n".join(lines)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _end(left: "Left") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.small_collection import make_variables, write
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageEnhance
@@ -74,6 +74,7 @@ def test_what_the_official_code_logs(references, monkeypatch):
 
 
 @given(SIMILARITIES)
+@example(np.float32([0.5, 0.75, 0.6]))  # a threshold is not above itself
 def test_measure_on_any_similarities(similarity):
     values, ranked = measure(similarity), np.sort(similarity.astype(float))
     assert list(values) == list(METRICS)

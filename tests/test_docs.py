@@ -29,7 +29,7 @@ from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
 
 # Files that are named and are not in the repository: an example, the output of a command, files of the official code.
-ELSEWHERE = {"00017.jpg", "IMG_1.jpg", "sheet.jpg", "transforms/settings.py", "train.py"}
+ELSEWHERE = {"00017.jpg", "IMG_1.jpg", "sheet.jpg", "transforms/settings.py", "train.py", "diff_retrieval.py"}
 
 
 @pytest.fixture
@@ -57,6 +57,8 @@ def test_every_section_is_tested():
         "Calibrate",
         "At DISC2021's size",
         "As TFDS data sets",
+        "Measure copying",
+        "What the numbers mean",
         "A recipe for each batch size",
         "What fits where",
         "A batch larger than memory",
@@ -238,6 +240,29 @@ def test_evaluation(folder, images, capsys):
     ids = Descriptors.read("tfds-copydays").ids
     assert len(ids) == 32
     assert "strong/200001" in ids
+
+
+@pytest.mark.slow
+def test_generative(folder, images, capsys):
+    """Runs the page's block on "generated" images of which a third are training images, saved again."""
+    paths = sorted(images.iterdir())
+    for name, some in (("training", paths[:15]), ("generated", [*paths[:4], *paths[15:23]]), ("held-out", paths[23:])):
+        Path(name).mkdir()
+        for path in some:
+            Image.open(path).save(Path(name) / path.name, quality=80)
+    run_section("Measure copying")
+    printed = capsys.readouterr()
+    assert "published numbers" not in printed.err, "the preset is theirs"
+    header, *rows = [re.split("  +", line) for line in printed.out.splitlines() if re.search(r"\w  ", line)]
+    text = SECTIONS["What the numbers mean"]
+    assert set(header[1:]) <= set(re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE))
+    measured = {name for name, *_ in rows if re.match("mean|std|percentile|share", name)}
+    named = set(re.findall(r"`(.+?)`", text)) | {f"percentile {p}" for p in (25, 50, 99)}
+    assert {name.removesuffix(" (dataset similarity)") for name in measured} <= named
+    files = set(re.findall(r"^\| `(.+?)`", SECTIONS["Measure copying"], re.MULTILINE))
+    assert files <= {path.name for path in Path("descriptors").iterdir()}
+    made = json.loads(Path("descriptors/generated.memorization.json").read_text())
+    assert made["generated"]["images"] == 12
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.search.same_images import SameImages
 
 Metric = Literal["l2", "inner_product"]
@@ -15,7 +16,7 @@ SPARE = 4  # each query gets this many times the average number of pairs first, 
 
 
 def knn(
-    queries: np.ndarray, references: np.ndarray, k: int, metric: Metric, *, backend: Backend | None = None
+    queries: Vectors, references: Vectors, k: int, metric: Metric, *, backend: Backend | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the k best references of each query.
 
@@ -85,7 +86,7 @@ def knn_of_others(
 
 
 def similarities(
-    queries: np.ndarray, references: np.ndarray, query: np.ndarray, reference: np.ndarray, metric: Metric
+    queries: Vectors, references: Vectors, query: np.ndarray, reference: np.ndarray, metric: Metric
 ) -> np.ndarray:
     """Returns the scores of given pairs, as `knn` computes them.
 
@@ -110,7 +111,7 @@ def similarities(
     return scores
 
 
-def is_unit(vectors: np.ndarray) -> bool:
+def is_unit(vectors: Vectors) -> bool:
     """Returns whether all vectors, float32 [N, D], have norm 1 within 0.001."""
     blocks = range(0, len(vectors), BLOCK)
     norms = (np.linalg.norm(vectors[start : start + BLOCK], axis=1) for start in blocks)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,11 +168,7 @@ class Model:
                     index, found = item
                     vectors[index] = found
                     bar.update(len(index))
-        if unreadable:
-            listed = [f"\n  {printable(source.paths[i])}: {unreadable[i]}" for i in sorted(unreadable)]
-            more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
-            message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
-            warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=2)
+        _warn_of_unreadable(source, unreadable, stacklevel=4)
         kept = [i for i in range(len(source)) if i not in unreadable]
         details = {**self.provenance.details, "preset": chosen.parameters(), "source": source.name}
         made_by = Provenance(self.provenance.weights, chosen.name, details, self.provenance.computation)
@@ -229,11 +225,22 @@ def find_duplicates(
         opened = _source_of(images)
         return find(opened, [_unseen(one) for one in opened.ids], images, options)
     source = _open(images, ids)
-    seen = look_at(source)
+    seen, unread = look_at(source)
+    _warn_of_unreadable(source, unread, stacklevel=3)
     chosen = load(model) if isinstance(model, str) else model
     contents = contents_of(source, seen)
     embedded = chosen.embed_source(contents, preset=preset, on_error="skip", progress=progress)
     return find(source, seen, embedded, options)
+
+
+def _warn_of_unreadable(source: Source, reasons: Mapping[int, str], *, stacklevel: int) -> None:
+    """Says in a warning which images of a source cannot be read, and why, by their indexes."""
+    if not reasons:
+        return
+    listed = [f"\n  {printable(source.paths[i])}: {reasons[i]}" for i in sorted(reasons)]
+    more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
+    message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
+    warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=stacklevel)
 
 
 def _unseen(one: str) -> Seen:

@@ -83,14 +83,14 @@ def dedup(
     begun = time.monotonic()
     check_unique_ids(source)
     begin(out)
-    seen = image_files.look_at(source, out, max_errors=max_errors)
+    seen, unread = image_files.look_at(source, out, max_errors=max_errors)
     contents, descriptors = contents_of(source, seen), None
     if len(contents):
         embed(contents, out / "descriptors")
         descriptors = Descriptors.read(out / "descriptors")
     found = find(source, seen, descriptors, options, outside=outside, calibration=calibration)
     (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
-    errors = _errors(source, seen, out)
+    errors = _errors(source, seen, unread, out)
     if errors:
         write_text(out / "errors.jsonl", "".join(json.dumps(error) + "\n" for error in errors))
     else:
@@ -161,7 +161,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _errors(source: Source, seen: Sequence[Seen | None], out: Path) -> list[dict[str, Any]]:
+def _errors(source: Source, seen: Sequence[Seen | None], unread: Mapping[int, str], out: Path) -> list[dict[str, Any]]:
     """Returns the images that have no descriptor, and why."""
     why: dict[str, str] = {}
     file = out / "descriptors" / "errors.jsonl"
@@ -171,8 +171,7 @@ def _errors(source: Source, seen: Sequence[Seen | None], out: Path) -> list[dict
             why[str(error.get("id"))] = error["reason"]
     found = []
     for index, one in enumerate(seen):
-        if one is None:
-            found.append({"id": source.ids[index], "path": source.paths[index], "reason": "it could not be read"})
-        elif one.sha256 in why:
-            found.append({"id": source.ids[index], "path": source.paths[index], "reason": why[one.sha256]})
+        reason = unread.get(index, "it could not be read") if one is None else why.get(one.sha256)
+        if reason is not None:
+            found.append({"id": source.ids[index], "path": source.paths[index], "reason": reason})
     return found

@@ -303,6 +303,19 @@ def test_what_stays_is_chosen(photos, tmp_path, job):
         kept("nothing")
 
 
+def test_files_that_are_not_there(photos, tmp_path, job):
+    listed = tmp_path / "list.txt"
+    listed.write_text("photos/000.jpg\nphotos/gone.jpg\nphotos/copies/bytes.jpg\n")
+    out = tmp_path / "out"
+    summary = job(listed, out)
+    assert (summary["images"], summary["unreadable"], summary["duplicates"]) == (3, 1, 1)
+    assert errors(out) == {"photos/gone": "No such file or directory"}
+    assert str(photos / "gone.jpg") not in (out / "keep.txt").read_text() + (out / "remove.txt").read_text()
+    shutil.copy(photos / "000.jpg", photos / "gone.jpg")
+    assert job(listed, out)["duplicates"] == 2
+    assert not (out / "errors.jsonl").exists()
+
+
 @pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": float("nan")}, {"max_group": 0}])
 def test_options_that_cannot_be(options):
     with pytest.raises(ValueError, match=r"--threshold is|--max-group is"):

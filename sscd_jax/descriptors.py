@@ -123,6 +123,11 @@ class Descriptors:
         return cls(ids, vectors, Provenance(**made["provenance"]))
 
 
+def is_descriptors(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path, on disk or in a store, is a folder of descriptors that are complete."""
+    return (epath.Path(path) / MANIFEST).exists()
+
+
 def is_line(text: str) -> bool:
     """Returns whether a text can be one line of a UTF-8 file, which is not true of all names of files."""
     try:

@@ -28,6 +28,8 @@ def dedup(
     custom: Preset = CUSTOM,
     threshold: float | None = None,
     score: ScoreKind = "background",
+    background: str | None = None,
+    calibration: Path | None = None,
     keep: str = "largest",
     grouping: Grouping = "leaders",
     max_group: int = MAX_GROUP,
@@ -57,6 +59,11 @@ def dedup(
         score: What the threshold applies to. background is the similarity less what is similar to both images anyway,
             measured among the images themselves; it finds more copies at the same precision. similarity is the plain
             inner product.
+        background: Images that have nothing to do with those of SOURCE, of the same kinds, or the folder of their
+            descriptors. The score then leaves out what is similar to them, and not to the images of SOURCE. Give it if
+            you have thousands of such images and SOURCE has few.
+        calibration: The .npz file that `sscd-jax calibrate` wrote. It transforms the descriptors, and its background
+            and its threshold take the place of those above.
         keep: Which image of a group is kept. largest is the one with the most pixels, then bytes; first is the first in
             the source; oldest is the file that was changed longest ago. Anything else is the beginning of an id or a
             path, such as originals/, whose images are kept rather than others.
@@ -72,14 +79,21 @@ def dedup(
     from sscd_jax import weights as known_weights
     from sscd_jax.cli.options import preset_for
     from sscd_jax.data.sources import open_sources
+    from sscd_jax.descriptors import Descriptors, is_descriptors
     from sscd_jax.duplicates.dedup import begin
     from sscd_jax.duplicates.dedup import dedup as find
     from sscd_jax.embedding.collection import write_descriptors
+    from sscd_jax.search.calibration import Calibration
     from sscd_jax.weights.fetch import ensure
 
     if not sources:
         raise ValueError("name at least one SOURCE, such as a folder of images")
+    if calibration and background:
+        raise ValueError("--calibration has a background of its own: leave out --background")
+    if score == "similarity" and (calibration or background):
+        raise ValueError("--score similarity leaves out no background: leave out --background and --calibration")
     choose(preset, custom)
+    fitted = Calibration.read(calibration) if calibration else None
     options = Options(threshold, score, grouping, max_group, keep)
     begin(out)  # a wrong place is an error before anything is loaded
     source = open_sources(sources, ids=ids)
@@ -89,12 +103,20 @@ def dedup(
         write_descriptors, batch_size=batch_size, max_errors=max_errors, workers=workers, retry=True, prune=True
     )
     chosen = preset_for(read, preset, custom)
+    outside = None
+    if background and is_descriptors(background):
+        outside = Descriptors.read(background)
+    elif background:
+        embed(read.model, read.variables, open_sources([background], ids=ids), chosen, out / "background")
+        outside = Descriptors.read(out / "background")
     summary = find(
         source,
         out,
         lambda contents, folder: embed(read.model, read.variables, contents, chosen, folder),
         options,
         weights=weights,
+        outside=outside,
+        calibration=fitted,
         roots=[name for name in sources if os.path.isdir(name)],
         max_errors=max_errors,
     )

@@ -4,6 +4,7 @@ dedup.json          what the folder is: format and version; the first file
 files.jsonl         what is known of each image file; other.jsonl for those of --against
 descriptors/        a descriptor for each different content, by the SHA-256 of its bytes, so that files that are
                     moved, renamed, added or copied are not embedded again
+background/         the descriptors of --background
 pairs.csv           all pairs; pairs.parquet, the same
 groups.csv          the groups, each with the image that is kept
 keep.txt            what is kept, without what could not be read; remove.txt, what is not: paths, or ids of images
@@ -42,7 +43,7 @@ FOLDER = FolderKind(
     VERSION,
     r"(dedup|summary)\.json|(files|other|errors|moves|decisions)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
     r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
-    rf"|descriptors(/plan)?|descriptors/({DESCRIPTORS.pattern})",  # a killed process may have left empty folders
+    rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",  # a killed process may have left empty folders
     (MARK,),
 )
 

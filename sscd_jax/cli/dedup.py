@@ -204,7 +204,7 @@ def _were(count: int) -> str:
 
 def _end(left: "Left") -> None:
     if left.skipped:
-        raise ValueError(f"{len(left.skipped)} files were skipped, as the lines above say")
+        raise ValueError(f"{_files(len(left.skipped))} {_were(len(left.skipped))} skipped, as the lines above say")
 
 
 _EXAMPLES = 10

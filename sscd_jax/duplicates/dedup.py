@@ -38,12 +38,13 @@ from sscd_jax.search.calibration import Calibration
 
 FORMAT, VERSION = "sscd_jax duplicates", 1
 MARK, SUMMARY = "dedup.json", "summary.json"
+# A killed process may have left empty folders.
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
     r"(dedup|summary)\.json|(files|other|errors|moves|decisions)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
     r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
-    rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",  # a killed process may have left empty folders
+    rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",
     (MARK,),
 )
 
@@ -118,6 +119,8 @@ def dedup(
         "pairs_by_kind": kinds,
         "score": options.score,
         "threshold": found.least,
+        "calibrated": calibration is not None,
+        "background_images": len(outside.ids) if outside else None,
         "grouping": options.grouping,
         "keep": options.keep,
         "source": source.name,

@@ -48,6 +48,7 @@ def given(images, tmp_path_factory) -> dict[str, str]:
 # What writes a folder, and what writes a file of this extension.
 INTO_FOLDERS = (
     "embed IMAGES --weights WEIGHTS --out OUT",
+    "dedup IMAGES --weights WEIGHTS --out OUT",
     "weights export WEIGHTS --format npz --images IMAGES --out OUT",
     "benchmark make IMAGES --out OUT",
     "pack IMAGES --out OUT",

@@ -13,6 +13,8 @@ from PIL import Image
 from sscd_jax.cli.main import main
 from sscd_jax.data.sample import photograph_paths
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGES["duplicates"], re.DOTALL)
 
 

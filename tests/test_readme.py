@@ -107,6 +107,7 @@ def test_find_duplicates(folder):
     assert Path("duplicates/duplicates.html").exists()
 
 
+@pytest.mark.slow
 def test_train(folder):
     ours = [command[1:] for command in commands("What you can do with it") if command[1] in ("train", "preview")]
     assert [command[0] for command in ours] == ["train", "train", "preview"]

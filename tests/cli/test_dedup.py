@@ -107,6 +107,7 @@ def test_a_folder_that_is_called_apply(folder, weights, capsys):
     assert '"duplicates": 1' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_background_and_calibration(folder, weights, capsys):
     base = ["dedup", "photos", "--out", "out", "--weights", str(weights), "--threshold", "-1"]
     main([*base, "--background", "others"])

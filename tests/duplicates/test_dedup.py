@@ -284,6 +284,7 @@ def test_another_folder_is_refused_before_the_work(photos, tmp_path, job):
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_what_stays_is_chosen(photos, tmp_path, job):
     os.utime(photos / "copies" / "bytes.jpg", (1, 1))
     image = Image.open(photos / "004.jpg")

@@ -123,6 +123,7 @@ def test_an_unknown_processor_gets_fast_kernels_in_this_process_alone():
     assert VARIABLE not in errors
 
 
+@pytest.mark.slow
 @needs_bundled
 def test_this_processor_has_the_fast_kernels_or_those_of_a_known_one():
     own, _ = first_search("import faiss")  # before us
@@ -131,6 +132,7 @@ def test_this_processor_has_the_fast_kernels_or_those_of_a_known_one():
     assert (seen["variable"], seen["core"], seen["is right"]) == (None, [expected], True)
 
 
+@pytest.mark.slow
 @needs_bundled
 @needs_fast
 def test_the_users_choice_is_kept():
@@ -138,6 +140,7 @@ def test_the_users_choice_is_kept():
     assert (seen["variable"], seen["of a child"], seen["core"]) == ("Nehalem", "Nehalem", ["Nehalem"])
 
 
+@pytest.mark.slow
 @needs_bundled
 @needs_fast
 def test_a_faiss_that_is_in_use_is_left_alone():
@@ -145,6 +148,7 @@ def test_a_faiss_that_is_in_use_is_left_alone():
     assert seen["core"] == ["Prescott"]
 
 
+@pytest.mark.slow
 @needs_bundled
 @needs_fast
 def test_wrong_products_bring_its_own_choice_back():

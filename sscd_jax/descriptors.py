@@ -233,6 +233,19 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return made
 
 
+def is_descriptors(place: str) -> bool:
+    """Returns whether a place is a folder of descriptors, which may be incomplete, and not a source of images."""
+    if place == "-" or place.startswith(("http://", "https://", "tfds:")):
+        return False
+    for marker in FOLDER.markers:
+        try:
+            if json.loads((epath.Path(place) / marker).read_text())["format"] == FORMAT:
+                return True
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return False
+
+
 def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterator[tuple[StringList, np.ndarray]]:
     """Reads the shards of a folder one after the other.
 

@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dedup apply": ("dedup:dedup_apply", "Move the duplicates that were found to another folder."),
     "dedup undo": ("dedup:dedup_undo", "Bring back what was moved."),
     "dedup": ("dedup:dedup", "Find duplicate images, and show them; then dedup apply, dedup undo."),
+    "search": ("search:search", "Find the copies of images in a collection."),
+    "overlap": ("search:overlap", "Find the images that two sets have in common, such as training and test images."),
     "pack": ("pack:pack", "Copy images into a few large files, for fast reading from object stores."),
     "embed": ("embed:embed", "Compute the descriptors of images."),
     "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
@@ -52,7 +54,7 @@ GROUPS = {
     "benchmark": "Make a benchmark from your own images: benchmark make.",
     "weights": "Download, convert or export weights: weights fetch, convert, export.",
 }
-RESUMABLE = ("dedup", "train", "demo", "pack", "embed", "benchmark make", "weights fetch")
+RESUMABLE = ("dedup", "search", "overlap", "train", "demo", "pack", "embed", "benchmark make", "weights fetch")
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, Preempted)  # errors that end in one line
 ABOUT = """SSCD, the descriptor for image copy detection, in JAX.
 

@@ -176,5 +176,5 @@ def _end(left: "Left") -> None:
 _EXAMPLES = 10
 _SHOWN = (
     *("images", "unreadable", "groups", "duplicates", "duplicates_by_kind", "duplicate_bytes", "pairs", "score"),
-    *("threshold", "grouping", "keep", "seconds", "out"),
+    *("threshold", "grouping", "keep", "against", "against_images", "seconds", "out"),
 )

@@ -230,7 +230,7 @@ def _told(summary: dict[str, Any]) -> str:
             low, high = (100 * value for value in counts["share_interval"])
             line += f" ({100 * counts['share']:.2f} %, 95 % confidence interval {low:.2f} to {high:.2f} %)"
         line += f" {'has' if counts['have_copies'] == 1 else 'have'} a copy in {other.upper()}, {source}"
-        kinds = (("the same bytes", "bytes"), ("the same pixels", "pixels"), ("near copies", "near"))
+        kinds = (("with the same bytes", "bytes"), ("with the same pixels", "pixels"), ("edited", "near"))
         parts = [f"{counts['by_kind'][kind]} {words}" for words, kind in kinds if counts["by_kind"][kind]]
         lines.append(f"{line}{': ' if parts else ''}{', '.join(parts)}.")
         if counts["unreadable"]:

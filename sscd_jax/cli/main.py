@@ -170,7 +170,8 @@ def _run(name: str, command: functools.partial[None]) -> None:
         print(f"sscd-jax {name}: ended by SIGTERM, {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except KeyboardInterrupt as error:
-        more = str(error) or ("rerun the same command to resume" if name in RESUMABLE else "")
+        resumable = name in RESUMABLE and command.keywords.get("out", "") is not None  # `search` may write nothing
+        more = str(error) or ("rerun the same command to resume" if resumable else "")
         print(f"\nsscd-jax {name}: interrupted{', ' if more else ''}{more}", file=sys.stderr)
         if isinstance(error, Interrupted):  # all processes have saved, and end together
             sys.exit(130)

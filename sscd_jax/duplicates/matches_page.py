@@ -62,8 +62,8 @@ class About:
         title: the title of the pages.
         intro: a sentence or two that say what is shown.
         totals: up to four numbers, and what each counts.
-        query, match: what an image is called, and what was found for it.
-        row: what a row is called, such as "Query".
+        query, copy: what an image is called, and what a copy of it.
+        row, rows: what a row is called, and several, such as "Query" and "Queries".
         files: sentences that say which files have all results.
         threshold: the lowest score of a copy.
         background: whether scores are similarities less background, and not the similarities themselves.
@@ -76,8 +76,9 @@ class About:
     intro: str
     totals: Sequence[tuple[str, str]]
     query: str
-    match: str
+    copy: str
     row: str
+    rows: str
     files: str
     threshold: float
     background: bool

@@ -14,7 +14,7 @@ from sscd_jax.descriptors import check_same_provenance
 from sscd_jax.duplicates import background
 from sscd_jax.duplicates.options import Options, ScoreKind
 from sscd_jax.duplicates.scores import Scores, all_pairs, best_pairs, ranked
-from sscd_jax.duplicates.sides import Described
+from sscd_jax.duplicates.sides import Described, check_units
 from sscd_jax.duplicates.thumbnails import Thumbnails
 from sscd_jax.mapped_vectors import Vectors, joined
 
@@ -134,9 +134,11 @@ def match(queries: Described, references: Described, options: Options, *, k: int
         k: the number of references of each query where there is no threshold.
 
     Raises:
-        ValueError: both are of different weights or presets.
+        ValueError: both are of different weights or presets, or vectors do not have norm 1.
     """
-    check_same_provenance(queries=queries.descriptors, references=references.descriptors)
+    sets = {"queries": queries.descriptors, "references": references.descriptors}
+    check_same_provenance(**sets)
+    check_units(**sets)
     mine, others = queries.descriptors.vectors, references.descriptors.vectors
     scores = scores_between(mine, others, options.score)
     rows, columns = np.arange(len(mine)), np.arange(len(mine), len(scores))

@@ -29,9 +29,10 @@ from sscd_jax.duplicates.matching import BEST, Matches, match
 from sscd_jax.duplicates.options import Options
 from sscd_jax.duplicates.sides import Described, described
 from sscd_jax.duplicates.unreadable import FILE, read_errors, write_errors
-from sscd_jax.files import FolderKind, write_text
+from sscd_jax.files import FolderKind, list_files, write_text
 
 FORMAT, VERSION = "sscd_jax search", 1
+MADE_BY = "plan/made_by.json"
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
@@ -132,13 +133,20 @@ def _described(given: Source | Descriptors, folder: Path, embed: Embed) -> Descr
 
 
 def _remove_other(folder: Path, queries: Source) -> None:
-    """Removes the descriptors of earlier queries, if those were another source. `FOLDER` has checked what is there."""
+    """Removes the descriptors of earlier queries, if those were another source. `FOLDER` has checked what is there.
+
+    What says which source it was is removed last, so that a process that was killed meanwhile is no hindrance.
+    """
     try:
-        before = json.loads((folder / "plan" / "made_by.json").read_text())["source"]
+        before = json.loads((folder / MADE_BY).read_text())["source"]
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if before != location(queries.name):
-        shutil.rmtree(folder)
+    if before == location(queries.name):
+        return
+    for name in list_files(folder):
+        if name != MADE_BY and (folder / name).is_file():
+            (folder / name).unlink()
+    shutil.rmtree(folder)
 
 
 def _write_pages(found: Matches, out: Path, weights: str, unreadable: int) -> None:
@@ -156,8 +164,9 @@ def _write_pages(found: Matches, out: Path, weights: str, unreadable: int) -> No
             (f"{number['queries_with_copies']:,}", "queries have a copy there"),
         ],
         query="query",
-        match="other",
+        copy="copy",
         row="Query",
+        rows="Queries",
         files="The files matches.csv and matches.jsonl beside this page have all matches.",
         threshold=found.options.least,
         background=found.options.score == "background",

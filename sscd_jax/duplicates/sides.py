@@ -13,6 +13,7 @@ from sscd_jax.duplicates.image_files import Seen, look_at
 from sscd_jax.mapped_vectors import joined
 from sscd_jax.presets import PRESETS, Preset
 from sscd_jax.provenance import Provenance
+from sscd_jax.search.knn import is_unit
 from sscd_jax.string_list import StringList
 
 
@@ -93,6 +94,17 @@ def opened(given: Source | Descriptors, label: str, folder: Path, file: str, *, 
     return Side(given, look_at(given, folder, file=file, max_errors=max_errors))
 
 
+def check_units(**sets: Descriptors) -> None:
+    """Checks that the vectors of sets of descriptors have norm 1, as scores need it.
+
+    Raises:
+        ValueError: those of a set have not; the error names it.
+    """
+    for name, one in sets.items():
+        if not is_unit(one.vectors):
+            raise ValueError(f"{name}: the vectors do not have norm 1; give descriptors that `sscd-jax embed` wrote")
+
+
 def source_of(descriptors: Descriptors) -> Source:
     """Returns a source with the ids of descriptors. Its images are read from where they were embedded, if possible."""
     name = str(descriptors.provenance.details.get("source", ""))
@@ -126,12 +138,13 @@ def joined_descriptors(**sets: Descriptors | None) -> Descriptors | None:
     """Returns sets of descriptors, whose ids differ, as one set; None if there are none.
 
     Raises:
-        ValueError: two sets are of different weights or presets; the error names both.
+        ValueError: two sets are of different weights or presets, or vectors do not have norm 1; the error names them.
     """
     given = {name: one for name, one in sets.items() if one is not None and len(one.ids)}
     if not given:
         return None
     check_same_provenance(**given)
+    check_units(**given)
     first, *others = given.values()
     for other in others:
         ids = StringList(first.ids)

@@ -135,6 +135,8 @@ def _parquet(path: Path, names: Sequence[str]) -> Iterator[Any]:
 
         def write(*columns: Any) -> None:
             arrays = [pa.array(column, from_pandas=True) for column in columns]  # NaN becomes null
+            coded = [pa.types.is_dictionary(field.type) for field in schema]
+            arrays = [one.dictionary_encode() if is_coded else one for one, is_coded in zip(arrays, coded, strict=True)]
             arrays = [one.cast(field.type) for one, field in zip(arrays, schema, strict=True)]
             if len(arrays[0]):
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.search.same_images import SameImages
 
 Metric = Literal["l2", "inner_product"]
@@ -110,7 +111,7 @@ def similarities(
     return scores
 
 
-def is_unit(vectors: np.ndarray) -> bool:
+def is_unit(vectors: Vectors) -> bool:
     """Returns whether all vectors, float32 [N, D], have norm 1 within 0.001."""
     blocks = range(0, len(vectors), BLOCK)
     norms = (np.linalg.norm(vectors[start : start + BLOCK], axis=1) for start in blocks)

@@ -207,10 +207,14 @@ def shown(capsys, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+# Commands whose options are all required.
+WITHOUT_DEFAULTS = ("weights convert", "descriptors export", "evaluate compare", "dedup undo")
+
+
 def test_help_lists_defaults(capsys):
     for command in (["train", DEBUG], *(name.split() for name in COMMANDS)):
         text = shown(capsys, *command, "--help")
-        assert " ".join(command) in ("weights convert", "descriptors export", "evaluate compare") or "default" in text
+        assert " ".join(command) in WITHOUT_DEFAULTS or "default" in text
         assert f"usage: sscd-jax {' '.join(command).removesuffix(f' {DEBUG}')} " in text
         assert len(text.splitlines()[2]) > 20, "it begins with what the command does"
     text = " ".join(shown(capsys, "--help").replace("│", " ").split())

@@ -132,6 +132,8 @@ def test_what_cannot_be_compared():
     vectors = unit(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"queries are of weights w .* references are of weights other"):
         sscd_jax.find_copies(described(vectors, "q"), described(vectors, "r", "other"))
+    with pytest.raises(ValueError, match="references: the vectors do not have norm 1"):
+        sscd_jax.find_copies(described(vectors, "q"), described(vectors * 2, "r"))
     with pytest.raises(ValueError, match="k is 0"):
         sscd_jax.find_copies(described(vectors, "q"), described(vectors, "r"), k=0)
 

@@ -1,5 +1,6 @@
 """From queries and a collection of real images to tables and pages, by a narrow network; and the command."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from helpers.narrow_job import VARIABLES, Embedder, killed_runs, table
+from helpers.narrow_job import VARIABLES, Embedder, Killed, killed_runs, table
 from helpers.small_collection import MODEL, PRESET, files
 from PIL import Image
 
@@ -147,6 +148,31 @@ def test_other_descriptors_are_refused_and_stay(images, queries, tmp_path):
     with pytest.raises(ValueError, match=r"mine\.txt is in the way"):
         run(images / "003.jpg", images, out, embed)
     assert (out / "queries" / "mine.txt").read_text() == "mine"
+
+
+def test_a_run_that_was_killed_while_it_removed_earlier_queries(images, queries, tmp_path, monkeypatch):
+    out, embed = tmp_path / "out", Embedder()
+    collection = tmp_path / "few"
+    collection.mkdir()
+    for n in range(9):
+        shutil.copy(images / f"{n:03d}.jpg", collection)
+    unlink, left = Path.unlink, 0
+
+    def dying(path, **options):
+        nonlocal left
+        left -= path.parent.name in ("queries", "plan")
+        if left < 0:
+            raise Killed
+        return unlink(path, **options)
+
+    for number in range(6):
+        run(queries, collection, out, embed)
+        left = number
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(Path, "unlink", dying)
+            run(images / "007.jpg", collection, out, embed, k=1)
+        found, _ = run(images / "007.jpg", collection, out, embed, k=1)
+        assert found.reference.tolist() == ["007"]
 
 
 @pytest.fixture

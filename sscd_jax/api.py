@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,11 +157,7 @@ class Model:
                     index, found = item
                     vectors[index] = found
                     bar.update(len(index))
-        if unreadable:
-            listed = [f"\n  {printable(source.paths[i])}: {unreadable[i]}" for i in sorted(unreadable)]
-            more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
-            message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
-            warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=2)
+        _warn_of_unreadable(source, unreadable, stacklevel=4)
         kept = [i for i in range(len(source)) if i not in unreadable]
         details = {**self.provenance.details, "preset": chosen.parameters(), "source": source.name}
         made_by = Provenance(self.provenance.weights, chosen.name, details, self.provenance.computation)
@@ -218,11 +214,22 @@ def find_duplicates(
         side = of_descriptors(images)
         return find(side.source, side.seen, images, options)
     source = open_given(images, ids)
-    seen = look_at(source)
+    seen, unread = look_at(source)
+    _warn_of_unreadable(source, unread, stacklevel=3)
     chosen = load(model) if isinstance(model, str) else model
     contents = contents_of(source, seen)
     embedded = chosen.embed_source(contents, preset=preset, on_error="skip", progress=progress)
     return find(source, seen, embedded, options)
+
+
+def _warn_of_unreadable(source: Source, reasons: Mapping[int, str], *, stacklevel: int) -> None:
+    """Says in a warning which images of a source cannot be read, and why, by their indexes."""
+    if not reasons:
+        return
+    listed = [f"\n  {printable(source.paths[i])}: {reasons[i]}" for i in sorted(reasons)]
+    more = ["\n  ..."] if len(listed) > ERRORS_SHOWN else []
+    message = f"{len(listed)} of {len(source)} images cannot be read and are left out:"
+    warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=stacklevel)
 
 
 def find_copies(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.networks import seeded
 
+pytest.importorskip("matplotlib")
 from sscd_jax import config as configs
 from sscd_jax import recipes
 from sscd_jax.cli.main import main
@@ -99,20 +100,9 @@ def test_photographs_that_are_not_installed_are_named(hidden, tmp_path, monkeypa
     assert not list(tmp_path.rglob("*.jpg"))
 
 
-@pytest.mark.parametrize(("hidden", "arguments"), [("matplotlib", ["demo"]), ("jinja2", ["report", "rows.json"])])
-def test_an_extra_that_is_not_installed_is_named(hidden, arguments, tmp_path):
-    hide = f"import sys; sys.modules['{hidden}'] = None; from sscd_jax.cli.main import main; main(sys.argv[1:])"
-    said = _python(hide, tmp_path, *arguments, status=1)
-    expected = f"sscd-jax {arguments[0]}: {hidden} is not installed: pip install 'sscd_jax[report]'"
-    assert said.stderr.splitlines()[-1] == expected
-    assert not list(tmp_path.iterdir())
-
-
-def _python(command: str, folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+def _python(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command in a new process in a folder."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", command, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == status, done.stderr[-3000:]
+    done = subprocess.run([sys.executable, "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     return done

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.extras import needs_onnx
 from helpers.networks import needs_torch, seeded
 from helpers.pages import DOCS, MODULES, PAGES, RUN, SECTIONS, empty_folder, fetch, python, run_section
 from PIL import Image
@@ -28,7 +29,7 @@ from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
 
 # Files that are named and are not in the repository: an example, the output of a command, files of the official code.
-ELSEWHERE = {"00017.jpg", "IMG_1.jpg", "sheet.jpg", "transforms/settings.py", "train.py"}
+ELSEWHERE = {"00017.jpg", "IMG_1.jpg", "sheet.jpg", "transforms/settings.py", "train.py", "diff_retrieval.py"}
 
 
 @pytest.fixture
@@ -56,6 +57,8 @@ def test_every_section_is_tested():
         "Calibrate",
         "At DISC2021's size",
         "As TFDS data sets",
+        "Measure copying",
+        "What the numbers mean",
         "A recipe for each batch size",
         "What fits where",
         "A batch larger than memory",
@@ -116,8 +119,8 @@ def test_other_runtimes_need_no_jax(title):
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_bundles_and_onnxruntime(folder):
-    pytest.importorskip("onnxruntime")
     run_section("Bundles")
     bundle = Path("bundles/onnx")
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
@@ -154,6 +157,7 @@ def test_images(folder, images):
 @pytest.mark.slow
 def test_embedding(folder, images):
     """Runs the page's blocks in order, on small images and canvases."""
+    pytest.importorskip("pandas")
     shutil.copytree(images, "photos")
     first = re.findall(r"```bash\n(.*?)```", PAGES["embedding"], re.DOTALL)[0]
     main(shlex.split(first)[1:])
@@ -171,6 +175,7 @@ def test_embedding(folder, images):
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_weights(folder, images):
     """Runs the page's sections in order, with narrow networks."""
     shutil.copytree(images, "photos")
@@ -191,6 +196,8 @@ def test_weights(folder, images):
 @pytest.mark.slow
 def test_evaluation(folder, images, capsys):
     """Runs the page's sections in order, on small image sets in the layout of DISC2021 and Copydays."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("mlcroissant")
     paths = sorted(images.iterdir())
     shutil.copytree(images, "photos")
     for name, letter, some in (
@@ -233,6 +240,29 @@ def test_evaluation(folder, images, capsys):
     ids = Descriptors.read("tfds-copydays").ids
     assert len(ids) == 32
     assert "strong/200001" in ids
+
+
+@pytest.mark.slow
+def test_generative(folder, images, capsys):
+    """Runs the page's block on "generated" images of which a third are training images, saved again."""
+    paths = sorted(images.iterdir())
+    for name, some in (("training", paths[:15]), ("generated", [*paths[:4], *paths[15:23]]), ("held-out", paths[23:])):
+        Path(name).mkdir()
+        for path in some:
+            Image.open(path).save(Path(name) / path.name, quality=80)
+    run_section("Measure copying")
+    printed = capsys.readouterr()
+    assert "published numbers" not in printed.err, "the preset is theirs"
+    header, *rows = [re.split("  +", line) for line in printed.out.splitlines() if re.search(r"\w  ", line)]
+    text = SECTIONS["What the numbers mean"]
+    assert set(header[1:]) <= set(re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE))
+    measured = {name for name, *_ in rows if re.match("mean|std|percentile|share", name)}
+    named = set(re.findall(r"`(.+?)`", text)) | {f"percentile {p}" for p in (25, 50, 99)}
+    assert {name.removesuffix(" (dataset similarity)") for name in measured} <= named
+    files = set(re.findall(r"^\| `(.+?)`", SECTIONS["Measure copying"], re.MULTILINE))
+    assert files <= {path.name for path in Path("descriptors").iterdir()}
+    made = json.loads(Path("descriptors/generated.memorization.json").read_text())
+    assert made["generated"]["images"] == 12
 
 
 @pytest.mark.slow

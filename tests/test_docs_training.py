@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import batch_sizes
 import pytest
 import roofline
 from helpers.networks import seeded
@@ -73,6 +72,9 @@ def test_the_tables_of_the_training_page_are_of_the_commands_above_them():
 @pytest.mark.slow
 def test_batch_sizes(images, tmp_path, monkeypatch, capsys):
     """Trains one setting with two seeds, for four steps of a narrow network."""
+    pytest.importorskip("matplotlib")
+    import batch_sizes
+
     truth = tmp_path / "truth.csv"
     truth.write_text("query_id,reference_id\n" + "".join(f"{path.stem},{path.stem}\n" for path in images.iterdir()))
     (tmp_path / "images").mkdir()

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 from helpers.networks import seeded
 
 from sscd_jax.weights.native import write_safetensors
+
+nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))

@@ -98,6 +98,16 @@ def test_search_and_evaluate(folder, capsys):
 
 
 @pytest.mark.slow
+def test_find_duplicates(folder):
+    """The photographs are cuts of few images, which random weights find all alike, so only equal files are certain."""
+    shutil.copy("photos/000.jpg", "photos/copy.jpg")
+    (command,) = commands("Find duplicates")
+    main([*command[1:], "--threshold", "1"])
+    assert Path("duplicates/remove.txt").read_text() == f"{folder}/photos/copy.jpg\n"
+    assert Path("duplicates/duplicates.html").exists()
+
+
+@pytest.mark.slow
 def test_train(folder):
     ours = [command[1:] for command in commands("What you can do with it") if command[1] in ("train", "preview")]
     assert [command[0] for command in ours] == ["train", "train", "preview"]

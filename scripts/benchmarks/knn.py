@@ -1,17 +1,24 @@
 """Measures exact search for nearest neighbors on this machine, and the metrics of its result.
 
     python scripts/benchmarks/knn.py [--queries 50000] [--references 100000] [--dims 512] [--k 10] [--rounds 2]
+        [--unknown-processor]
 
-The vectors are random unit vectors with planted copies. In turn it runs faiss.knn itself, our search by faiss, our
-search by JAX on all devices, and only the matrix products of JAX's tiles with a sum of each. Then it computes
-the three metrics of queries x k predictions.
+The vectors are random unit vectors with planted copies. In turn it runs faiss.knn itself, in a process that imports
+faiss without us, our search by faiss, our search by JAX on all devices, and only the matrix products of JAX's tiles
+with a sum of each. Then it computes the three metrics of queries x k predictions.
 """
 
 import argparse
+import ctypes
+import importlib.util
+import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +32,12 @@ from sscd_jax.evaluation.metrics import (
     precision_recall,
     recall_at_precision,
 )
-from sscd_jax.search import jax_backend
+from sscd_jax.search import jax_backend, openblas
+from sscd_jax.search.faiss_backend import import_faiss, openblas_files
 from sscd_jax.search.knn import knn
+
+Found = tuple[np.ndarray, np.ndarray]
+VECTORS: list[np.ndarray] = []  # queries and references, in the process that imports faiss without us
 
 
 def main() -> None:
@@ -38,6 +49,11 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=2, help="number of runs of each, of which the best counts (default %(default)s)"
     )
+    parser.add_argument(
+        "--unknown-processor",
+        action="store_true",
+        help="let faiss's OpenBLAS choose the kernels that it takes for a processor of Intel that it does not know",
+    )
     given = parser.parse_args()
     distributed.start()
 
@@ -48,23 +64,30 @@ def main() -> None:
     queries[: len(copied)] = references[copied] * np.sqrt(given.dims) + queries[: len(copied)] / 2
     queries = unit(queries)
 
-    jobs: dict[str, Callable[[], tuple[np.ndarray, np.ndarray] | None]] = {
-        "faiss.knn": lambda: faiss.knn(queries, references, given.k, metric=faiss.METRIC_INNER_PRODUCT),
-        "ours, faiss": lambda: knn(queries, references, given.k, "inner_product", backend="faiss"),
-        "ours, JAX": lambda: knn(queries, references, given.k, "inner_product", backend="jax"),
-        "JAX's product alone": lambda: multiply(queries, references),
+    others = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    others.submit(prepare, given.unknown_processor, queries, references).result()
+    if given.unknown_processor:
+        take_old_kernels()
+    import_faiss()
+    jobs: dict[str, Callable[[], tuple[float, Found | None]]] = {
+        "faiss.knn": lambda: others.submit(search_plainly, given.k).result(),
+        "ours, faiss": lambda: timed(lambda: knn(queries, references, given.k, "inner_product", backend="faiss")),
+        "ours, JAX": lambda: timed(lambda: knn(queries, references, given.k, "inner_product", backend="jax")),
+        "JAX's product alone": lambda: timed(lambda: multiply(queries, references)),
     }
     found: dict[str, np.ndarray] = {}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     jax_backend.knn(queries[: jax_backend.QUERIES], references, given.k, "inner_product")  # compiles
     for _ in range(given.rounds):
         for name, job in jobs.items():
-            start = time.perf_counter()
-            result = job()
-            seconds[name].append(time.perf_counter() - start)
+            took, result = job()
+            seconds[name].append(took)
             if result is not None:
                 found[name] = result[1]
     print(f"{given.queries} queries, {given.references} references, {given.dims} dimensions, k = {given.k}")
+    alone, here = others.submit(kernels).result(), kernels()
+    if alone != here:
+        print(f"OpenBLAS uses the kernels for {alone} in faiss.knn, and those for {here} in our search by faiss")
     print(f"{'':22}{'seconds':>9}{'of faiss':>10}{'same neighbors':>17}")
     plain = min(seconds["faiss.knn"])
     for name, times in seconds.items():
@@ -84,6 +107,44 @@ def main() -> None:
     curve = precision_recall(predictions)
     average_precision(curve), recall_at_precision(curve), accuracy_at_1(predictions)
     print(f"metrics of {count} predictions: {time.perf_counter() - start:.3f} s")
+
+
+def prepare(unknown_processor: bool, *vectors: np.ndarray) -> None:
+    """Keeps the queries and references in this process."""
+    if unknown_processor:
+        take_old_kernels()
+    VECTORS[:] = vectors
+
+
+def search_plainly(k: int) -> tuple[float, Found]:
+    import faiss
+
+    queries, references = VECTORS
+    return timed(lambda: faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT))
+
+
+def timed(job: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = job()
+    return time.perf_counter() - start, result
+
+
+def take_old_kernels() -> None:
+    """Loads faiss's OpenBLAS as if the processor were unknown to it. An import of faiss then uses it."""
+    spec = importlib.util.find_spec("faiss")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    os.environ[openblas.VARIABLE] = "Prescott"
+    ctypes.CDLL(str(Path(spec.submodule_search_locations[0]) / "libfaiss.so"))
+    del os.environ[openblas.VARIABLE]
+
+
+def kernels() -> str:
+    """Returns the core types whose kernels faiss's OpenBLAS uses in this process."""
+    import faiss
+
+    libraries = [openblas.loaded(path) for path in openblas_files(faiss)]
+    return ", ".join(openblas.core_name(library) for library in libraries if library is not None) or "an unknown core"
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

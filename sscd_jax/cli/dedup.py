@@ -27,6 +27,8 @@ def dedup(
     custom: Preset = CUSTOM,
     threshold: float | None = None,
     score: ScoreKind = "background",
+    background: str | None = None,
+    calibration: Path | None = None,
     keep: str = "largest",
     grouping: Grouping = "leaders",
     max_group: int = MAX_GROUP,
@@ -57,6 +59,11 @@ def dedup(
         score: What the threshold applies to. background is the similarity less what is similar to both images anyway,
             measured among the images themselves; it finds more copies at the same precision. similarity is the plain
             inner product.
+        background: Images that have nothing to do with those of SOURCE, of the same kinds, or the folder of their
+            descriptors. The score then leaves out what is similar to them, and not to the images of SOURCE. Give it if
+            you have thousands of such images and SOURCE has few.
+        calibration: The .npz file that `sscd-jax calibrate` wrote. It transforms the descriptors, and its background
+            and its threshold take the place of those above.
         keep: Which image of a group is kept. largest is the one with the most pixels, then bytes; first is the first in
             the source; oldest is the file that was changed longest ago. Anything else is the beginning of an id or a
             path, such as originals/, whose images are kept rather than others.
@@ -73,27 +80,40 @@ def dedup(
     """
     from sscd_jax.cli.options import embed_with, network_like, open_set
     from sscd_jax.data.sources import open_sources
+    from sscd_jax.descriptors import Descriptors
     from sscd_jax.duplicates.against import dedup_against
     from sscd_jax.duplicates.dedup import begin
     from sscd_jax.duplicates.dedup import dedup as find
+    from sscd_jax.search.calibration import Calibration
 
     if not sources:
         raise ValueError("name at least one SOURCE, such as a folder of images")
+    if calibration and background:
+        raise ValueError("--calibration has a background of its own: leave out --background")
+    if score == "similarity" and (calibration or background):
+        raise ValueError("--score similarity leaves out no background: leave out --background and --calibration")
     choose(preset, custom)
+    fitted = Calibration.read(calibration) if calibration else None
     options = Options(threshold, score, grouping, max_group, keep)
+    if against is not None and (background or calibration):
+        raise ValueError("--against measures the background in both sets: leave out --background and --calibration")
     if against is not None and options != Options(threshold, score):
         raise ValueError("--keep, --grouping and --max-group have no meaning with --against, whose images are all kept")
     begin(out)  # a wrong place is an error before anything is loaded
     source = open_sources(sources, ids=ids)
     other = None if against is None else open_set(against, ids=ids)
-    read, chosen = network_like(weights, preset, custom, [] if other is None else [other])
+    outside = None if background is None else open_set(background, ids=ids)
+    read, chosen = network_like(weights, preset, custom, [one for one in (other, outside) if one is not None])
     embed = embed_with(read, chosen, batch_size=batch_size, max_errors=max_errors, workers=workers)
     roots = [name for name in (*sources, against or "") if os.path.isdir(name)]
     common: dict[str, Any] = {"weights": weights, "roots": roots, "max_errors": max_errors}
-    if other is None:
-        summary = find(source, out, embed, options, **common)
-    else:
+    if other is not None:
         summary = dedup_against(source, other, out, embed, options, **common)
+    else:
+        if outside is not None and not isinstance(outside, Descriptors):
+            embed(outside, out / "background")
+            outside = Descriptors.read(out / "background")
+        summary = find(source, out, embed, options, outside=outside, calibration=fitted, **common)
     print(json.dumps({name: value for name, value in summary.items() if name in _SHOWN}, indent=2))
     print(f"\nLook at {printable(str(out / 'duplicates.html'))}")
 
@@ -125,12 +145,12 @@ def dedup_apply(folder: Folder, move_to: Path | None = None, hardlink: bool = Fa
     if not yes:
         for move in plan.moves[:_EXAMPLES]:
             print(printable(f"{move.path} -> {move.to}"))
-        print(_told(plan, f"{len(plan.moves)} files of {plan.bytes} bytes would be {what}"))
+        print(_told(plan, f"{_files(len(plan.moves))} of {plan.bytes} bytes would be {what}"))
         if plan.moves:
             print("Nothing was done. Give --yes to do it.")
         return
     done = apply(plan)
-    print(_told(done, f"{done.done} files of {done.bytes} bytes were {what}"))
+    print(_told(done, f"{_files(done.done)} of {done.bytes} bytes {_were(done.done)} {what}"))
     if done.done:
         print(f"To bring them back: sscd-jax dedup undo {shlex.quote(str(folder))}")
     _end(done)
@@ -147,7 +167,7 @@ def dedup_undo(folder: Folder) -> None:
     from sscd_jax.duplicates.moves import undo
 
     done = undo(folder)
-    print(_told(done, f"{done.done} files of {done.bytes} bytes were brought back"))
+    print(_told(done, f"{_files(done.done)} of {done.bytes} bytes {_were(done.done)} brought back"))
     _end(done)
 
 
@@ -168,9 +188,17 @@ def _told(left: "Left", first: str) -> str:
     return "\n".join(lines)
 
 
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
 def _end(left: "Left") -> None:
     if left.skipped:
-        raise ValueError(f"{len(left.skipped)} files were skipped, as the lines above say")
+        raise ValueError(f"{_files(len(left.skipped))} {_were(len(left.skipped))} skipped, as the lines above say")
 
 
 _EXAMPLES = 10

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
     "evaluate disc": ("evaluate:evaluate_disc", "Evaluate copy detection as on DISC2021."),
     "evaluate copydays": ("evaluate:evaluate_copydays", "Evaluate copy detection on Copydays with distractors."),
+    "evaluate memorization": ("memorization:evaluate_memorization", "Measure how much a generative model copies."),
     "evaluate compare": ("evaluate:evaluate_compare", "Test whether two evaluations differ by more than chance."),
     "calibrate": ("calibrate:calibrate", "Fit whitening, score normalization and a threshold to your own images."),
     "report": ("report:report", "Make a web page of evaluations, with images."),
@@ -50,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS = {
     "dedup": "Move the duplicates that were found, or bring them back: dedup apply, undo.",
     "descriptors": "Write descriptors in the formats of other tools: descriptors export.",
-    "evaluate": "Measure how well copies are found: evaluate disc, copydays, compare.",
+    "evaluate": "Measure how well copies are found: evaluate disc, copydays, compare. Measure copying: memorization.",
     "benchmark": "Make a benchmark from your own images: benchmark make.",
     "weights": "Download, convert or export weights: weights fetch, convert, export.",
 }

@@ -1,7 +1,7 @@
 """Prints tables, and writes the files of evaluations, for the commands that measure."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,20 @@ GENERATOR = '<meta name="generator" content="sscd_jax">'  # in page.html.jinja
 AT = ("precision", "threshold", "similarity", "recall")
 
 
-def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json") -> Path:
+def checked(
+    out: Path,
+    *,
+    may_make: Path | None = None,
+    extension: str = ".json",
+    check: Callable[[Path], None] = check_free,
+) -> Path:
     """Returns the path of an output file after checking it.
 
     Args:
         out: the path.
         may_make: a folder that will be made before the file is written.
         extension: the extension that the file must have.
+        check: raises ValueError if a JSON file, or what is written with it, is something else than this kind of output.
 
     Raises:
         ValueError: the file cannot be written there, has another extension, or is something else than this kind of
@@ -30,7 +37,7 @@ def checked(out: Path, *, may_make: Path | None = None, extension: str = ".json"
     if out.suffix != extension:
         raise ValueError(f"--out {out}: its name must end in {extension}")
     if extension == ".json":
-        check_free(out)
+        check(out)
     else:
         check_file(out, _calibration if extension == ".npz" else _report)
     return out
@@ -79,7 +86,7 @@ def leave(out: Path, evaluation: Evaluation, *, precision: float = 0.9) -> None:
         "unit",
         "left_out",
     )
-    print(table([{n: _with_interval(row, n) for n in row if n not in hidden} for row in rows]))
+    print(table([{n: with_interval(row, n) for n in row if n not in hidden} for row in rows]))
     at = [
         {"": label(row)} | {name: _number(at[name], at.get(f"{name}_interval")) for name in AT}
         for row in rows
@@ -132,12 +139,13 @@ def _groups(row: Mapping[str, Any]) -> list[dict[str, str]]:
     for group in single:
         number = group["number"] and f"{group['number']} edit{'s' if group['number'] > 1 else ''}"
         name = group["kind"] or group["strength"] or number or "all"
-        values = {n: _with_interval(group, n) for n in group if n not in (*names, "intervals")}
+        values = {n: with_interval(group, n) for n in group if n not in (*names, "intervals")}
         lines.append({"": name} | values)
     return lines
 
 
-def _with_interval(row: Mapping[str, Any], name: str) -> str:
+def with_interval(row: Mapping[str, Any], name: str) -> str:
+    """Returns a metric of a row as text, followed by its confidence interval if the row has one."""
     return _number(row[name], row.get("intervals", {}).get(name))
 
 

@@ -4,10 +4,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sscd_jax.duplicates.groups import Groups, leaders
-from sscd_jax.duplicates.scores import BLOCK, Scores
+from sscd_jax.duplicates.scores import BLOCK, Scores, where
 from sscd_jax.mapped_vectors import Vectors
 
 NEIGHBORS = 10  # whose mean similarity is the background of an image
+_MANY = 0.1  # share of values that count, from which it is faster to take all
 ALIKE = 0.5  # plain similarity from which images are taken for copies when the background is measured
 
 
@@ -69,9 +70,28 @@ def of_others(
         best = np.full((len(some), neighbors), -np.inf, np.float32)
         for first in range(0, len(rows), BLOCK):
             similarity = some @ others[rows[first : first + BLOCK]].T
-            similarity[similarity >= alike] = -np.inf
-            best = np.partition(np.concatenate([best, similarity], 1), -neighbors, axis=1)[:, -neighbors:]
+            _keep_best(best, similarity, (similarity > best[:, :1]) & (similarity < alike))
         counts = np.isfinite(best).sum(1)
         total = np.where(np.isfinite(best), best, 0).sum(1, dtype=np.float64)
         found[start : start + BLOCK] = total / np.maximum(counts, 1)
     return found
+
+
+def _keep_best(best: np.ndarray, similarity: np.ndarray, counts: np.ndarray) -> None:
+    """Brings the best values of each row up to date.
+
+    Args:
+        best: float32 [A, K], of which the first column has the lowest value; it is changed.
+        similarity: float32 [A, B], more values.
+        counts: bool [A, B], which of them are better than the lowest; the others do not matter.
+    """
+    if counts.mean() > _MANY:
+        more = np.where(counts, similarity, -np.inf)
+    else:
+        row, column = where(counts)
+        number = np.bincount(row, minlength=len(best))
+        place = np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number)  # among those of its row
+        more = np.full((len(best), int(number.max(initial=0))), -np.inf, np.float32)
+        more[row, place] = similarity[row, column]
+    kth = -best.shape[1]
+    best[:] = np.partition(np.concatenate([best, more], 1), kth, 1)[:, kth:]

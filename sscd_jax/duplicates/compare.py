@@ -118,7 +118,7 @@ def compare(names: tuple[str, str], sides: tuple[Side, Side], out: Path, embed: 
         {"set": name, **error}
         for name, side in zip(names, sides, strict=True)
         if side.descriptors is None
-        for error in unreadable(side.source, side.seen, out / FOLDER)
+        for error in unreadable(side.source, side.seen, side.unread, out / FOLDER)
     ]
     write_errors(out, errors)
     return Compared(sides, collection, best, kinds, errors, options, descriptors.provenance if descriptors else None)

@@ -4,6 +4,7 @@ dedup.json          what the folder is: format and version; the first file
 files.jsonl         what is known of each image file; other.jsonl for those of --against
 descriptors/        a descriptor for each different content, by the SHA-256 of its bytes, so that files that are
                     moved, renamed, added or copied are not embedded again
+background/         the descriptors of --background
 pairs.csv           all pairs; pairs.parquet, the same
 groups.csv          the groups, each with the image that is kept
 keep.txt            what is kept, without what could not be read; remove.txt, what is not: paths, or ids of images
@@ -37,12 +38,13 @@ from sscd_jax.search.calibration import Calibration
 
 FORMAT, VERSION = "sscd_jax duplicates", 1
 MARK, SUMMARY, OTHER = "dedup.json", "summary.json", "other.jsonl"
+# A killed process may have left empty folders.
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
     r"(dedup|summary)\.json|(files|other|errors|moves|decisions)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
     r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
-    rf"|descriptors(/plan)?|descriptors/({DESCRIPTORS.pattern})",  # a killed process may have left empty folders
+    rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",
     (MARK,),
 )
 
@@ -83,14 +85,14 @@ def dedup(
     begun = time.monotonic()
     check_unique_ids(source)
     begin(out)
-    seen = image_files.look_at(source, out, max_errors=max_errors)
+    seen, unread = image_files.look_at(source, out, max_errors=max_errors)
     contents, descriptors = contents_of(source, seen), None
     if len(contents):
         embed(contents, out / "descriptors")
         descriptors = Descriptors.read(out / "descriptors")
     found = find(source, seen, descriptors, options, outside=outside, calibration=calibration)
     (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
-    errors = unreadable(source, seen, out / "descriptors")
+    errors = unreadable(source, seen, unread, out / "descriptors")
     write_errors(out, errors)
     for name in (OTHER, "pairs.parquet"):  # of an earlier run
         (out / name).unlink(missing_ok=True)
@@ -115,6 +117,8 @@ def dedup(
         "pairs_by_kind": kinds,
         "score": options.score,
         "threshold": found.least,
+        "calibrated": calibration is not None,
+        "background_images": len(outside.ids) if outside else None,
         "grouping": options.grouping,
         "keep": options.keep,
         "source": source.name,

@@ -7,7 +7,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from tqdm import tqdm
 
-from sscd_jax.duplicates.scores import BLOCK, MARGIN, Scores, all_pairs
+from sscd_jax.duplicates.scores import BLOCK, MARGIN, Scores, all_pairs, where
 
 _PAIRS = 1 << 20  # pairs that wait in memory before the forest is brought up to date
 
@@ -77,7 +77,7 @@ def _best(scores: Scores, rows: np.ndarray, kept: np.ndarray, threshold: float) 
     at, best = np.full(len(rows), -1), np.full(len(rows), -np.inf)
     for start in range(0, len(kept), BLOCK):
         others = kept[start : start + BLOCK]
-        one, other = np.nonzero(scores.approximate(rows, others) >= threshold - MARGIN)
+        one, other = where(scores.approximate(rows, others) >= threshold - MARGIN)
         found = scores.scores(rows[one], others[other])
         # From the worst to the best, and of equal ones from the last kept, so that what is assigned last is the best.
         for i in np.lexsort((-other, found)).tolist():

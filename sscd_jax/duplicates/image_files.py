@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
 def look_at(
     source: Source, folder: Path | None = None, *, file: str = FILE, max_errors: int | None = None
-) -> list[Seen | None]:
+) -> tuple[list[Seen | None], dict[int, str]]:
     """Reads all images that are new or have changed since they were last read, and hashes them.
 
     Args:
@@ -55,7 +55,7 @@ def look_at(
         max_errors: the number of images that a disk or a network may fail to deliver, as for `write_descriptors`.
 
     Returns:
-        What is known of each image of the source; None where it cannot be read.
+        What is known of each image of the source, None where it cannot be read; and why, by the index of the image.
 
     Raises:
         OSError: more than `max_errors` images cannot be read, or the file cannot be written.
@@ -65,6 +65,7 @@ def look_at(
     seen: list[Seen | None] = [known.get(one) for one in source.ids]
     todo = [index for index, one in enumerate(seen) if one is None or not _is_current(one, reader, index)]
     limit, failed = failed_reads.most_failed_reads(len(source), max_errors), 0
+    reasons: dict[int, str] = {}
     shown = {"desc": "hash", "unit": "image", "dynamic_ncols": True, "delay": 1, "leave": False}
     with listed.open("ab") as log, ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(todo), **shown) as bar:
         if log.tell():
@@ -76,16 +77,18 @@ def look_at(
                 seen[index] = found if isinstance(found, Seen) else None
                 if isinstance(found, Seen):
                     log.write(_line(source.ids[index], found))
-                elif failed_reads.is_failed_read(found, source.paths[index]):
-                    failed += 1
-                    failed_reads.check_failed_reads(failed, limit, source.paths[index], str(found))
+                else:
+                    reasons[index] = str(getattr(found, "strerror", None) or found)
+                    if failed_reads.is_failed_read(found, source.paths[index]):
+                        failed += 1
+                        failed_reads.check_failed_reads(failed, limit, source.paths[index], reasons[index])
                 bar.update()
             if time.monotonic() - written > _SECONDS:
                 log.flush()
                 written = time.monotonic()
     if folder and (todo or len(known) != len(source)):
         write(listed, source.ids, seen)
-    return seen
+    return seen, reasons
 
 
 def write(file: Path, ids: Sequence[str], seen: Sequence[Seen | None]) -> None:

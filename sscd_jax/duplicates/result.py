@@ -73,7 +73,8 @@ class Duplicates:
 
     def __repr__(self) -> str:
         groups, removed = len(self.sorted_groups), int((~self.copies.is_kept).sum())
-        return f"<sscd_jax.Duplicates: {len(self.source)} images, {groups} groups, {removed} to remove>"
+        images = "1 image" if len(self.source) == 1 else f"{len(self.source)} images"
+        return f"<sscd_jax.Duplicates: {images}, {groups} group{'s' * (groups != 1)}, {removed} to remove>"
 
     @cached_property
     def sorted_groups(self) -> list[Group]:

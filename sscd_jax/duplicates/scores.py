@@ -61,11 +61,17 @@ class Scores:
             one: int64 [A], rows.
             other: int64 [B], rows.
         """
-        left, right = self.vectors[one], self.vectors[other]
-        scores = left @ right.T
-        scores -= (self.background[one, None] / 2).astype(np.float32)
-        scores -= (self.background[None, other] / 2).astype(np.float32)
-        return scores
+        # Two more dimensions subtract the background in the product itself, which takes less time than doing it after.
+        half, ones = (-self.background / 2).astype(np.float32), np.ones((1, 1), np.float32)
+        left = np.concatenate([self.vectors[one], half[one, None], ones.repeat(len(one), 0)], 1)
+        right = np.concatenate([self.vectors[other], ones.repeat(len(other), 0), half[other, None]], 1)
+        return left @ right.T
+
+
+def where(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows and the columns where a mask, bool [A, B], holds: `np.nonzero`, and many times faster."""
+    row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return row, column
 
 
 def all_pairs(
@@ -101,7 +107,7 @@ def all_pairs(
         for start in range(first if within else 0, len(others), BLOCK):
             block = others[start : start + BLOCK]
             limit = (least[first:last, None] - MARGIN).astype(np.float32)
-            one, other = np.nonzero(scores.approximate(rows[first:last], block) >= limit)
+            one, other = where(scores.approximate(rows[first:last], block) >= limit)
             after = one + first < other + start if within else slice(None)
             found.append((one[after] + first, other[after] + start))
             count += len(found[-1][0])

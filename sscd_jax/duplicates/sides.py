@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sscd_jax.data.image_source import Source, check_unique_ids
@@ -45,11 +45,13 @@ class Side:
         seen: what is known of each.
         descriptors: descriptors that were made before, whose ids are the hashes in `seen`; None if the images are to be
             embedded.
+        unread: why images could not be read, by their indexes.
     """
 
     source: Source
     seen: Sequence[Seen | None]
     descriptors: Descriptors | None = None
+    unread: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -91,7 +93,8 @@ def opened(given: Source | Descriptors, label: str, folder: Path, file: str, *, 
         (folder / file).unlink(missing_ok=True)
         return of_descriptors(given, label)
     check_unique_ids(given)
-    return Side(given, look_at(given, folder, file=file, max_errors=max_errors))
+    seen, unread = look_at(given, folder, file=file, max_errors=max_errors)
+    return Side(given, seen, unread=unread)
 
 
 def check_units(**sets: Descriptors) -> None:

@@ -12,19 +12,21 @@ from sscd_jax.files import write_text
 FILE = "errors.jsonl"
 
 
-def unreadable(source: Source, seen: Sequence[Seen | None], descriptors: Path) -> list[dict[str, Any]]:
+def unreadable(
+    source: Source, seen: Sequence[Seen | None], unread: Mapping[int, str], descriptors: Path
+) -> list[dict[str, Any]]:
     """Returns the images that have no descriptor, and why: their `id`, `path` and `reason`.
 
     Args:
         source: the images.
-        seen: what is known of each.
+        seen, unread: what `look_at` returned for them.
         descriptors: the folder of the descriptors of `collect.contents_of`.
     """
     why = {str(error.get("id")): error["reason"] for error in read_errors(descriptors / FILE)}
     found = []
     for index, one in enumerate(seen):
-        if one is None or one.sha256 in why:
-            reason = "it could not be read" if one is None else why[one.sha256]
+        reason = unread.get(index, "it could not be read") if one is None else why.get(one.sha256)
+        if reason is not None:
             found.append({"id": source.ids[index], "path": source.paths[index], "reason": reason})
     return found
 

@@ -89,7 +89,7 @@ def samples_of(predictions: Predictions, count: int, seed: int = 0) -> Iterator[
     """
     order = np.lexsort((predictions.is_match, -predictions.score))
     query, correct = predictions.query[order], np.flatnonzero(predictions.is_match[order])
-    for times in _draws(len(predictions.positives), count, seed):
+    for times in draws(len(predictions.positives), count, seed):
         yield _sample(query, correct, times)
 
 
@@ -193,7 +193,7 @@ def _for_json(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values.round(6)]
 
 
-def _draws(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+def draws(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Yields for each set how often each query is drawn, int64 [queries]."""
     rng = np.random.default_rng(seed)
     for _ in tqdm(range(samples), desc="bootstrap", unit="sample", dynamic_ncols=True, leave=False):

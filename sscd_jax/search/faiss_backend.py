@@ -1,11 +1,38 @@
 """Search, codecs and indexes by faiss. Only this module imports faiss, and only when one of its functions is called."""
 
 import os
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from sscd_jax.files import atomic_file
 from sscd_jax.mapped_vectors import Vectors
+from sscd_jax.search import openblas
+
+_IMPORTING = threading.Lock()
+
+
+def import_faiss() -> ModuleType:
+    """Imports faiss and returns it; the first import also gives its OpenBLAS fast kernels, see `openblas`.
+
+    Nothing is changed in a faiss that others have imported before, as they may be searching.
+    """
+    with _IMPORTING:
+        is_first = "faiss" not in sys.modules
+        import faiss
+
+        if is_first:
+            for library in openblas_files(faiss):
+                openblas.use_fast_kernels(library)
+    return faiss
+
+
+def openblas_files(faiss: ModuleType) -> list[Path]:
+    """Returns the files of the OpenBLAS in faiss's wheel: none where it uses that of the system, or has it built in."""
+    return sorted((Path(str(faiss.__file__)).parents[1] / "faiss_cpu.libs").glob("libopenblas*.so*"))
 
 
 def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -20,8 +47,7 @@ def knn(queries: np.ndarray, references: np.ndarray, k: int, metric: str) -> tup
     Returns:
         Scores float32 [Q, k] and indexes int64 [Q, k], best first.
     """
-    import faiss
-
+    faiss = import_faiss()
     l2 = metric == "l2"
     scores, indexes = faiss.knn(
         contiguous(queries), references, k, metric=faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
@@ -48,10 +74,9 @@ def project(codec: str, training: Vectors | None, *others: Vectors) -> list[np.n
         return [np.asarray(one) for one in (*given, *others)]
     if not codec.endswith(",Flat"):
         raise ValueError(f"codec {codec}: it must end in Flat, such as PCAW512,L2norm,Flat")
-    import faiss
-
     if training is None:
         raise ValueError(f"codec {codec} must be fitted: give training descriptors, or use the codec Flat")
+    faiss = import_faiss()
     try:
         index = faiss.index_factory(training.shape[1], codec)
     except RuntimeError as error:
@@ -87,8 +112,7 @@ def write_index(path: str | os.PathLike[str], vectors: Vectors, factory: str = "
     Raises:
         OSError: the file cannot be written.
     """
-    import faiss
-
+    faiss = import_faiss()
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors := contiguous(vectors))
     index.add(vectors)

@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from sscd_jax.mapped_vectors import Vectors
 from sscd_jax.sharding import by_rows, create_local_mesh, replicated
 
 QUERIES, TILE = 1024, 8192  # rows of a tile of similarities, which takes 32 MB, and its columns
@@ -17,7 +18,7 @@ GROUP = 32  # number of adjacent columns that `_top` first compares by their max
 
 
 def knn(
-    queries: np.ndarray, references: np.ndarray, k: int, metric: str, *, mesh: Mesh | None = None
+    queries: Vectors, references: Vectors, k: int, metric: str, *, mesh: Mesh | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the k best references of each query, as `sscd_jax.search.knn.knn`.
 

@@ -16,7 +16,7 @@ SPARE = 4  # each query gets this many times the average number of pairs first, 
 
 
 def knn(
-    queries: np.ndarray, references: np.ndarray, k: int, metric: Metric, *, backend: Backend | None = None
+    queries: Vectors, references: Vectors, k: int, metric: Metric, *, backend: Backend | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the k best references of each query.
 
@@ -86,7 +86,7 @@ def knn_of_others(
 
 
 def similarities(
-    queries: np.ndarray, references: np.ndarray, query: np.ndarray, reference: np.ndarray, metric: Metric
+    queries: Vectors, references: Vectors, query: np.ndarray, reference: np.ndarray, metric: Metric
 ) -> np.ndarray:
     """Returns the scores of given pairs, as `knn` computes them.
 

@@ -152,6 +152,7 @@ def test_new_files_beside_what_embed_did(work, folder):
 
 @pytest.mark.slow
 def test_what_cannot_work_ends_in_one_line(work, tmp_path):
+    pytest.importorskip("apache_beam")
     bad = [
         sys.executable,
         "-m",

@@ -19,6 +19,7 @@ from helpers.networks import seeded
 from helpers.pipelines import assert_close, command
 from PIL import Image
 
+pytest.importorskip("apache_beam")
 from sscd_jax import weights
 from sscd_jax.beam.embed import EmbedShard
 from sscd_jax.beam.opening import open_shard

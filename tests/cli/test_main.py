@@ -46,6 +46,7 @@ def network(tmp_path) -> Path:
 @pytest.mark.slow
 def test_train_embed_evaluate(run, images, tmp_path, capsys):
     """Every image is its own copy: all must be found, by any network."""
+    pytest.importorskip("matplotlib")
     for name in ("queries", "references"):
         main(["embed", str(images), "--weights", str(run), "--out", str(tmp_path / name), "--batch-size", "16"])
     truth = tmp_path / "truth.csv"
@@ -230,7 +231,7 @@ def test_a_wrong_command_line_lists_the_right_ones(capsys):
     assert "Available subcommands: demo, train, preview, dedup, search, overlap, pack, embed," in fails(
         capsys, "evlauate"
     )
-    assert "Available subcommands: disc, copydays, compare" in fails(capsys, "evaluate", "disk")
+    assert "Available subcommands: disc, copydays, memorization, compare" in fails(capsys, "evaluate", "disk")
     assert "Expected one of {fetch, convert, export}" in fails(capsys, "weights")
     message = fails(capsys, "demo", "--sed", "1")
     assert "Perhaps you meant: --seed INT" in message
@@ -268,6 +269,20 @@ finally:
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.endswith("set()\n"), arguments
+
+
+@pytest.mark.parametrize(("hidden", "arguments"), [("matplotlib", ["demo"]), ("jinja2", ["report", "rows.json"])])
+def test_an_extra_that_is_not_installed_is_named(hidden, arguments, tmp_path):
+    """Here, as the tests of the demo and of the report are skipped where the extra is not installed."""
+    if hidden == "matplotlib":
+        pytest.importorskip("jinja2")  # which is looked for first
+    hide = f"import sys; sys.modules['{hidden}'] = None; from sscd_jax.cli.main import main; main(sys.argv[1:])"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", hide, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    expected = f"sscd-jax {arguments[0]}: {hidden} is not installed: pip install 'sscd_jax[report]'"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, expected)
+    assert not list(tmp_path.iterdir())
 
 
 def test_embed_refuses_what_is_not_a_run(capsys, images, tmp_path):

@@ -23,6 +23,10 @@ def given(images, tmp_path_factory) -> dict[str, str]:
     write_npz(folder / "weights.npz", *seeded("resnet18"), {})
     vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     Descriptors([str(n) for n in range(40)], vectors, Provenance("w", "p")).write(folder / "set")
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    for name, some in (("some", slice(20)), ("others", slice(20, 40))):
+        ids = [str(n) for n in range(20)]
+        Descriptors(ids, (vectors / norms)[some], Provenance("w", "dcr_224")).write(folder / name)
     copydays = [f"{2000 + n // 2}0{n % 2}" for n in range(8)]
     Descriptors(copydays, vectors[:8], Provenance("w", "p")).write(folder / "copydays")
     (folder / "truth.csv").write_text(TRUTH)
@@ -30,13 +34,21 @@ def given(images, tmp_path_factory) -> dict[str, str]:
     main(["evaluate", "disc", *sets, "--ground-truth", str(folder / "truth.csv"), "--out", str(folder / "e.json")])
     return {"IMAGES": str(images)} | {
         name.upper(): str(folder / file)
-        for name, file in (("weights", "weights.npz"), ("set", "set"), ("truth", "truth.csv"), ("e", "e.json"))
+        for name, file in (
+            ("weights", "weights.npz"),
+            ("set", "set"),
+            ("some", "some"),
+            ("others", "others"),
+            ("truth", "truth.csv"),
+            ("e", "e.json"),
+        )
     }
 
 
 # What writes a folder, and what writes a file of this extension.
 INTO_FOLDERS = (
     "embed IMAGES --weights WEIGHTS --out OUT",
+    "dedup IMAGES --weights WEIGHTS --out OUT",
     "weights export WEIGHTS --format npz --images IMAGES --out OUT",
     "benchmark make IMAGES --out OUT",
     "pack IMAGES --out OUT",
@@ -49,6 +61,7 @@ INTO_FOLDERS = (
 )
 INTO_FILES = (
     ("evaluate disc --queries SET --references SET --ground-truth TRUTH --bootstrap 0 --out OUT", ".json"),
+    ("evaluate memorization --generated SOME --training OTHERS --bootstrap 0 --out OUT", ".json"),
     ("calibrate --training SET --false-positive-rate 0.1 --score-norm none --method none --out OUT", ".npz"),
     ("descriptors export SET --out OUT", ".npy"),
     ("descriptors export SET --out OUT", ".faiss"),
@@ -61,7 +74,9 @@ INTO_FILES = (
 
 
 def refused(command: str, given: dict[str, str], out: Path, capsys) -> str:
-    """Runs a command that must end with status 1 and one line, which is returned."""
+    """Runs a command that must end with status 1 and one line, which is returned; skips without its extra."""
+    if command.startswith(("demo ", "report ")):
+        pytest.importorskip("matplotlib")
     arguments = [(given | {"OUT": str(out)}).get(word, word) for word in command.split()]
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
@@ -123,6 +138,14 @@ def test_a_folder_of_others_beside_the_file(given, tmp_path, capsys):
     line = refused(INTO_FILES[0][0], given, tmp_path / "out.json", capsys)
     assert "out exists already and is not a folder of sscd_jax evaluation: it holds predictions.npz" in line
     assert not (tmp_path / "out.json").exists()
+
+
+def test_pairs_of_others_beside_the_file(given, tmp_path, capsys):
+    """The pairs of `evaluate memorization` go to a file beside its numbers."""
+    (tmp_path / "out.pairs.csv").write_text("mine")
+    line = refused(INTO_FILES[1][0], given, tmp_path / "out.json", capsys)
+    assert "out.pairs.csv exists already and is not what would be written there" in line
+    assert everything(tmp_path).keys() == {str(tmp_path / "out.pairs.csv")}
 
 
 def test_a_config_of_others_in_the_folder_of_a_run(given, tmp_path, capsys):

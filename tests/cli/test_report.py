@@ -27,6 +27,7 @@ def evaluations(tmp_path) -> list[str]:
 
 
 def test_names_of_networks(evaluations, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     page = tmp_path / "a.html"
     main(["report", *evaluations])
     assert all(text in page.read_text() for text in (">a: Flat<", ">b: Flat<"))

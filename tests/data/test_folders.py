@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from helpers.mutations import MUTABLE, PHOTOGRAPH, encoded
+from helpers.mutations import KINDS, MUTABLE, PHOTOGRAPH, encoded
 
 from sscd_jax.data.folders import is_image, list_folder
 from sscd_jax.data.sources import open_source
@@ -16,7 +16,7 @@ def jpeg(images) -> bytes:
     return min(images.iterdir()).read_bytes()
 
 
-@pytest.mark.parametrize("name", MUTABLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_images_are_known_by_their_first_bytes(name):
     assert is_image(MUTABLE[name][:32])
 

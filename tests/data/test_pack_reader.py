@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +121,7 @@ def test_two_packs_are_the_same_files(photos, tmp_path, monkeypatch):
 
 
 def test_tarfile_and_webdataset_read_the_shards(photos, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
     folder = open_source(str(photos))
     packed(photos, tmp_path / "pack")
     shards = sorted(map(str, (tmp_path / "pack").glob("*.tar")))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.extras import needs_augly
 from PIL import Image
 
 from sscd_jax.cli.main import main
@@ -39,7 +40,7 @@ def test_the_command_writes_a_sheet_and_what_was_applied(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augmentation", ["SIMCLR", "HEAVY"])
+@pytest.mark.parametrize("augmentation", ["SIMCLR", pytest.param("HEAVY", marks=needs_augly)])
 def test_the_views_are_those_of_training(augmentation, images, tmp_path):
     captions = write_preview(config(images, augmentation=augmentation), tmp_path / "sheet.png", rows=20, pairs=1)
     assert augmentation == "SIMCLR" or "another" in str(captions)
@@ -60,6 +61,7 @@ def test_the_views_are_those_of_training(augmentation, images, tmp_path):
 
 
 @pytest.mark.slow
+@needs_augly
 def test_everything_is_named():
     image, other = tf.zeros([90, 120, 3], tf.uint8), tf.zeros([4, 4, 3], tf.uint8)
 

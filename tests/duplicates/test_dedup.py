@@ -284,6 +284,7 @@ def test_another_folder_is_refused_before_the_work(photos, tmp_path, job):
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_what_stays_is_chosen(photos, tmp_path, job):
     os.utime(photos / "copies" / "bytes.jpg", (1, 1))
     image = Image.open(photos / "004.jpg")
@@ -301,6 +302,19 @@ def test_what_stays_is_chosen(photos, tmp_path, job):
     assert "copies/near" in kept(str(photos / "copies"))
     with pytest.raises(ValueError, match="--keep nothing: no id and no path begins like this"):
         kept("nothing")
+
+
+def test_files_that_are_not_there(photos, tmp_path, job):
+    listed = tmp_path / "list.txt"
+    listed.write_text("photos/000.jpg\nphotos/gone.jpg\nphotos/copies/bytes.jpg\n")
+    out = tmp_path / "out"
+    summary = job(listed, out)
+    assert (summary["images"], summary["unreadable"], summary["duplicates"]) == (3, 1, 1)
+    assert errors(out) == {"photos/gone": "No such file or directory"}
+    assert str(photos / "gone.jpg") not in (out / "keep.txt").read_text() + (out / "remove.txt").read_text()
+    shutil.copy(photos / "000.jpg", photos / "gone.jpg")
+    assert job(listed, out)["duplicates"] == 2
+    assert not (out / "errors.jsonl").exists()
 
 
 @pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": float("nan")}, {"max_group": 0}])

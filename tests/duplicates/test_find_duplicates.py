@@ -78,6 +78,13 @@ def test_descriptors(photos, tmp_path, model):
     assert moved.exists()
 
 
+def test_files_that_are_not_there_are_said(photos, model):
+    with pytest.warns(UserWarning, match=r"1 of 2 images cannot be read.*\n.*gone\.jpg: No such file") as said:
+        found = sscd_jax.find_duplicates([str(photos / "000.jpg"), str(photos / "gone.jpg")], model=model)
+    assert said[0].filename == __file__
+    assert found.keep == [str(photos / "000")]
+
+
 def test_one_image_and_wrong_options(photos, model):
     one = sscd_jax.find_duplicates(str(photos / "000.jpg"), model=model)
     assert (one.groups, one.remove, one.pairs["id_a"].tolist()) == ([], [], [])

@@ -508,7 +508,12 @@ def check_undone(scene: Scene, before: Facts) -> None:
     assert undo(scene.out).done == 0
 
 
-KINDS = [(1, True, False), (1, False, False), (2, True, False), (2, False, False), (1, True, True)]
+KINDS = [
+    (1, True, False),
+    *(pytest.param(*kind, marks=pytest.mark.slow) for kind in ((1, False, False), (2, True, False))),
+    (2, False, False),
+    (1, True, True),
+]
 
 
 @pytest.mark.usefixtures("quick")
@@ -560,7 +565,7 @@ def test_undo_survives_every_kill(disks, links, link, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_everything_comes_back_after_many_kills_in_a_row(seed, tmp_path):
     scene = make(tmp_path, link=seed % 2 == 0)
     before = snapshot(scene.photos)

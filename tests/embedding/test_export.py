@@ -5,7 +5,6 @@ import sys
 import faiss
 import h5py
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -62,6 +61,7 @@ def test_arrow_and_pandas(folder, tmp_path):
     assert table["id"].to_pylist() == IDS
     flat = table["vector"].combine_chunks().values.to_numpy(zero_copy_only=False)
     np.testing.assert_array_equal(flat.reshape(25, 4), stored(folder), strict=True)
+    pd = pytest.importorskip("pandas")
     frame = pd.read_parquet(tmp_path / "all.parquet").set_index("id")
     np.testing.assert_array_equal(np.stack(frame["vector"]), stored(folder))
 

@@ -6,7 +6,7 @@ from helpers.predicted import predictions, triples, truths
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sscd_jax.evaluation.bootstrap import METRICS, _draws, interval, resampled
+from sscd_jax.evaluation.bootstrap import METRICS, draws, interval, resampled
 from sscd_jax.evaluation.metrics import (
     Predictions,
     accuracy_at_1,
@@ -33,7 +33,7 @@ def written_out(found: Predictions, times: np.ndarray) -> Predictions:
 def test_each_sample_is_exact(found, truth, seed):
     original = predictions(found, truth)
     values = resampled(original, samples=4, seed=seed)
-    for row, times in enumerate(_draws(8, 4, seed)):
+    for row, times in enumerate(draws(8, 4, seed)):
         sample = written_out(original, times)
         if not sample.positives.sum():
             assert all(np.isnan(values[name][row]) for name in METRICS)

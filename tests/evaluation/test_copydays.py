@@ -91,7 +91,7 @@ def test_the_bootstrap_is_of_queries_written_out_again():
     block = np.array([name.rpartition("/")[0] for name in names])
     is_strong = block == "strong"
     values, blocks = copydays._resampled(predictions, by_query, block, 3)
-    for row, times in enumerate(bootstrap._draws(len(names), 3, 0)):
+    for row, times in enumerate(bootstrap.draws(len(names), 3, 0)):
         again = np.concatenate(
             [np.flatnonzero(predictions.query == query) for query in np.repeat(range(len(names)), times)]
         )

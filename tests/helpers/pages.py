@@ -17,7 +17,7 @@ from sscd_jax.weights.native import write_safetensors
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {path.relative_to(DOCS).with_suffix("").as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
-RUN = ("serving", "embedding", "evaluation", "training", "weights")  # the pages whose sections are run
+RUN = ("serving", "embedding", "evaluation", "generative", "training", "weights")  # the pages whose sections are run
 SECTIONS = {
     title: text
     for page in RUN

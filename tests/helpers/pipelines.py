@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sscd_jax.beam.plan import Work
 from sscd_jax.descriptors import Descriptors
 
 
 def command(work: Work, *options: str, env: Mapping[str, str] | None = None) -> dict:
-    """Runs the pipeline in a process of its own, and returns what it says."""
+    """Runs the pipeline in a process of its own, and returns what it says; skips without the extra `beam`."""
+    pytest.importorskip("apache_beam")
     preset = ["--preset", "custom", "--custom.mode", work.preset.mode, "--custom.size", str(work.preset.size)]
     arguments = [work.images, "--weights", work.weights, "--out", work.out, "--shard-size", "5", *preset, *options]
     done = subprocess.run([sys.executable, "-m", "sscd_jax.beam", *arguments], capture_output=True, text=True, env=env)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.extras import needs_augly
 
 from sscd_jax.data.sources import open_source
 from sscd_jax.data.train_pipeline import train_batches
@@ -35,7 +36,7 @@ def on_devices(made: dict, count: int) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "augmentation",
-    ["SIMCLR", "STRONG_BLUR", "ADVANCED"],
+    ["SIMCLR", "STRONG_BLUR", pytest.param("ADVANCED", marks=needs_augly)],
 )
 def test_the_pixels_are_those_of_the_host(images, augmentation):
     host, device = (batch(images, augmentation=augmentation, color_ops=where) for where in ("host", "device"))

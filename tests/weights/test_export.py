@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.extras import marked, needs_onnx
 from helpers.networks import NARROW, assert_same, needs_torch, seeded
 from jax import export as jax_export
 from PIL import Image
@@ -47,7 +48,7 @@ def golden(bundle: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", NARROW)
-@pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
+@pytest.mark.parametrize("format_", marked(name for name in BUNDLES if name != "torchvision"))
 def test_a_bundle(format_, backbone, source, tmp_path):
     model, variables, path = saved(tmp_path, backbone)
     options = {"input": "uint8"} if format_ in PROGRAMS else {}
@@ -93,7 +94,7 @@ def test_the_state_dict_loads_into_torchvisions_resnet(backbone, dims, source, t
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["l2", "raw"])
 @pytest.mark.parametrize("input_", ["float32", "uint8"])
-@pytest.mark.parametrize("format_", PROGRAMS)
+@pytest.mark.parametrize("format_", marked(PROGRAMS))
 def test_inputs_heads_and_open_sizes(format_, input_, head, source, tmp_path):
     model, variables, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "out", format=format_, images=source, preset=PRESET, input=input_, head=head)
@@ -148,6 +149,7 @@ print(np.abs(served["descriptors"].numpy() - np.load("golden/descriptors.npy")).
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_a_run_in_half_precision_is_exported_in_float32(source, tmp_path, monkeypatch):
     model, variables = seeded("resnet18", dtype=jax.numpy.bfloat16)
     monkeypatch.setattr(module, "read", lambda path: weights.Weights(model, variables, "training run"))
@@ -157,6 +159,7 @@ def test_a_run_in_half_precision_is_exported_in_float32(source, tmp_path, monkey
     np.testing.assert_allclose(descriptors, exact.apply(variables, normalize(pixels)), atol=1e-5)
 
 
+@needs_onnx
 def test_what_computes_something_else_does_not_become_a_bundle(source, tmp_path, monkeypatch):
     _, _, path = saved(tmp_path, "resnet18")
     from sscd_jax.weights import export_onnx
@@ -194,9 +197,11 @@ def test_pytorch_is_started_once_for_images_of_all_sizes(tmp_path, monkeypatch):
     assert card["check"]["lowest_cosine"] > 1 - 1e-6
 
 
+@needs_onnx
 def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
     """A graph of ONNX holds it. Of other files it is that of the card beside them, if they are those of the card."""
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     _, _, path = saved(tmp_path, "resnet18")
     export(path, tmp_path / "onnx", format="onnx", images=source, preset=PRESET)
     file = shutil.copy(tmp_path / "onnx" / BUNDLES["onnx"], tmp_path / "alone.onnx")

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from helpers.networks import NARROW, assert_same, seeded
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+import onnx
+import onnxruntime
 from helpers.qdq import dequantize
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process

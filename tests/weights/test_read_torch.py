@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.extras import marked
 from helpers.networks import seeded
 
 from sscd_jax import weights
@@ -195,7 +196,7 @@ def bundle_of(folder: Path, format_: str, payload: Runs, source) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format_", [name for name in BUNDLES if name != "torchvision"])
+@pytest.mark.parametrize("format_", marked(name for name in BUNDLES if name != "torchvision"))
 def test_a_malicious_bundle_is_refused_and_does_nothing(format_, images, tmp_path):
     pytest.importorskip("torch")  # else the pickle is refused for its absence
     canary = tmp_path / "canary"

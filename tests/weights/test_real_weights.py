@@ -10,11 +10,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import onnxruntime
 import pytest
 from helpers.int8_weights import download_int8, download_wheels
-from helpers.qdq import dequantize
 from PIL import Image
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+import onnxruntime
+from helpers.qdq import dequantize
 
 from sscd_jax import config, weights
 from sscd_jax.cli.main import main

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.extras import needs_augly
 from PIL import Image
 from scipy import stats
 
@@ -90,6 +91,7 @@ def test_paste_equals_pillow(under):
     assert np.abs(ours.astype(int) - np.asarray(base)).mean() < 0.5
 
 
+@needs_augly
 def test_a_frame_shows_the_image_and_a_page_with_text():
     text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "color": [40.0] * 3}
     text |= {"fx": 0.1, "fy": 0.5}
@@ -122,6 +124,7 @@ def test_perspective_equals_pillow():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
+@needs_augly
 def test_any_shape_survives(shape):
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
     text = {"font": 0.3, "length": 0.9, "seed": [1, 2], "size": 0.5, "opacity": 1.0, "color": [40.0] * 3}
@@ -176,6 +179,7 @@ def heavy_batches(source, **options):
 
 
 @pytest.mark.slow
+@needs_augly
 def test_heavy_views_do_not_depend_on_hosts_threads_or_start(images):
     source = open_source(str(images))
     whole = heavy_batches(source, workers=2)
@@ -188,6 +192,7 @@ def test_heavy_views_do_not_depend_on_hosts_threads_or_start(images):
 
 
 @pytest.mark.slow
+@needs_augly
 def test_a_broken_image_is_not_pasted_and_does_no_harm(images, tmp_path):
     for number, path in enumerate(sorted(images.iterdir())[:16]):
         (tmp_path / path.name).write_bytes(b"text" if number % 2 else path.read_bytes())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.extras import needs_augly
 from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
@@ -51,6 +52,7 @@ def test_composite_equals_pillow():
 @pytest.mark.parametrize(
     "font", ["OpenSans-Regular", "NotoSansDevanagari-Regular", "NotoSansCherokee-Regular", "Impact"]
 )
+@needs_augly
 def test_letters_equal_pillow(font):
     atlas = load_atlas()
     number = list(atlas.font_names).index(font)
@@ -76,6 +78,7 @@ def test_letters_equal_pillow(font):
 
 
 @pytest.mark.slow
+@needs_augly
 def test_text_is_as_tall_as_its_font_and_inside():
     sizes = []
     for seed in range(300):
@@ -93,17 +96,20 @@ def test_text_is_as_tall_as_its_font_and_inside():
     assert np.median(wide) == pytest.approx(200, rel=0.3), "a uniform share of what fits"
 
 
+@needs_augly
 def test_every_view_has_its_own_letters():
     texts = [text_on(PIXELS, seed=[seed, 1]).tobytes() for seed in range(50)]
     assert len(set(texts)) == 50
 
 
+@needs_augly
 def test_a_letter_that_does_not_fit_is_left_out():
     narrow = PIXELS[:, :4]
     np.testing.assert_array_equal(text_on(np.repeat(narrow, 40, 0), size=30.0), np.repeat(narrow, 40, 0))
 
 
 @pytest.mark.parametrize("which", [0.01, 0.37, 0.8])
+@needs_augly
 def test_emoji_equals_pillow(which):
     atlas = load_atlas()
     ours = emoji_on(PIXELS, which=which)
@@ -118,11 +124,13 @@ def test_emoji_equals_pillow(which):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (5, 7)])
+@needs_augly
 def test_any_shape_takes_overlays(shape):
     image = np.asarray(PHOTOGRAPH.resize(shape[::-1]))
     assert text_on(image).shape == emoji_on(image).shape == (*shape, 3)
 
 
+@needs_augly
 def test_the_atlas_has_letters_of_every_font():
     atlas, fonts = load_atlas(), atlases._assets() / "fonts"
     assert set(atlas.font_names) == {path.stem for path in fonts.glob("*.ttf")}
@@ -131,6 +139,7 @@ def test_the_atlas_has_letters_of_every_font():
     assert len(set(atlas.characters >> 8)) > 60, "far more scripts than Latin"
 
 
+@needs_augly
 def test_no_letter_is_the_box_of_a_missing_one():
     atlas, fonts = load_atlas(), atlases._assets() / "fonts"
 
@@ -158,6 +167,7 @@ def test_integers_are_drawn_evenly(count):
     ]
 
 
+@needs_augly
 def test_the_atlas_is_rendered_once_and_again_where_the_cache_is_broken(tmp_path, monkeypatch):
     rendered = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -180,6 +190,7 @@ def test_the_atlas_is_rendered_once_and_again_where_the_cache_is_broken(tmp_path
     load_atlas.cache_clear()
 
 
+@needs_augly
 def test_an_atlas_that_cannot_be_cached_is_used(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.extras import needs_augly
 from PIL import Image
 from scipy import stats
 
@@ -147,6 +148,7 @@ def both(image: np.ndarray, seed: list[int], **options) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (700, 600)])
+@needs_augly
 def test_any_shape_survives_everything_at_once(shape, monkeypatch):
     monkeypatch.setattr(Uniforms, "chance", lambda self, _: self.array(1)[0] < 2)
     views_module._draw.cache_clear()

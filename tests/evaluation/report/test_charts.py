@@ -3,8 +3,10 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
+
+pytest.importorskip("matplotlib")
+from matplotlib.figure import Figure
 
 from sscd_jax.evaluation.report.charts import Line, data_uri, heat_map, histogram, histograms, line_chart, save
 

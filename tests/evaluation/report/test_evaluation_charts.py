@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("matplotlib")
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.by_edit import by_edit
 from sscd_jax.evaluation.metrics import Found, Predictions

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("matplotlib")
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.evaluation.report.gallery import (
     FALSE_ALARM,

@@ -15,6 +15,7 @@ import pytest
 from helpers.html_page import Page
 from PIL import Image
 
+pytest.importorskip("matplotlib")
 from sscd_jax.data.names import printable_lines
 from sscd_jax.datasets.annotations import Edited
 from sscd_jax.datasets.edits import edit

@@ -1,0 +1,71 @@
+"""The blocks of docs/duplicates.md do what they say, with a network of random weights."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers.pages import PAGES, empty_folder, fetch
+from PIL import Image
+
+from sscd_jax.cli.main import main
+from sscd_jax.data.sample import photograph_paths
+
+pytestmark = pytest.mark.slow
+
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGES["duplicates"], re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of two photographs and a copy of the bytes of one; the weights are in the cache."""
+    folder = empty_folder(tmp_path, monkeypatch)
+    fetch(width=8)
+    (folder / "photos").mkdir()
+    (folder / "backup").mkdir()
+    for number, path in enumerate(list(photograph_paths().values())[:2]):
+        image = Image.open(path).convert("RGB").resize((96, 80))
+        image.save(folder / "photos" / f"{number}.jpg")
+    shutil.copy(folder / "photos" / "1.jpg", folder / "photos" / "copy.jpg")
+    shutil.copy(folder / "photos" / "0.jpg", folder / "backup")
+    return folder
+
+
+def run(block: str) -> None:
+    for line in block.splitlines():
+        command = shlex.split(line)
+        assert command[0] == "sscd-jax"
+        main(command[1:])
+
+
+def test_commands(folder, capsys):
+    bash = [block for language, block in BLOCKS if language == "bash"]
+    assert len(bash) == 4
+    threshold = " --threshold 0.99999 --score similarity"  # random weights find all images alike
+    for block in bash:
+        run("\n".join(line + threshold * (" --out dup" in line) for line in block.splitlines()))
+    printed = capsys.readouterr().out
+    assert "1 file of" in printed
+    assert "would be moved to removed." in printed
+    assert "was brought back." in printed
+    assert sorted(path.name for path in (folder / "photos").iterdir()) == ["0.jpg", "1.jpg", "copy.jpg"]
+    assert (folder / "duplicates" / "remove.txt").read_text() == f"{folder}/photos/copy.jpg\n"
+    assert (folder / "duplicates_of_both" / "remove.txt").read_text().splitlines() == [
+        f"{folder}/photos/copy.jpg",
+        f"{folder}/backup/0.jpg",
+    ]
+    table = PAGES["duplicates"].split("## What is written")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([a-z]+\.[a-z]+|descriptors/)`", table))
+    there = {path.name + "/" * path.is_dir() for path in (folder / "duplicates").iterdir()}
+    assert named - {"errors.jsonl"} <= there
+    assert there - named <= {"dedup.json", "moves.jsonl", ".moves.lock"}
+
+
+def test_python(folder):
+    (code,) = (block for language, block in BLOCKS if language == "python")
+    (expected,) = (block for language, block in BLOCKS if language == "text")
+    code = code.replace('("photos")', '("photos", threshold=0.99999, score="similarity")')  # as above
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr

@@ -158,6 +158,7 @@ def test_nothing_in_common(images, tmp_path):
         assert (out / "test_in_train.txt").read_text() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_a_killed_run_is_resumed(sets, tmp_path, monkeypatch, call):
     expected, out, embed = tmp_path / "expected", tmp_path / "out", Embedder()
@@ -270,6 +271,7 @@ def test_the_folder_serves_with_and_without_another_set(sets, tmp_path):
     assert embed.embedded == [11, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_a_killed_run_against_another_set_is_resumed(sets, tmp_path, monkeypatch, call):
     expected, out, embed = tmp_path / "expected", tmp_path / "out", Embedder()

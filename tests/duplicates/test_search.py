@@ -120,6 +120,7 @@ def test_queries_none_of_which_can_be_read(images, tmp_path):
     assert not (tmp_path / "out" / SUMMARY).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_a_killed_run_is_resumed(images, queries, tmp_path, monkeypatch, call):
     collection = tmp_path / "few"
@@ -150,6 +151,7 @@ def test_other_descriptors_are_refused_and_stay(images, queries, tmp_path):
     assert (out / "queries" / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_it_removed_earlier_queries(images, queries, tmp_path, monkeypatch):
     out, embed = tmp_path / "out", Embedder()
     collection = tmp_path / "few"

@@ -12,20 +12,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sscd_jax.api import Model, find_duplicates, load
+    from sscd_jax.api import Model, find_copies, find_duplicates, load
     from sscd_jax.descriptors import Descriptors
+    from sscd_jax.duplicates.matching import Matches
     from sscd_jax.duplicates.result import Duplicates
     from sscd_jax.provenance import Provenance
 
     __version__: str
 
-__all__ = ["Descriptors", "Duplicates", "Model", "Provenance", "__version__", "find_duplicates", "load"]
+__all__ = [
+    "Descriptors",
+    "Duplicates",
+    "Matches",
+    "Model",
+    "Provenance",
+    "__version__",
+    "find_copies",
+    "find_duplicates",
+    "load",
+]
 
 _MODULES = {
     "Descriptors": "descriptors",
     "Duplicates": "duplicates.result",
+    "Matches": "duplicates.matching",
     "Model": "api",
     "Provenance": "provenance",
+    "find_copies": "api",
     "find_duplicates": "api",
     "load": "api",
 }

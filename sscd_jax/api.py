@@ -1,46 +1,35 @@
 """The Python interface: `sscd_jax.load` loads a network, and `Model.embed` embeds images."""
 
-import contextlib
-import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from sscd_jax import distributed, weights
-from sscd_jax.data import storage
-from sscd_jax.data.image_source import ERRORS_SHOWN, Source, check_unique_ids, read_file
+from sscd_jax.data.image_source import ERRORS_SHOWN, Source
 from sscd_jax.data.inference_pipeline import Unreadable
-from sscd_jax.data.names import ARCHIVES, IMAGE_EXTENSIONS, printable, stem, unique_ids
-from sscd_jax.data.sources import is_bundled, open_source
-from sscd_jax.data.web import is_url
+from sscd_jax.data.names import printable
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates.collect import contents_of
-from sscd_jax.duplicates.image_files import Seen, look_at
+from sscd_jax.duplicates.image_files import look_at
+from sscd_jax.duplicates.matching import BEST, Matches, match
 from sscd_jax.duplicates.options import MAX_GROUP, Grouping, Options, ScoreKind
 from sscd_jax.duplicates.result import Duplicates, find
+from sscd_jax.duplicates.sides import Described, described, of_descriptors, preset_of
 from sscd_jax.embedding.collection import default_batch_size, made_by
 from sscd_jax.embedding.compute import output_dims
 from sscd_jax.embedding.embed import embed
+from sscd_jax.embedding.given_images import ImageLike, open_given
 from sscd_jax.models import SSCD, describe
 from sscd_jax.presets import PRESETS, Preset, choose
 from sscd_jax.provenance import Provenance
 from sscd_jax.sharding import check_divisible, create_local_mesh
 from sscd_jax.weights.fetch import ensure
-
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
-
-# Pillow's modes that these formats keep exactly; images of other modes become RGB, as files of them do.
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-TIFF_MODES = ("I", "I;16B", "F")
 
 
 def load(name_or_path: str | os.PathLike[str]) -> "Model":
@@ -135,7 +124,7 @@ class Model:
             ValueError: an image cannot be read (unless "skip"), two images have the same id, an array is not uint8 RGB,
                 or there is no such preset.
         """
-        source = _open(images, ids)
+        source = open_given(images, ids)
         return self.embed_source(source, preset=preset, batch_size=batch_size, on_error=on_error, progress=progress)
 
     def embed_source(
@@ -222,9 +211,9 @@ def find_duplicates(
     """
     options = Options(threshold, score, grouping, max_group, keep)
     if isinstance(images, Descriptors):
-        opened = _source_of(images)
-        return find(opened, [_unseen(one) for one in opened.ids], images, options)
-    source = _open(images, ids)
+        side = of_descriptors(images)
+        return find(side.source, side.seen, images, options)
+    source = open_given(images, ids)
     seen, unread = look_at(source)
     _warn_of_unreadable(source, unread, stacklevel=3)
     chosen = load(model) if isinstance(model, str) else model
@@ -243,96 +232,56 @@ def _warn_of_unreadable(source: Source, reasons: Mapping[int, str], *, stackleve
     warnings.warn("".join([message, *listed[:ERRORS_SHOWN], *more]), stacklevel=stacklevel)
 
 
-def _unseen(one: str) -> Seen:
-    """Returns what is known of an image of which there is a descriptor only. Its id takes the place of its hash."""
-    return Seen("", False, 0, 0, one, None, None)
+def find_copies(
+    queries: ImageLike | Iterable[ImageLike] | Descriptors,
+    references: ImageLike | Iterable[ImageLike] | Descriptors,
+    *,
+    k: int = BEST,
+    threshold: float | None = None,
+    score: ScoreKind = "background",
+    model: "Model | str" = "sscd_disc_mixup",
+    preset: str | Preset | None = None,
+    progress: bool | None = None,
+) -> Matches:
+    """Finds the copies of some images among others, as the command `sscd-jax search` does.
 
+    Args:
+        queries: the images whose copies are looked for: what `Model.embed` takes, or descriptors.
+        references: the images among which they are looked for; likewise.
+        k: the number of references that are returned for each query, the best ones; fewer if there are fewer.
+        threshold: the least score of what is returned, in the place of `k`: then all references at or above it are.
+        score: "background" for the similarity less what is similar to both images anyway, measured among the
+            references; or "similarity".
+        model: the network, or what `load` takes; it is not used where both are descriptors.
+        preset: as for `Model.embed`; by default that of the descriptors, if one of both are.
+        progress: as for `Model.embed`.
 
-def _source_of(descriptors: Descriptors) -> Source:
-    """Returns a source with the ids of descriptors. Its images are read from where they were embedded, if possible."""
-    name = str(descriptors.provenance.details.get("source", ""))
-    found: Source | None = None
-    with contextlib.suppress(ValueError, OSError, ImportError):
-        found = open_source(name) if name and os.path.exists(name) else None
-    rows = found.lookup.find(descriptors.ids) if found else None
+    Returns:
+        What was found: `.query`, `.reference` (ids), `.similarity`, `.score` and `.is_copy`, a numpy array each, with a
+        row for each pair, and `.to_pandas()`. It shows itself in a notebook.
 
-    def record(index: int) -> bytes:
-        if found is None or rows is None or rows[index] < 0:
-            raise OSError("its file is not known")
-        return found.load(int(rows[index]))
+    Raises:
+        ValueError: two sets of descriptors are of different networks or presets, two images of a set have the same id,
+            or an option is wrong.
 
-    return Source(name or "descriptors", descriptors.ids, descriptors.ids, record)
+    Examples:
+        >>> found = sscd_jax.find_copies("suspect.jpg", "photos", k=3)
+        >>> found.reference[found.is_copy]
+        array(['holiday/041'], dtype=object)
+    """
+    options = Options(threshold, score)
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be positive")
+    given = [one.provenance for one in (queries, references) if isinstance(one, Descriptors)]
+    chosen = load(model) if isinstance(model, str) and len(given) < 2 else model
+    if len(given) == 1 and preset is None:
+        preset = preset_of(given[0])
 
+    def opened(images: ImageLike | Iterable[ImageLike] | Descriptors) -> Described:
+        if isinstance(images, Descriptors):
+            return described(images)
+        assert isinstance(chosen, Model)
+        source = open_given(images)
+        return Described(chosen.embed_source(source, preset=preset, on_error="skip", progress=progress), source)
 
-def _open(images: ImageLike | Iterable[ImageLike], ids: Sequence[str] | None) -> Source:
-    """Returns the arguments of `Model.embed` as a source. Images in memory are encoded without loss when read."""
-    is_one = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
-    given: list[Any] = [images] if is_one else list(cast(Iterable[ImageLike], images))
-    stems: list[str] = []
-    names: list[str] = []
-    places: list[str] = []
-    readers: list[Callable[[], bytes]] = []
-    for position, one in enumerate(given):
-        if isinstance(one, str | os.PathLike) and _holds_several(os.fspath(one)):
-            opened = open_source(os.fspath(one))
-            stems += opened.ids
-            names += opened.ids
-            places += opened.paths
-            readers += [partial(opened.load, index) for index in range(len(opened))]
-            continue
-        if isinstance(one, str | os.PathLike):
-            place = os.fspath(one)
-            name = place if storage.in_store(place) else str(Path(place))
-            reader = partial(read_file, place)
-        else:
-            place, name = f"image {position}", str(position)
-            reader = partial(_encode, one if isinstance(one, Image.Image) else _from_array(one, place))
-        stems.append(stem(name))
-        names.append(name)
-        places.append(place)
-        readers.append(reader)
-    if ids is not None and len(ids) != len(names):
-        raise ValueError(f"there are {len(ids)} ids for {len(names)} images")
-    is_path = len(given) == 1 and isinstance(given[0], str | os.PathLike)
-    source_name = os.fspath(given[0]) if is_path else f"{len(names)} images"
-    chosen = unique_ids(stems, names) if ids is None else list(ids)
-    source = Source(source_name, chosen, places, lambda index: readers[index]())
-    try:
-        check_unique_ids(source)
-    except ValueError as error:
-        raise ValueError(f"{error}, or give `ids`") from error
-    return source
-
-
-def _holds_several(path: str) -> bool:
-    """Returns whether a path names several images, which `open_source` opens, rather than one image."""
-    if is_bundled(path) or path.startswith("tfds:") or os.path.isdir(path):
-        return True
-    if is_url(path):
-        return False
-    lower = path.lower()
-    return lower.endswith((".txt", *ARCHIVES)) or (
-        storage.in_store(path) and not lower.endswith(IMAGE_EXTENSIONS) and storage.is_folder(path)
-    )
-
-
-def _from_array(array: Any, place: str) -> Image.Image:
-    if isinstance(array, bytes | bytearray):
-        raise ValueError(f"{place} is bytes: open them with Pillow first, PIL.Image.open(io.BytesIO(data))")
-    array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        found = f"{array.dtype} {list(array.shape)}"
-        raise ValueError(f"{place} is an array of {found}; it must be RGB from 0 to 255, uint8 [H, W, 3]")
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _encode(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    exif = image.getexif()
-    if image.mode not in (*PNG_MODES, *TIFF_MODES):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in PNG_MODES:
-        image.save(file, "PNG", compress_level=0, exif=exif)
-    else:
-        image.save(file, "TIFF", exif=exif)
-    return file.getvalue()
+    return match(opened(queries), opened(references), options, k=k)

@@ -123,11 +123,6 @@ class Descriptors:
         return cls(ids, vectors, Provenance(**made["provenance"]))
 
 
-def is_descriptors(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a path, on disk or in a store, is a folder of descriptors that are complete."""
-    return (epath.Path(path) / MANIFEST).exists()
-
-
 def is_line(text: str) -> bool:
     """Returns whether a text can be one line of a UTF-8 file, which is not true of all names of files."""
     try:
@@ -236,6 +231,19 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: {error}; not a complete set of descriptors, rerun `sscd-jax embed`") from error
     return made
+
+
+def is_descriptors(place: str) -> bool:
+    """Returns whether a place is a folder of descriptors, which may be incomplete, and not a source of images."""
+    if place == "-" or place.startswith(("http://", "https://", "tfds:")):
+        return False
+    for marker in FOLDER.markers:
+        try:
+            if json.loads((epath.Path(place) / marker).read_text())["format"] == FORMAT:
+                return True
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return False
 
 
 def read_shards(path: str | os.PathLike[str], *, verify: bool = True) -> Iterator[tuple[StringList, np.ndarray]]:

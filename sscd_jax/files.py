@@ -91,6 +91,17 @@ class FolderKind:
                 f"{self.format}; move it elsewhere, or name another folder"
             )
 
+    def begin(self, folder: Path) -> None:
+        """Makes a folder with its first marker, or checks that it is one of ours.
+
+        Raises:
+            ValueError: it holds something else; the error names it.
+        """
+        self.check(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / self.markers[0]).exists():
+            write_text(folder / self.markers[0], json.dumps({"format": self.format, "version": self.version}))
+
     def _mark(self, file: Any) -> tuple[Any, Any] | None:
         try:
             made = json.loads(file.read_text())

@@ -35,6 +35,11 @@ class MappedVectors(NDArrayOperatorsMixin):
         self._ends = np.cumsum([0, *map(len, self._parts)])[1:]
         self.shape = (int(self._ends[-1]) if self._parts else 0, dims)
 
+    @property
+    def parts(self) -> Sequence[np.ndarray]:
+        """The parts that are not empty."""
+        return self._parts
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -96,6 +101,12 @@ class MappedVectors(NDArrayOperatorsMixin):
 
 
 Vectors = np.ndarray | MappedVectors
+
+
+def joined(one: Vectors, other: Vectors) -> Vectors:
+    """Returns the vectors of two sets, float32 [N, D] and [M, D], as one of [N + M, D], without copying them."""
+    parts = [part for some in (one, other) for part in (some.parts if isinstance(some, MappedVectors) else [some])]
+    return MappedVectors(parts, one.shape[1])
 
 
 def check_finite(ids: Sequence[str], vectors: Vectors) -> None:

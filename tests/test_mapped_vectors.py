@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sscd_jax.mapped_vectors import MappedVectors, check_finite
+from sscd_jax.mapped_vectors import MappedVectors, check_finite, joined
 
 PARTS = [
     np.random.default_rng(k).normal(size=(n, 3)).astype(t)
@@ -69,3 +69,12 @@ def test_the_first_that_is_not_finite():
     some[[9000, 5000], 1] = np.nan, np.inf
     with pytest.raises(ValueError, match="the vector of 5000 is not finite"):
         check_finite(ids, some)
+
+
+def test_joined_vectors_are_those_of_both():
+    rng = np.random.default_rng(0)
+    one, two, three = (rng.normal(size=(n, 4)).astype(np.float32) for n in (3, 0, 5))
+    for first, second in ((one, three), (MappedVectors([one, three], 4), two), (two, MappedVectors([three], 4))):
+        both = joined(first, second)
+        np.testing.assert_array_equal(both[:], np.concatenate([np.asarray(first), np.asarray(second)]))
+        assert both.shape == (len(first) + len(second), 4)

@@ -3,9 +3,8 @@
 import json
 import os
 import shlex
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -37,6 +36,7 @@ def dedup(
     max_errors: int | None = None,
     workers: int | None = None,
     ids: IdRule = "stem",
+    against: str | None = None,
 ) -> None:
     """Find duplicates: write pairs, groups, what to keep, and a page to look at, to the folder OUT.
 
@@ -75,16 +75,16 @@ def dedup(
             images if that is more. With more, the command stops with exit status 1.
         workers: Number of threads that decode images. The default is one for each core.
         ids: How images are named: stem drops the extension of the path, path keeps it.
+        against: Another set of images, a source or a folder that `sscd-jax embed` wrote, none of which is removed. Give
+            it to find the images of SOURCE that have a copy there, in the place of duplicates within SOURCE.
     """
-    from sscd_jax import weights as known_weights
-    from sscd_jax.cli.options import preset_for
+    from sscd_jax.cli.options import embed_with, network_like, open_set
     from sscd_jax.data.sources import open_sources
-    from sscd_jax.descriptors import Descriptors, is_descriptors
+    from sscd_jax.descriptors import Descriptors
+    from sscd_jax.duplicates.against import dedup_against
     from sscd_jax.duplicates.dedup import begin
     from sscd_jax.duplicates.dedup import dedup as find
-    from sscd_jax.embedding.collection import write_descriptors
     from sscd_jax.search.calibration import Calibration
-    from sscd_jax.weights.fetch import ensure
 
     if not sources:
         raise ValueError("name at least one SOURCE, such as a folder of images")
@@ -95,31 +95,25 @@ def dedup(
     choose(preset, custom)
     fitted = Calibration.read(calibration) if calibration else None
     options = Options(threshold, score, grouping, max_group, keep)
+    if against is not None and (background or calibration):
+        raise ValueError("--against measures the background in both sets: leave out --background and --calibration")
+    if against is not None and options != Options(threshold, score):
+        raise ValueError("--keep, --grouping and --max-group have no meaning with --against, whose images are all kept")
     begin(out)  # a wrong place is an error before anything is loaded
     source = open_sources(sources, ids=ids)
-    ensure(weights)
-    read = known_weights.read(weights)
-    embed = partial(
-        write_descriptors, batch_size=batch_size, max_errors=max_errors, workers=workers, retry=True, prune=True
-    )
-    chosen = preset_for(read, preset, custom)
-    outside = None
-    if background and is_descriptors(background):
-        outside = Descriptors.read(background)
-    elif background:
-        embed(read.model, read.variables, open_sources([background], ids=ids), chosen, out / "background")
-        outside = Descriptors.read(out / "background")
-    summary = find(
-        source,
-        out,
-        lambda contents, folder: embed(read.model, read.variables, contents, chosen, folder),
-        options,
-        weights=weights,
-        outside=outside,
-        calibration=fitted,
-        roots=[name for name in sources if os.path.isdir(name)],
-        max_errors=max_errors,
-    )
+    other = None if against is None else open_set(against, ids=ids)
+    outside = None if background is None else open_set(background, ids=ids)
+    read, chosen = network_like(weights, preset, custom, [one for one in (other, outside) if one is not None])
+    embed = embed_with(read, chosen, batch_size=batch_size, max_errors=max_errors, workers=workers)
+    roots = [name for name in (*sources, against or "") if os.path.isdir(name)]
+    common: dict[str, Any] = {"weights": weights, "roots": roots, "max_errors": max_errors}
+    if other is not None:
+        summary = dedup_against(source, other, out, embed, options, **common)
+    else:
+        if outside is not None and not isinstance(outside, Descriptors):
+            embed(outside, out / "background")
+            outside = Descriptors.read(out / "background")
+        summary = find(source, out, embed, options, outside=outside, calibration=fitted, **common)
     print(json.dumps({name: value for name, value in summary.items() if name in _SHOWN}, indent=2))
     print(f"\nLook at {printable(str(out / 'duplicates.html'))}")
 
@@ -210,5 +204,5 @@ def _end(left: "Left") -> None:
 _EXAMPLES = 10
 _SHOWN = (
     *("images", "unreadable", "groups", "duplicates", "duplicates_by_kind", "duplicate_bytes", "pairs", "score"),
-    *("threshold", "grouping", "keep", "seconds", "out"),
+    *("threshold", "grouping", "keep", "against", "against_images", "seconds", "out"),
 )

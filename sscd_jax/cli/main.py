@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dedup apply": ("dedup:dedup_apply", "Move the duplicates that were found to another folder."),
     "dedup undo": ("dedup:dedup_undo", "Bring back what was moved."),
     "dedup": ("dedup:dedup", "Find duplicate images, and show them; then dedup apply, dedup undo."),
+    "search": ("search:search", "Find the copies of images in a collection."),
+    "overlap": ("search:overlap", "Find the images that two sets have in common, such as training and test images."),
     "pack": ("pack:pack", "Copy images into a few large files, for fast reading from object stores."),
     "embed": ("embed:embed", "Compute the descriptors of images."),
     "descriptors export": ("embed:descriptors_export", "Write descriptors as .npy, .faiss, .parquet or .hdf5."),
@@ -53,7 +55,7 @@ GROUPS = {
     "benchmark": "Make a benchmark from your own images: benchmark make.",
     "weights": "Download, convert or export weights: weights fetch, convert, export.",
 }
-RESUMABLE = ("dedup", "train", "demo", "pack", "embed", "benchmark make", "weights fetch")
+RESUMABLE = ("dedup", "search", "overlap", "train", "demo", "pack", "embed", "benchmark make", "weights fetch")
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, Preempted)  # errors that end in one line
 ABOUT = """SSCD, the descriptor for image copy detection, in JAX.
 
@@ -169,7 +171,8 @@ def _run(name: str, command: functools.partial[None]) -> None:
         print(f"sscd-jax {name}: ended by SIGTERM, {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except KeyboardInterrupt as error:
-        more = str(error) or ("rerun the same command to resume" if name in RESUMABLE else "")
+        resumable = name in RESUMABLE and command.keywords.get("out", "") is not None  # `search` may write nothing
+        more = str(error) or ("rerun the same command to resume" if resumable else "")
         print(f"\nsscd-jax {name}: interrupted{', ' if more else ''}{more}", file=sys.stderr)
         if isinstance(error, Interrupted):  # all processes have saved, and end together
             sys.exit(130)

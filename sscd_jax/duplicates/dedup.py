@@ -30,14 +30,14 @@ from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import image_files, tables
 from sscd_jax.duplicates.collect import contents_of
 from sscd_jax.duplicates.find import KINDS, pairs
-from sscd_jax.duplicates.image_files import Seen
 from sscd_jax.duplicates.options import Options
 from sscd_jax.duplicates.result import find
+from sscd_jax.duplicates.unreadable import unreadable, write_errors
 from sscd_jax.files import FolderKind, write_text
 from sscd_jax.search.calibration import Calibration
 
 FORMAT, VERSION = "sscd_jax duplicates", 1
-MARK, SUMMARY = "dedup.json", "summary.json"
+MARK, SUMMARY, OTHER = "dedup.json", "summary.json", "other.jsonl"
 # A killed process may have left empty folders.
 FOLDER = FolderKind(
     FORMAT,
@@ -92,12 +92,10 @@ def dedup(
         descriptors = Descriptors.read(out / "descriptors")
     found = find(source, seen, descriptors, options, outside=outside, calibration=calibration)
     (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
-    errors = _errors(source, seen, unread, out)
-    if errors:
-        write_text(out / "errors.jsonl", "".join(json.dumps(error) + "\n" for error in errors))
-    else:
-        (out / "errors.jsonl").unlink(missing_ok=True)
-    (out / "pairs.parquet").unlink(missing_ok=True)
+    errors = unreadable(source, seen, unread, out / "descriptors")
+    write_errors(out, errors)
+    for name in (OTHER, "pairs.parquet"):  # of an earlier run
+        (out / name).unlink(missing_ok=True)
     kinds = tables.write_pairs(out, pairs(found.collection, found.least), source.ids)
     tables.write_groups(out / "groups.csv", found.rows())
     removed = np.flatnonzero(~found.copies.is_kept)
@@ -143,10 +141,7 @@ def begin(out: Path) -> None:
     Raises:
         ValueError: it holds something else; the error names it.
     """
-    FOLDER.check(out)
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARK).exists():
-        write_text(out / MARK, json.dumps({"format": FORMAT, "version": VERSION}))
+    FOLDER.begin(out)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -163,19 +158,3 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{folder} is not a complete folder of `sscd-jax dedup`: {error}; run that again") from error
     return summary
-
-
-def _errors(source: Source, seen: Sequence[Seen | None], unread: Mapping[int, str], out: Path) -> list[dict[str, Any]]:
-    """Returns the images that have no descriptor, and why."""
-    why: dict[str, str] = {}
-    file = out / "descriptors" / "errors.jsonl"
-    if file.exists():
-        for line in file.read_text().splitlines():
-            error = json.loads(line)
-            why[str(error.get("id"))] = error["reason"]
-    found = []
-    for index, one in enumerate(seen):
-        reason = unread.get(index, "it could not be read") if one is None else why.get(one.sha256)
-        if reason is not None:
-            found.append({"id": source.ids[index], "path": source.paths[index], "reason": reason})
-    return found

@@ -44,13 +44,14 @@ class Seen(NamedTuple):
 
 
 def look_at(
-    source: Source, folder: Path | None = None, *, max_errors: int | None = None
+    source: Source, folder: Path | None = None, *, file: str = FILE, max_errors: int | None = None
 ) -> tuple[list[Seen | None], dict[int, str]]:
     """Reads all images that are new or have changed since they were last read, and hashes them.
 
     Args:
         source: the images, with unique ids.
-        folder: the folder of `FILE`; without one, nothing is written.
+        folder: the folder of the file; without one, nothing is written.
+        file: the name of the file.
         max_errors: the number of images that a disk or a network may fail to deliver, as for `write_descriptors`.
 
     Returns:
@@ -59,14 +60,14 @@ def look_at(
     Raises:
         OSError: more than `max_errors` images cannot be read, or the file cannot be written.
     """
-    file, reader = Path(os.devnull) if folder is None else folder / FILE, Reader(source)
-    known = _read(file)
+    listed, reader = Path(os.devnull) if folder is None else folder / file, Reader(source)
+    known = _read(listed)
     seen: list[Seen | None] = [known.get(one) for one in source.ids]
     todo = [index for index, one in enumerate(seen) if one is None or not _is_current(one, reader, index)]
     limit, failed = failed_reads.most_failed_reads(len(source), max_errors), 0
     reasons: dict[int, str] = {}
     shown = {"desc": "hash", "unit": "image", "dynamic_ncols": True, "delay": 1, "leave": False}
-    with file.open("ab") as log, ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(todo), **shown) as bar:
+    with listed.open("ab") as log, ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(todo), **shown) as bar:
         if log.tell():
             log.write(b"\n")  # a killed process may have left half a line
         written = time.monotonic()
@@ -86,7 +87,7 @@ def look_at(
                 log.flush()
                 written = time.monotonic()
     if folder and (todo or len(known) != len(source)):
-        write(file, source.ids, seen)
+        write(listed, source.ids, seen)
     return seen, reasons
 
 

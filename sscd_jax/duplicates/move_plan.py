@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sscd_jax.duplicates.journal import Journal
 
-GROUPS, FILES = "groups.csv", "files.jsonl"
+GROUPS, FILES, OTHER = "groups.csv", "files.jsonl", "other.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,11 @@ def plan_moves(
 ) -> Plan:
     """Finds out which files can be moved or replaced by hard links, and changes nothing.
 
-    A file keeps its path below the deepest folder that all files of groups.csv have in common.
+    A file keeps its path below the deepest folder that all files of groups.csv have in common; those of other.jsonl,
+    with which files.jsonl was compared and which all stay, do not count.
 
     Args:
-        folder: the folder with groups.csv and files.jsonl.
+        folder: the folder with groups.csv, files.jsonl, and other.jsonl, if there is one.
         move_to: the folder to which files are moved, or None to replace files by hard links.
         roots: the folders in which the images were searched for, to which nothing may be moved. If they are not known,
             the deepest folder that all files of files.jsonl have in common counts.
@@ -97,14 +98,17 @@ def plan_moves(
         ValueError: a file is missing or malformed, or files cannot be moved to `move_to`.
     """
     rows = _read_groups(folder / GROUPS)
-    files, common = _read_files(folder / FILES, {path for path, _, _ in rows})
+    wanted = {path for path, _, _ in rows}
+    files, common = _read_files(folder / FILES, wanted)
+    others = _read_files(folder / OTHER, wanted)[0] if (folder / OTHER).is_file() else {}
     if move_to is not None:
         move_to = Path(os.path.abspath(move_to))
         _check_target(move_to, folder, roots or ([Path(common)] if common != os.sep else []))
     steps = (journal or Journal(folder)).steps.values()
     moved = {step.path for step, _ in steps if step.kind == "move"}
     begun = {(step.path, step.to) for step, state in steps if state != "done"}
-    base = _common(path for path, _, _ in rows if path)
+    base = _common(path for path, _, _ in rows if path and path not in others)
+    files = others | files
     moves: list[Move] = []
     skipped: list[tuple[str, str]] = []
     counts = {"before": 0, "same": 0, "different": 0, "not_files": 0}

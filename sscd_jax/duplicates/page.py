@@ -1,33 +1,17 @@
-"""Writes duplicates.html and the pages after it, which show groups of duplicate images.
+"""Writes duplicates.html and the pages after it, which show groups of duplicate images; see `page_files`."""
 
-Styles and thumbnails are inside the files, there is no script, and a content security policy keeps the pages from
-loading anything. The thumbnails of one page at a time are in memory, so that there may be any number of groups.
-"""
-
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
-from tqdm import tqdm
 
-from sscd_jax.data.names import printable
-from sscd_jax.duplicates.thumbnails import Load, Thumbnails
-from sscd_jax.files import check_file, write_text
+from sscd_jax.duplicates.page_files import histogram, write_pages_of
+from sscd_jax.duplicates.thumbnails import Load
 
-GROUPS_PER_PAGE = 40
 SHOWN = 12  # images of a group
-GENERATOR = '<meta name="generator" content="sscd_jax">'  # in page.html.jinja
-
-_BINS = 25
-_FILE = re.compile(r"duplicates-([1-9]\d*)\.html")
 
 
 @dataclass(frozen=True)
@@ -42,6 +26,7 @@ class Member:
         score: the similarity less background, which the threshold applies to; None for the kept image itself.
         kind: how it matches the kept image: "bytes" if the files are equal, "pixels" if only the pixels are, "near" if
             the score says so; "" for the kept image itself.
+        key: what the image is read by, if that is not the id, as where two sets have the same ids.
     """
 
     id: str
@@ -51,6 +36,12 @@ class Member:
     similarity: float | None
     score: float | None
     kind: Literal["bytes", "pixels", "near", ""]
+    key: str | None = None
+
+    @property
+    def image(self) -> str:
+        """What the image is read by."""
+        return self.id if self.key is None else self.key
 
 
 @dataclass(frozen=True)
@@ -98,21 +89,6 @@ class Summary:
     scores: Sequence[float] | np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar of the histogram: the scores from `low` to `high`, their number, and the height of the bar in percent."""
-
-    low: float
-    high: float
-    count: int
-    height: float
-
-
-def page_name(page: int) -> str:
-    """Returns the name of the file of a page; the first page is 1."""
-    return "duplicates.html" if page == 1 else f"duplicates-{page}.html"
-
-
 def write_pages(folder: Path, groups: Iterable[PageGroup], count: int, summary: Summary, load: Load) -> list[Path]:
     """Writes the pages, and removes those of an earlier run that had more.
 
@@ -121,7 +97,7 @@ def write_pages(folder: Path, groups: Iterable[PageGroup], count: int, summary: 
         groups: the groups in the order in which they are shown, the most doubtful first.
         count: the number of groups.
         summary: what the first page says about all of them.
-        load: a function that returns the encoded bytes of the image of an id, and raises OSError or ValueError where it
+        load: a function that returns the encoded bytes of the image of a key, and raises OSError or ValueError where it
             cannot. Several threads call it.
 
     Returns:
@@ -131,41 +107,18 @@ def write_pages(folder: Path, groups: Iterable[PageGroup], count: int, summary: 
         ValueError: `groups` has not `count` groups, or a file of the name of a page is not ours.
         OSError: a page cannot be written.
     """
-    paths = [folder / page_name(page) for page in range(1, max(-(-count // GROUPS_PER_PAGE), 1) + 1)]
-    for path in paths:
-        check_file(path, _check_ours)
-    environment = jinja2.Environment(
-        autoescape=True, finalize=_printable, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["file_size"] = _file_size
-    source = files("sscd_jax.duplicates").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    template = environment.from_string(source, globals={"page_name": page_name, "shown_members": _shown})
-    common = {
+    values = {
         "summary": summary,
-        "count": count,
-        "pages": len(paths),
-        "bars": _histogram(summary),
+        "bars": histogram(summary.scores, summary.threshold),
         "folder": shlex.quote(str(folder)),
         "relative": not folder.is_absolute(),
+        "shown_members": _shown,
     }
-    left = iter(groups)
-    shown = tqdm(paths, desc="pages", unit="page", delay=1, dynamic_ncols=True, leave=False)
-    with Thumbnails(load) as thumbnails:
-        for page, path in enumerate(shown, 1):
-            some = list(islice(left, GROUPS_PER_PAGE))
-            if len(some) != min(GROUPS_PER_PAGE, count - (page - 1) * GROUPS_PER_PAGE):
-                raise ValueError(f"there are fewer groups than {count}")
-            images = thumbnails.of(member.id for group in some for member in _shown(group))
-            place = {
-                "page": page,
-                "first": (page - 1) * GROUPS_PER_PAGE + 1,
-                "numbers": _page_numbers(page, len(paths)),
-            }
-            write_text(path, template.render(common, groups=some, thumbnails=images, **place))
-    if next(left, None) is not None:
-        raise ValueError(f"there are more groups than {count}")
-    _remove_after(folder, len(paths))
-    return paths
+    return write_pages_of(folder, "duplicates", "page.html.jinja", groups, count, load, _images, values)
+
+
+def _images(group: PageGroup) -> list[str]:
+    return [member.image for member in _shown(group)]
 
 
 def _shown(group: PageGroup) -> list[Member]:
@@ -176,65 +129,3 @@ def _shown(group: PageGroup) -> list[Member]:
 
 def _certainty(member: Member) -> tuple[bool, float]:
     return member.kind != "near", 1.0 if member.score is None else member.score
-
-
-def _histogram(summary: Summary) -> list[Bar]:
-    """Counts the scores in bins of equal width, from the threshold or a lower score to the highest."""
-    scores = np.asarray(summary.scores, np.float64)
-    if not scores.size:
-        return []
-    low, high = min(summary.threshold, float(scores.min())), float(scores.max())
-    counts, edges = np.histogram(scores, _BINS, (low, max(high, low + 0.01)))
-    heights = np.maximum(100 * counts / counts.max(), 2.0 * (counts > 0))
-    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), heights.tolist(), strict=True)
-    return [Bar(*row) for row in rows]
-
-
-def _page_numbers(page: int, pages: int) -> list[int | None]:
-    """Returns the pages to link to: the first, the last, and those near this one, with None for a gap."""
-    numbers: list[int | None] = []
-    for number in sorted({1, pages, *range(max(page - 2, 1), min(page + 2, pages) + 1)}):
-        if numbers and numbers[-1] != number - 1:
-            numbers.append(None)
-        numbers.append(number)
-    return numbers
-
-
-def _printable(value: object) -> object:
-    """Makes names harmless that have control characters, or marks of the direction of text."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _file_size(size: int) -> str:
-    """Returns a number of bytes in a readable unit.
-
-    Examples:
-        >>> _file_size(999), _file_size(3_449_000), _file_size(12_000_000)
-        ('999 bytes', '3.4 MB', '12 MB')
-    """
-    if size < 1000:
-        return "1 byte" if size == 1 else f"{size} bytes"
-    value = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        value /= 1000
-        if value < 999.5 or unit == "PB":
-            break
-    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
-
-
-def _check_ours(path: Path) -> None:
-    with path.open("rb") as file:
-        if GENERATOR.encode() not in file.read(4096):
-            raise ValueError("another program wrote it")
-
-
-def _remove_after(folder: Path, pages: int) -> None:
-    """Removes pages of higher numbers that this package wrote."""
-    for path in folder.iterdir():
-        found = _FILE.fullmatch(path.name)
-        if found and int(found[1]) > pages and path.is_file() and not path.is_symlink():
-            try:
-                _check_ours(path)
-            except ValueError:
-                continue
-            path.unlink()

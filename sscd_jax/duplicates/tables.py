@@ -1,7 +1,8 @@
-"""Writes the pairs and the groups of a collection as tables that other programs read."""
+"""Writes the pairs, the groups and the matches of collections as tables that other programs read."""
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 
 from sscd_jax.duplicates.find import KINDS
 from sscd_jax.duplicates.image_files import Seen
+from sscd_jax.duplicates.matching import Matches
 from sscd_jax.files import atomic_file
 
 PAIRS = ("id_a", "id_b", "similarity", "score", "kind")
+MATCHES = ("query", "rank", "match", "similarity", "score", "copy")
 GROUPS = ("group", "id", "keep", "similarity_to_kept", "lowest_similarity_in_group", "width", "height", "bytes", "path")
+_ROWS = 1 << 16  # rows that are written at once
 _FLUSHED = 1 << 20  # characters that wait in memory
 
 
@@ -34,7 +38,7 @@ def write_pairs(
         The number of pairs of each kind.
     """
     counts: dict[str, int] = dict.fromkeys(KINDS[1:], 0)
-    with _csv(folder / "pairs.csv", PAIRS) as write, _parquet(folder / "pairs.parquet") as write_parquet:
+    with _csv(folder / "pairs.csv", PAIRS) as write, _parquet(folder / "pairs.parquet", PAIRS) as write_parquet:
         for one, other, similarity, score, kind in found:
             a = [ids[index] for index in one.tolist()]
             b = [(ids if others is None else others)[index] for index in other.tolist()]
@@ -45,8 +49,26 @@ def write_pairs(
                 counts[name] += 1
             numbers = [[number(value) for value in part.tolist()] for part in (similarity, score)]
             write(zip(a, b, *numbers, kinds, strict=True))
-            write_parquet(a, b, similarity, score, kinds)
+            write_parquet(_unicode(a), _unicode(b), similarity, score, kinds)
     return counts
+
+
+def write_matches(folder: Path, matches: Matches) -> None:
+    """Writes matches.csv, matches.jsonl, and matches.parquet if the extra parquet is installed."""
+    columns = matches.query, matches.rank, matches.reference, matches.similarity, matches.score, matches.is_copy
+    with (
+        _csv(folder / "matches.csv", MATCHES) as write,
+        atomic_file(folder / "matches.jsonl") as temporary,
+        temporary.open("w", encoding="utf-8") as lines,
+        _parquet(folder / "matches.parquet", MATCHES) as write_parquet,
+    ):
+        for start in range(0, len(matches), _ROWS):
+            query, rank, match, similarity, score, copy = (part[start : start + _ROWS].tolist() for part in columns)
+            numbers = [[number(value) for value in part] for part in (similarity, score)]
+            write(zip(query, rank, match, *numbers, [str(one).lower() for one in copy], strict=True))
+            for row in zip(query, rank, match, similarity, score, copy, strict=True):
+                lines.write(json.dumps(dict(zip(MATCHES, row, strict=True))) + "\n")
+            write_parquet(_unicode(query), rank, _unicode(match), similarity, score, copy)
 
 
 def write_groups(path: Path, rows: Iterable[Sequence[Any]]) -> None:
@@ -98,7 +120,7 @@ def _csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[Any]:
     """Yields a function that appends columns to a Parquet file, or does nothing if pyarrow is not installed."""
     try:
         import pyarrow as pa
@@ -106,15 +128,21 @@ def _parquet(path: Path) -> Iterator[Any]:
     except ImportError:
         yield lambda *columns: None
         return
-    types = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.dictionary(pa.int8(), pa.string()))
-    schema = pa.schema(list(zip(PAIRS, types, strict=True)))
+    types = {"similarity": pa.float64(), "score": pa.float64(), "kind": pa.dictionary(pa.int8(), pa.string())}
+    types |= {"rank": pa.int64(), "copy": pa.bool_()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
 
-        def write(a: list[str], b: list[str], similarity: np.ndarray, score: np.ndarray, kinds: list[str]) -> None:
-            ids = [[one.encode("utf-8", "backslashreplace").decode() for one in part] for part in (a, b)]
-            numbers = [pa.array(part, from_pandas=True) for part in (similarity, score)]  # NaN becomes null
-            columns = [*map(pa.array, ids), *numbers, pa.array(kinds, pa.string()).dictionary_encode().cast(types[4])]
-            if a:
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        def write(*columns: Any) -> None:
+            arrays = [pa.array(column, from_pandas=True) for column in columns]  # NaN becomes null
+            coded = [pa.types.is_dictionary(field.type) for field in schema]
+            arrays = [one.dictionary_encode() if is_coded else one for one, is_coded in zip(arrays, coded, strict=True)]
+            arrays = [one.cast(field.type) for one, field in zip(arrays, schema, strict=True)]
+            if len(arrays[0]):
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
         yield write
+
+
+def _unicode(ids: Iterable[str]) -> list[str]:
+    return [one.encode("utf-8", "backslashreplace").decode() for one in ids]

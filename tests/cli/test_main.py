@@ -228,7 +228,9 @@ def test_help_lists_defaults(capsys):
 
 def test_a_wrong_command_line_lists_the_right_ones(capsys):
     assert "Unrecognized options: fly" in fails(capsys, "fly")
-    assert "Available subcommands: demo, train, preview, dedup, pack," in fails(capsys, "evlauate")
+    assert "Available subcommands: demo, train, preview, dedup, search, overlap, pack, embed," in fails(
+        capsys, "evlauate"
+    )
     assert "Available subcommands: disc, copydays, memorization, compare" in fails(capsys, "evaluate", "disk")
     assert "Expected one of {fetch, convert, export}" in fails(capsys, "weights")
     message = fails(capsys, "demo", "--sed", "1")

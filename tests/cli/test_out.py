@@ -53,6 +53,11 @@ INTO_FOLDERS = (
     "benchmark make IMAGES --out OUT",
     "pack IMAGES --out OUT",
     "demo --steps 2 --out OUT",
+    "dedup IMAGES --weights WEIGHTS --out OUT",
+    "dedup IMAGES --against SET --weights WEIGHTS --out OUT",
+    "search IMAGES IMAGES --weights WEIGHTS --out OUT",
+    "search SET SET --out OUT",
+    "overlap IMAGES IMAGES --weights WEIGHTS --out OUT",
 )
 INTO_FILES = (
     ("evaluate disc --queries SET --references SET --ground-truth TRUTH --bootstrap 0 --out OUT", ".json"),

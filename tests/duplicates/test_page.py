@@ -16,7 +16,8 @@ from helpers.html_page import Page
 from PIL import Image
 
 from sscd_jax.data.names import printable
-from sscd_jax.duplicates.page import GENERATOR, Member, PageGroup, Summary, page_name, write_pages
+from sscd_jax.duplicates.page import Member, PageGroup, Summary, write_pages
+from sscd_jax.duplicates.page_files import GENERATOR, page_name
 
 SUMMARY = Summary(
     images=1234,
@@ -290,7 +291,7 @@ def test_a_file_that_is_not_ours_stays_and_nothing_is_written(tmp_path):
 
 @pytest.mark.parametrize(("there", "count"), [(39, 41), (40, 41), (42, 41), (1, 0)])
 def test_the_count_is_that_of_the_groups(tmp_path, there, count):
-    with pytest.raises(ValueError, match="groups than"):
+    with pytest.raises(ValueError, match="items than"):
         write_pages(tmp_path, pairs(there), count, SUMMARY, lambda one: b"")
 
 

@@ -63,6 +63,28 @@ def test_commands(folder, capsys):
     assert there - named <= {"dedup.json", "moves.jsonl", ".moves.lock"}
 
 
+def test_clean_a_training_set(folder, capsys):
+    (folder / "photos").rename(folder / "train")
+    (folder / "backup").rename(folder / "test")
+    shutil.copy(folder / "train" / "1.jpg", folder / "query.jpg")
+    plain = " --threshold 0.99999 --score similarity"
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", PAGES["clean"], re.DOTALL):
+        assert language == "bash"
+        run(block.strip() + plain * (" pack " not in block))
+    assert "1 of 1 image" in capsys.readouterr().out
+    assert (folder / "duplicates" / "keep.txt").read_text() == f"{folder}/train/0.jpg\n{folder}/train/1.jpg\n"
+    assert (folder / "leaks" / "test_in_train.txt").read_text() == f"{folder}/test/0.jpg\n"
+    assert (folder / "leaks" / "train_in_test.txt").read_text() == f"{folder}/train/0.jpg\n"
+    kept = (folder / "without_test" / "keep.txt").read_text().splitlines()
+    assert kept == [f"{folder}/train/1.jpg", f"{folder}/train/copy.jpg"]
+    table = PAGES["clean"].split("## Find test images")[1].split("\n## ")[0]
+    there = {path.name for path in (folder / "leaks").iterdir()}
+    assert set(re.findall(r"`([a-z_]+\.(?:html|csv|parquet|txt|json))`", table)) - {"keep.txt"} <= there
+    for name in ("matches.csv", "matches.jsonl", "matches.parquet", "matches.html"):
+        assert name in PAGES["clean"]
+        assert (folder / "found" / name).exists()
+
+
 def test_python(folder):
     (code,) = (block for language, block in BLOCKS if language == "python")
     (expected,) = (block for language, block in BLOCKS if language == "text")

@@ -9,6 +9,7 @@ from sscd_jax.data.image_source import Source
 from sscd_jax.data.storage import DamagedError
 from sscd_jax.descriptors import Descriptors, check_same_provenance
 from sscd_jax.duplicates import background
+from sscd_jax.duplicates.background_cache import measured
 from sscd_jax.duplicates.find import Collection
 from sscd_jax.duplicates.identical import numbered, same_pixels
 from sscd_jax.duplicates.image_files import Seen
@@ -74,7 +75,11 @@ def collect(
     images = order[found[order] >= 0]
     images = images[np.sort(np.unique(found[images], return_index=True)[1])]  # the most preferred one of each content
     rows = found[images]
-    grouped = background.first_pass(vectors, rows)
+    own = None
+    if score == "background" and outside is None and calibration is None:
+        grouped, own = measured(vectors, rows)
+    else:
+        grouped = background.first_pass(vectors, rows)
     same = same_pixels(grouped, rows, lambda at: source.load(int(images[at])))
     pixels_of = np.arange(len(source))
     pixels_of[content[images]] = content[images][same]
@@ -84,8 +89,8 @@ def collect(
     elif outside is not None and descriptors is not None:
         check_same_provenance(images=descriptors, background=outside)
         scores = Scores(vectors, background.of_others(vectors, outside.vectors))
-    elif score == "background":
-        scores = Scores(vectors, background.of_collection(vectors, rows, grouped))
+    elif own is not None:
+        scores = Scores(vectors, own)
     return Collection(scores, found, content, pixels_of[content], order)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from sscd_jax.data.names import printable
 from sscd_jax.descriptors import check_same_provenance
 from sscd_jax.duplicates import background
+from sscd_jax.duplicates.background_cache import measured
 from sscd_jax.duplicates.options import Options, ScoreKind
 from sscd_jax.duplicates.scores import Scores, all_pairs, best_pairs, ranked
 from sscd_jax.duplicates.sides import Described, check_units
@@ -165,9 +166,9 @@ def scores_between(queries: Vectors, references: Vectors, kind: ScoreKind) -> Sc
     if kind == "similarity":
         return Scores.plain(vectors)
     order = np.arange(len(references))
-    grouped = background.first_pass(references, order)
+    grouped, of_references = measured(references, order)
     mine = background.of_others(queries, references, order[grouped.is_kept])
-    return Scores(vectors, np.concatenate([mine, background.of_collection(references, order, grouped)]))
+    return Scores(vectors, np.concatenate([mine, of_references]))
 
 
 def _taken(images: Described, rows: np.ndarray) -> np.ndarray:

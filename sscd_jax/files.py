@@ -28,6 +28,7 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 # version.
 NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+LOCK = ".lock"  # in folders in which one process works at a time
 _OF_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave them in any folder
 
 
@@ -68,7 +69,9 @@ class FolderKind:
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file, not a folder: name another folder")
         begun = {marker.rpartition("/")[0] for marker in self.markers}  # a process was killed before it wrote more
-        files = [name for name in list_files(folder) if name not in begun and not is_temporary(name.split("/")[-1])]
+        files = [
+            name for name in list_files(folder) if name not in {*begun, LOCK} and not is_temporary(name.split("/")[-1])
+        ]
         if not files:
             return
         marked = [self._mark(folder / name) for name in self.markers]
@@ -101,6 +104,23 @@ class FolderKind:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / self.markers[0]).exists():
             write_text(folder / self.markers[0], json.dumps({"format": self.format, "version": self.version}))
+
+    def lock(self, folder: Path) -> object:
+        """Begins a folder, and keeps other processes from working in it as long as what is returned is referenced.
+
+        Raises:
+            ValueError: it holds something else.
+            OSError: another process is at work in it.
+        """
+        import filelock
+
+        self.begin(folder)
+        lock = filelock.FileLock(folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise OSError(f"another process is at work in {folder}: wait for it, or name another folder") from error
+        return lock
 
     def _mark(self, file: Any) -> tuple[Any, Any] | None:
         try:

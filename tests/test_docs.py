@@ -29,7 +29,17 @@ from sscd_jax.weights.export_onnx import write_onnx
 from sscd_jax.weights.native import write_safetensors
 
 # Files that are named and are not in the repository: an example, the output of a command, files of the official code.
-ELSEWHERE = {"00017.jpg", "IMG_1.jpg", "sheet.jpg", "transforms/settings.py", "train.py", "diff_retrieval.py"}
+ELSEWHERE = {
+    "00017.jpg",
+    "photos/copies/a.jpg",
+    "query.jpg",
+    "removed/copies/a.jpg",
+    "IMG_1.jpg",
+    "sheet.jpg",
+    "transforms/settings.py",
+    "train.py",
+    "diff_retrieval.py",
+}
 
 
 @pytest.fixture

@@ -55,13 +55,13 @@ def dedup(
             network is for.
         custom: The preset that --preset custom selects.
         threshold: Least score of two copies. The default is 0.2, or 0.75 with --score similarity. Raise it if the pages
-            show images that are no copies.
+            show images that are no copies. Files with the same bytes or pixels are copies at any threshold.
         score: What the threshold applies to. background is the similarity less what is similar to both images anyway,
             measured among the images themselves; it finds more copies at the same precision. similarity is the plain
             inner product.
-        background: Images that have nothing to do with those of SOURCE, of the same kinds, or the folder of their
-            descriptors. The score then leaves out what is similar to them, and not to the images of SOURCE. Give it if
-            you have thousands of such images and SOURCE has few.
+        background: Images of the same kinds as those of SOURCE (photographs, drawings and so on) that are no copies of
+            them, or the folder of their descriptors. The score then leaves out what is similar to these, instead of
+            what is similar within SOURCE. Give it if you have thousands of such images and SOURCE has few.
         calibration: The .npz file that `sscd-jax calibrate` wrote. It transforms the descriptors, and its background
             and its threshold take the place of those above.
         keep: Which image of a group is kept. largest is the one with the most pixels, then bytes; first is the first in
@@ -121,9 +121,9 @@ def dedup(
 def dedup_apply(folder: Folder, move_to: Path | None = None, hardlink: bool = False, yes: bool = False) -> None:
     """Move the duplicates to another folder, or replace equal files by hard links. Nothing is deleted.
 
-    Without --yes, it only says what it would do. A file that has changed since `sscd-jax dedup` compared it, or whose
-    group's kept file has changed or is gone, is reported and stays. A journal in DIR allows the same command to resume,
-    and `sscd-jax dedup undo DIR` to bring all back, also after the process was killed.
+    Without --yes, it only says what it would do. A file whose size or time has changed since `sscd-jax dedup` compared
+    it, or whose group's kept file has changed or is gone, is reported and stays. A journal in DIR allows the same
+    command to resume, and `sscd-jax dedup undo DIR` to bring all back, also after the process was killed.
 
     Args:
         folder: Folder that `sscd-jax dedup` wrote.
@@ -137,6 +137,8 @@ def dedup_apply(folder: Folder, move_to: Path | None = None, hardlink: bool = Fa
     from sscd_jax.duplicates.move_plan import plan_moves
     from sscd_jax.duplicates.moves import apply
 
+    if move_to is not None and str(move_to) == ".":
+        raise ValueError("--move-to: name a folder for the duplicates; the current folder is none for them alone")
     if hardlink == (move_to is not None):
         raise ValueError("give either --move-to FOLDER or --hardlink")
     roots = [Path(root) for root in read_summary(folder)["roots"]]
@@ -164,8 +166,11 @@ def dedup_undo(folder: Folder) -> None:
     Args:
         folder: Folder that `sscd-jax dedup` wrote.
     """
+    from sscd_jax.duplicates.dedup import MARK
     from sscd_jax.duplicates.moves import undo
 
+    if folder.is_dir() and not (folder / MARK).exists():
+        raise ValueError(f"{folder} is not a folder that `sscd-jax dedup` has written")
     done = undo(folder)
     print(_told(done, f"{_files(done.done)} of {done.bytes} bytes {_were(done.done)} brought back"))
     _end(done)

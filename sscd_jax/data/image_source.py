@@ -13,7 +13,7 @@ from sscd_jax.data import storage
 from sscd_jax.data.archives import MAX_BYTES
 from sscd_jax.data.names import printable
 from sscd_jax.data.web import is_url, read_url
-from sscd_jax.string_list import Lookup, repeated
+from sscd_jax.string_list import Lookup, StringList, repeated
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -50,6 +50,13 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, indexes: Sequence[int]) -> "Source":
+        """Returns a source of some of the images, in the order of these indexes."""
+        ids, paths = (StringList(part[index] for index in indexes) for part in (self.ids, self.paths))
+        if self.record is None:
+            return Source(self.name, ids, paths, files=paths, regular=self.regular)
+        return Source(self.name, ids, paths, lambda index: self.load(indexes[index]), self.files)
 
     def load(self, index: int) -> bytes:
         """Returns the encoded bytes of an image.

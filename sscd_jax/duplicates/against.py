@@ -19,7 +19,7 @@ from sscd_jax.duplicates import tables
 from sscd_jax.duplicates.compare import SUMMARY, Compared, Embed, compare, key
 from sscd_jax.duplicates.dedup import FOLDER, FORMAT, OTHER, VERSION
 from sscd_jax.duplicates.find import KINDS, lowest_similarity
-from sscd_jax.duplicates.image_files import FILE, Seen
+from sscd_jax.duplicates.image_files import FILE, Seen, own_files
 from sscd_jax.duplicates.options import Options
 from sscd_jax.duplicates.page import Member, PageGroup, Summary, write_pages
 from sscd_jax.duplicates.result import Group
@@ -57,7 +57,9 @@ def dedup_against(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    FOLDER.begin(out)
+    _lock = FOLDER.lock(out)  # until this function ends
+    source = own_files(source, out)
+    (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
     sides = (
         opened(source, "source", out, FILE, max_errors=max_errors),
         opened(other, "against", out, OTHER, max_errors=max_errors),
@@ -135,7 +137,7 @@ class Removal:
                     file.width if file else None,
                     file.height if file else None,
                     file.bytes if file and file.bytes else None,
-                    file.path if file and file.file else "",
+                    file.path if file and file.file and not file.link else "",
                 ]
 
     def bytes_of(self, images: np.ndarray) -> int:

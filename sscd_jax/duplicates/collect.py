@@ -71,7 +71,8 @@ def collect(
     """
     vectors = descriptors.vectors if descriptors else np.empty((0, 1), np.float32)
     found = Lookup(descriptors.ids if descriptors else []).find([file.sha256 if file else "" for file in seen])
-    content = numbered([file.sha256 if file else index for index, file in enumerate(seen)])
+    # What cannot be read is left out, also where two such files are equal.
+    content = numbered([file.sha256 if file and found[index] >= 0 else index for index, file in enumerate(seen)])
     images = order[found[order] >= 0]
     images = images[np.sort(np.unique(found[images], return_index=True)[1])]  # the most preferred one of each content
     rows = found[images]

@@ -31,6 +31,7 @@ from sscd_jax.duplicates import image_files, tables
 from sscd_jax.duplicates.collect import contents_of
 from sscd_jax.duplicates.find import KINDS, pairs
 from sscd_jax.duplicates.options import Options
+from sscd_jax.duplicates.preference import preferred
 from sscd_jax.duplicates.result import find
 from sscd_jax.duplicates.unreadable import unreadable, write_errors
 from sscd_jax.files import FolderKind, write_text
@@ -84,14 +85,16 @@ def dedup(
     """
     begun = time.monotonic()
     check_unique_ids(source)
-    begin(out)
+    _lock = FOLDER.lock(out)  # until this function ends
+    source = image_files.own_files(source, out)
+    (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
     seen, unread = image_files.look_at(source, out, max_errors=max_errors)
+    preferred(options.keep, source.ids, seen)  # a wrong value is an error before anything is embedded
     contents, descriptors = contents_of(source, seen), None
     if len(contents):
-        embed(contents, out / "descriptors")
+        embed_into(contents, out / "descriptors", embed)
         descriptors = Descriptors.read(out / "descriptors")
     found = find(source, seen, descriptors, options, outside=outside, calibration=calibration)
-    (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
     errors = unreadable(source, seen, unread, out / "descriptors")
     write_errors(out, errors)
     for name in (OTHER, "pairs.parquet"):  # of an earlier run
@@ -135,6 +138,21 @@ def dedup(
     return summary
 
 
+def embed_into(contents: Source, folder: Path, embed: Callable[[Source, Path], object]) -> None:
+    """Embeds what has no descriptor yet.
+
+    Raises:
+        ValueError: the folder has descriptors of other weights or of another preset; the error says what to do.
+    """
+    try:
+        embed(contents, folder)
+    except ValueError as error:
+        hint = "name another folder for the descriptors"
+        if hint not in str(error):
+            raise
+        raise ValueError(str(error).replace(hint, f"name another --out, or remove {folder}")) from error
+
+
 def begin(out: Path) -> None:
     """Makes the folder, or checks that it is one of ours.
 
@@ -155,6 +173,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
         if (summary["format"], summary["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it has the format {summary['format']}, version {summary['version']}")
         summary["roots"] + []
+    except FileNotFoundError as error:
+        what = "has not finished there" if (folder / MARK).exists() else "has not written it"
+        raise ValueError(f"{folder}: `sscd-jax dedup` {what}; run it first") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{folder} is not a complete folder of `sscd-jax dedup`: {error}; run that again") from error
+        raise ValueError(f"{folder / SUMMARY} is damaged: {error}; run `sscd-jax dedup` again") from error
     return summary

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import ImageOps, ImageSequence
 from tqdm import tqdm
 
-from sscd_jax.data.images import open_image
+from sscd_jax.data.images import open_header
+from sscd_jax.data.pixel_budget import PixelBudget
 from sscd_jax.duplicates.groups import Groups
 
 _EQUAL = 1e-5  # of similarities to one image: the same pixels in batches of other sizes differ by 2e-6 at most
@@ -23,7 +25,8 @@ def same_pixels(grouped: Groups, rows: np.ndarray, load: Callable[[int], bytes])
     """Finds images with the same pixels.
 
     The network maps the same pixels to the same descriptor, up to rounding. So only images whose descriptors are as
-    similar as that to the same kept image are decoded, and their pixels are compared by a hash.
+    similar as that to the same kept image are decoded, and their pixels are compared by a hash. Images that differ in
+    what the network does not see, such as a second frame, have other pixels.
 
     Args:
         grouped: groups of descriptors at any threshold.
@@ -41,16 +44,29 @@ def same_pixels(grouped: Groups, rows: np.ndarray, load: Callable[[int], bytes])
     if not len(candidates):
         return number
     shown = {"desc": "compare pixels", "unit": "image", "dynamic_ncols": True, "delay": 1, "leave": False}
+    budget = PixelBudget()
     with ThreadPoolExecutor() as pool:
-        hashes = list(tqdm(pool.map(lambda i: _hash(load, i), candidates.tolist()), total=len(candidates), **shown))
+        found = pool.map(lambda index: _hash(load, index, budget), candidates.tolist())
+        hashes = list(tqdm(found, total=len(candidates), **shown))
     number[candidates] = candidates[numbered(hashes)]
     return number
 
 
-def _hash(load: Callable[[int], bytes], index: int) -> object:
-    """Returns what identifies the pixels of an image, or a key of its own if it cannot be read now."""
+def _hash(load: Callable[[int], bytes], index: int, budget: PixelBudget) -> object:
+    """Returns what identifies the pixels of an image, or a key of its own if it cannot be read now.
+
+    These are the pixels that people see, of which the network sees less: all frames, with their alpha and their 16
+    bits, turned as the EXIF orientation says.
+    """
+    digest, sizes = hashlib.sha256(), []
     try:
-        image = open_image(load(index))
-    except (OSError, ValueError):
+        opened = open_header(load(index))
+        with budget.take(opened.width * opened.height):
+            for frame in ImageSequence.Iterator(opened):
+                image = ImageOps.exif_transpose(frame)
+                image = image if image.mode.startswith(("I", "F")) else image.convert("RGBA")
+                digest.update(image.mode.encode() + image.tobytes())
+                sizes.append(image.size)
+    except Exception:  # Pillow's plugins raise many types on damaged frames
         return index
-    return image.size, hashlib.sha256(image.tobytes()).digest()
+    return tuple(sizes), digest.digest()

@@ -70,7 +70,7 @@ class Plan(Left):
 
     folder: Path
     move_to: Path | None
-    roots: tuple[Path, ...]
+    roots: tuple[Path, ...] | None
     moves: list[Move]
 
     @property
@@ -80,7 +80,7 @@ class Plan(Left):
 
 
 def plan_moves(
-    folder: Path, move_to: Path | None, *, roots: Sequence[Path] = (), journal: Journal | None = None
+    folder: Path, move_to: Path | None, *, roots: Sequence[Path] | None = None, journal: Journal | None = None
 ) -> Plan:
     """Finds out which files can be moved or replaced by hard links, and changes nothing.
 
@@ -103,7 +103,7 @@ def plan_moves(
     others = _read_files(folder / OTHER, wanted)[0] if (folder / OTHER).is_file() else {}
     if move_to is not None:
         move_to = Path(os.path.abspath(move_to))
-        _check_target(move_to, folder, roots or ([Path(common)] if common != os.sep else []))
+        _check_target(move_to, folder, ([Path(common)] if common != os.sep else []) if roots is None else roots)
     steps = (journal or Journal(folder)).steps.values()
     moved = {step.path for step, _ in steps if step.kind == "move"}
     begun = {(step.path, step.to) for step, state in steps if state != "done"}
@@ -138,7 +138,14 @@ def plan_moves(
                 counts["before"] += 1
             else:
                 skipped.append((path, reason(error, path)))
-    return Plan(folder=folder, move_to=move_to, roots=tuple(roots), moves=moves, skipped=skipped, **counts)
+    return Plan(
+        folder=folder,
+        move_to=move_to,
+        roots=None if roots is None else tuple(roots),
+        moves=moves,
+        skipped=skipped,
+        **counts,
+    )
 
 
 def check_unchanged(file: File, kept: File) -> os.stat_result:
@@ -154,6 +161,8 @@ def check_unchanged(file: File, kept: File) -> os.stat_result:
         there = os.lstat(kept.path)
     except OSError as error:
         raise OSError(f"the file that its group keeps cannot be seen: {kept.path}: {error.strerror}") from error
+    if stat.S_ISLNK(there.st_mode):
+        raise OSError(f"the file that its group keeps is a symbolic link: {kept.path}")
     if not _is(there, kept):
         raise OSError(f"the file that its group keeps has changed since the images were compared: {kept.path}")
     found = os.lstat(file.path)
@@ -220,7 +229,8 @@ def _read_files(path: Path, wanted: set[str]) -> tuple[dict[str, File], str]:
             for number, line in enumerate(lines, 1):
                 try:
                     row = json.loads(line)
-                    if name := row["path"]:
+                    name = row["path"]
+                    if name and row.get("file", True) and os.path.isabs(name):
                         yield name
                     if name in wanted and name:
                         files[name] = File(name, int(row["bytes"]), int(row["time"]), str(row["sha256"]))

@@ -1,7 +1,7 @@
 """How copies are found: thresholds, grouping, and what is kept. Cheap to import, as --help does it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 THRESHOLD = 0.2  # of the score; scripts/benchmarks/background.py says what it finds
 PLAIN_THRESHOLD = 0.75  # of the similarity; on DISC, about 90 % precision for sscd_disc_mixup, as its authors say
@@ -22,10 +22,18 @@ class Options:
     keep: str = "largest"
 
     def __post_init__(self) -> None:
+        for name, value, known in (
+            ("score", self.score, get_args(ScoreKind)),
+            ("grouping", self.grouping, get_args(Grouping)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be {' or '.join(known)}")
+        if self.score == "similarity" and self.threshold is not None and self.threshold < -1:
+            raise ValueError(f"threshold is {self.threshold}; similarities are from -1 to 1")
         if self.threshold is not None and not -2 <= self.threshold <= 1:
-            raise ValueError(f"--threshold is {self.threshold}; scores are from -2 to 1, and similarities from -1 to 1")
+            raise ValueError(f"threshold is {self.threshold}; scores are from -2 to 1, and similarities from -1 to 1")
         if self.max_group < 1:
-            raise ValueError(f"--max-group is {self.max_group}; it must be positive")
+            raise ValueError(f"max_group is {self.max_group}; it must be positive")
 
     @property
     def least(self) -> float:

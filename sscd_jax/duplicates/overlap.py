@@ -74,7 +74,7 @@ def overlap(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    FOLDER.begin(out)
+    _lock = FOLDER.lock(out)  # until this function ends
     first, second = (
         opened(given, name, out, f"{name}.jsonl", max_errors=max_errors)
         for name, given in zip(SETS, (train, test), strict=True)

@@ -182,8 +182,8 @@ class Duplicates:
                     tables.number(group.lowest),
                     file.width if file else None,
                     file.height if file else None,
-                    file.bytes if file else None,
-                    file.path if file and file.file else "",
+                    file.bytes if file and file.bytes >= 0 else None,
+                    file.path if file and file.file and not file.link else "",
                 ]
 
     def write_pages(self, folder: Path, weights: str, unreadable: int = 0) -> list[Path]:
@@ -197,7 +197,7 @@ class Duplicates:
         removed = np.flatnonzero(~self.copies.is_kept)
         score = self.copies.score[removed]
         head = Summary(
-            images=len(self.source),
+            images=len(self.source) - unreadable,
             removed=len(removed),
             bytes_freed=self.bytes_of(removed),
             threshold=self.least,
@@ -213,7 +213,7 @@ class Duplicates:
 
     def bytes_of(self, images: np.ndarray) -> int:
         """Returns the size of the files of some images."""
-        return sum(file.bytes for i in images.tolist() if (file := self.seen[i]))
+        return sum(max(file.bytes, 0) for i in images.tolist() if (file := self.seen[i]))
 
     def _shown(self) -> Iterator[PageGroup]:
         """Yields the groups of the pages."""
@@ -223,7 +223,8 @@ class Duplicates:
                 file, is_kept = self.seen[i], bool(self.copies.kept[i] == i)
                 similarity = None if is_kept else float(self.copies.similarity[i])
                 score = None if np.isnan(self.copies.score[i]) else float(self.copies.score[i])
-                width, height, size = (file.width, file.height, file.bytes) if file else (None, None, None)
+                width, height, size = (file.width, file.height, file.bytes) if file else (None, None, -1)
+                size = None if size < 0 else size
                 kind = KINDS[self.copies.kind[i]]
                 members.append(Member(self.source.ids[i], width, height, size, similarity, score, kind))
             yield PageGroup(number, members, group.lowest)

@@ -73,7 +73,7 @@ def search(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    FOLDER.begin(out)
+    _lock = FOLDER.lock(out)  # until this function ends
     if isinstance(queries, Source):
         _remove_other(out / "queries", queries)
     mine = _described(queries, out / "queries", embed)

@@ -107,8 +107,10 @@ def _csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
         def write(rows: Iterable[Sequence[Any]]) -> None:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
+            quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other one leaves "\r" as it is
             for row in rows:
-                writer.writerow(row)
+                has_return = any("\r" in value for value in row if isinstance(value, str))
+                (quoting if has_return else writer).writerow(row)
                 if text.tell() > _FLUSHED:
                     file.write(text.getvalue().encode("utf-8", "surrogateescape"))
                     text.seek(0)

@@ -91,9 +91,11 @@ def test_what_is_refused(folder, weights, capsys):
         assert "leaves out no background" in error
     error = fails(capsys, "dedup", "photos", "--out", "out", "--background", "others", "--calibration", "c.npz")
     assert "has a background of its own" in error
-    assert "--threshold is 2" in fails(capsys, "dedup", "photos", "--out", "out", "--threshold", "2")
+    assert "threshold is 2" in fails(capsys, "dedup", "photos", "--out", "out", "--threshold", "2")
     assert "give either --move-to FOLDER or --hardlink" in fails(capsys, "dedup", "apply", "out")
-    assert "is not a complete folder of `sscd-jax dedup`" in fails(capsys, "dedup", "apply", "photos", "--hardlink")
+    assert "`sscd-jax dedup` has not written it" in fails(capsys, "dedup", "apply", "photos", "--hardlink")
+    assert "is not a folder that `sscd-jax dedup` has written" in fails(capsys, "dedup", "undo", "photos")
+    assert "name a folder for the duplicates" in fails(capsys, "dedup", "apply", "out", "--move-to", ".")
     assert "there is no folder nothing" in fails(capsys, "dedup", "undo", "nothing")
     main(["dedup", "photos", "--out", "out", "--weights", str(weights), *PLAIN])
     error = fails(capsys, "dedup", "apply", "out", "--move-to", "photos/gone", "--yes")

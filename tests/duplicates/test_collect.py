@@ -25,7 +25,7 @@ def source_of(ids: list[str]) -> tuple[Source, list[Seen]]:
     def load(index: int) -> bytes:
         raise OSError("not needed")
 
-    return Source("made up", ids, ids, load), [Seen(one, False, 1, 0, one, 1, 1) for one in ids]
+    return Source("made up", ids, ids, load), [Seen(one, False, False, 1, 0, one, 1, 1) for one in ids]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_contents(files):
     data = [letter.encode() for letter, _ in files]
     hashes = [hashlib.sha256(one).hexdigest() for one in data]
     seen = [
-        Seen(str(i), False, 1, 0, key, 1, 1) if is_read else None
+        Seen(str(i), False, False, 1, 0, key, 1, 1) if is_read else None
         for i, (key, (_, is_read)) in enumerate(zip(hashes, files, strict=True))
     ]
     ids = [str(i) for i in range(len(files))]

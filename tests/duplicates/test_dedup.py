@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from PIL import Image
 from sscd_jax.data.image_source import Source
 from sscd_jax.data.sources import open_source, open_sources
 from sscd_jax.descriptors import Descriptors
-from sscd_jax.duplicates.dedup import SUMMARY, dedup
+from sscd_jax.duplicates import image_files
+from sscd_jax.duplicates.dedup import SUMMARY, dedup, read_summary
+from sscd_jax.duplicates.move_plan import plan_moves
 from sscd_jax.duplicates.options import Options
 from sscd_jax.embedding.collection import write_descriptors
+from sscd_jax.presets import Preset
 
 OPTIONS = Options(0.9995, "similarity")  # the narrow network finds all photographs alike
 VARIABLES = make_variables()
@@ -80,7 +84,6 @@ FOUND = {
     ("000", "copies/bytes"): "bytes",
     ("001", "copies/pixels"): "pixels",
     ("002", "copies/near"): "near",
-    ("broken", "broken_too"): "bytes",
 }
 
 
@@ -89,8 +92,8 @@ def test_what_is_found_and_written(photos, tmp_path, job):
     summary = job(photos, out)
     assert kinds(out) == FOUND
     names = ("images", "unreadable", "groups", "duplicates", "pairs", "duplicates_by_kind")
-    counts = {"bytes": 2, "pixels": 1, "near": 1}
-    assert {name: summary[name] for name in names} == dict(zip(names, (14, 2, 4, 4, 4, counts), strict=True))
+    counts = {"bytes": 1, "pixels": 1, "near": 1}
+    assert {name: summary[name] for name in names} == dict(zip(names, (14, 2, 3, 3, 3, counts), strict=True))
     assert json.loads((out / SUMMARY).read_text()) == summary
 
     groups = table(out / "groups.csv")
@@ -102,13 +105,12 @@ def test_what_is_found_and_written(photos, tmp_path, job):
         path = Path(row["path"])
         assert path.is_absolute()
         assert int(row["bytes"]) == path.stat().st_size
-        if "broken" not in row["id"]:
-            assert (int(row["width"]), int(row["height"])) == Image.open(path).size
+        assert (int(row["width"]), int(row["height"])) == Image.open(path).size
 
     keep, remove = ((out / f"{name}.txt").read_text().splitlines() for name in ("keep", "remove"))
     everything = {str(path) for path in photos.rglob("*") if path.is_file()}
     assert set(errors(out)) == {"broken", "broken_too"}
-    assert {*keep, *remove, str(photos / "broken.jpg")} == everything
+    assert {*keep, *remove, *(str(photos / f"{name}.jpg") for name in ("broken", "broken_too"))} == everything
     assert not {*keep} & {*remove}
     assert summary["duplicate_bytes"] == sum(os.path.getsize(path) for path in remove)
     assert len(open_source(str(out / "keep.txt"))) == len(keep)  # it is a source
@@ -120,7 +122,8 @@ def test_what_is_found_and_written(photos, tmp_path, job):
             assert row[name] == (pytest.approx(float(written[name]), abs=1e-6) if written[name] else None)
     page = (out / "duplicates.html").read_text()
     assert "copies/near" in page
-    assert page.count("data:image/jpeg") == 6  # two broken ones are not
+    assert page.count("data:image/jpeg") == 6
+    assert "12</b>" in page  # were compared
 
 
 def test_a_pair_has_the_similarity_of_its_descriptors(photos, tmp_path, job):
@@ -300,7 +303,7 @@ def test_what_stays_is_chosen(photos, tmp_path, job):
     assert "copies/bytes" in kept("oldest")
     assert {"copies/bytes", "copies/pixels", "copies/near"} <= kept("copies/")
     assert "copies/near" in kept(str(photos / "copies"))
-    with pytest.raises(ValueError, match="--keep nothing: no id and no path begins like this"):
+    with pytest.raises(ValueError, match="keep is 'nothing', and no id and no path begins like this"):
         kept("nothing")
 
 
@@ -317,10 +320,140 @@ def test_files_that_are_not_there(photos, tmp_path, job):
     assert not (out / "errors.jsonl").exists()
 
 
-@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": float("nan")}, {"max_group": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": 1.5},
+        {"threshold": float("nan")},
+        {"threshold": -1.5, "score": "similarity"},
+        {"max_group": 0},
+        {"score": "cosine"},
+        {"grouping": "chains"},
+    ],
+)
 def test_options_that_cannot_be(options):
-    with pytest.raises(ValueError, match=r"--threshold is|--max-group is"):
+    with pytest.raises(ValueError, match=r"threshold is|max_group is|score is|grouping is"):
         Options(**options)
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """The ids of the images that are hashed."""
+    read: list[str] = []
+    look = image_files._look
+
+    def counted(source, reader, index):
+        read.append(source.ids[index])
+        return look(source, reader, index)
+
+    monkeypatch.setattr(image_files, "_look", counted)
+    return read
+
+
+def test_files_are_hashed_once_unless_they_change_or_move(photos, tmp_path, job, reads):
+    out = tmp_path / "out"
+    job(photos, out)
+    assert len(reads) == 14
+    job(photos, out)
+    assert len(reads) == 14
+    os.utime(photos / "004.jpg", (5, 5))
+    job(photos, out)
+    assert reads[14:] == ["004"]
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(photos, moved)  # the same ids, sizes and times at other paths
+    job(moved, out)
+    assert len(reads) == 15 + 14
+    assert {Path(row["path"]).is_relative_to(moved) for row in table(out / "groups.csv")} == {True}
+
+
+def test_an_interrupted_run_leaves_nothing_to_apply(photos, tmp_path, job):
+    """Else the groups of files as they were would be applied to files that have taken their places."""
+    out = tmp_path / "out"
+    job(photos, out)
+    shutil.copy(photos / "004.jpg", photos / "copies" / "bytes.jpg")
+
+    def interrupted(contents: Source, folder: Path) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dedup(open_source(str(photos)), out, interrupted, OPTIONS, weights="narrow")
+    with pytest.raises(ValueError, match="has not finished there"):
+        read_summary(out)
+    job(photos, out)
+    with pytest.raises(ValueError, match="keep is"):
+        job(photos, out, Options(0.9995, "similarity", keep="typo"))
+    assert job.embedded == [11, 0]  # said before anything was embedded
+    with pytest.raises(ValueError, match="has not finished there"):
+        read_summary(out)
+
+
+def test_a_file_with_several_paths_counts_once(photos, tmp_path, job, capsys):
+    (photos / "a_link.jpg").symlink_to(photos / "007.jpg")
+    outside = tmp_path / "outside.jpg"
+    shutil.copy(photos / "008.jpg", outside)
+    (photos / "a_link_out.jpg").symlink_to(outside)
+    out = tmp_path / "out"
+    summary = job(open_sources([str(photos), str(photos / "copies")]), out)
+    assert "4 images are left out: the same file has another path in the source" in capsys.readouterr().err
+    assert summary["images"] == 15
+    pairs = {tuple(one.removeprefix("photos/") for one in pair): kind for pair, kind in kinds(out).items()}
+    assert pairs == FOUND | {("008", "a_link_out"): "bytes"}
+    keep, remove = ((out / f"{name}.txt").read_text().splitlines() for name in ("keep", "remove"))
+    assert not {os.path.realpath(path) for path in keep} & {os.path.realpath(path) for path in remove}
+    assert str(photos / "007.jpg") in keep  # the file, and not the link to it
+    assert str(photos / "a_link_out.jpg") in remove  # files are kept rather than links
+    assert {row["path"] for row in table(out / "groups.csv") if row["id"].endswith("a_link_out")} == {""}
+
+
+def test_what_is_in_out_is_no_image(photos, tmp_path, job):
+    out = photos / "duplicates"
+    first = job(photos, out)
+    second = job(photos, out)
+    assert first["images"] == second["images"] == 14
+    assert first["unreadable"] == second["unreadable"] == 2
+
+
+def test_one_process_at_a_time(photos, tmp_path, job):
+    out = tmp_path / "out"
+
+    def late(contents: Source, folder: Path) -> dict[str, Any]:
+        with pytest.raises(OSError, match="another process is at work in"):
+            Job()(photos, out)
+        return job.embed(contents, folder)
+
+    dedup(open_source(str(photos)), out, late, OPTIONS, weights="narrow")
+    assert kinds(out) == FOUND
+
+
+def test_carriage_returns_in_names(images, tmp_path, job):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("cr\r.jpg", "b.jpg"):
+        shutil.copy(next(images.iterdir()), folder / name)
+    out = tmp_path / "out"
+    job(folder, out)
+    rows = table(out / "groups.csv")
+    assert {row["path"] for row in rows} == {str(folder / "cr\r.jpg"), str(folder / "b.jpg")}
+    (move,) = plan_moves(out, tmp_path / "gone").moves
+    assert os.path.basename(move.path) in ("cr\r.jpg", "b.jpg")
+
+
+def test_archives_beside_files_can_be_applied(photos, tmp_path, job, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(photos / "more.tar", "w") as archive:
+        archive.add(photos / "007.jpg", "007.jpg")
+    job(Path("photos"), tmp_path / "out")
+    plan = plan_moves(tmp_path / "out", tmp_path / "gone", roots=[photos])
+    assert len(plan.moves) + plan.not_files + len(plan.skipped) == 4
+    assert plan_moves(tmp_path / "out", tmp_path / "gone").moves == plan.moves
+
+
+def test_other_weights_say_what_to_do(photos, tmp_path, job):
+    out = tmp_path / "out"
+    job(photos, out)
+    other = partial(write_descriptors, MODEL, make_variables(), preset=Preset("short", 40), batch_size=8)
+    with pytest.raises(ValueError, match=r"name another --out, or remove .*out/descriptors"):
+        dedup(open_source(str(photos)), out, lambda s, o: other(s, out=o), OPTIONS, weights="narrow")
 
 
 def test_a_list_that_was_cut_off_is_read_as_far_as_it_goes(photos, tmp_path, job):

@@ -58,4 +58,34 @@ def test_only_candidates_are_decoded_and_only_equal_pixels_are_the_same():
         1,
         1,
     ]
+
+
+def test_the_pixels_are_those_that_people_see():
+    """The network sees the first frame, on white, in 8 bits, and not turned."""
+    photograph = Image.open(next(iter(photograph_paths().values()))).convert("RGB").resize((80, 60))
+    white = Image.new("RGBA", (40, 40), (255, 255, 255, 0))
+    shapes = [white.copy() for _ in range(2)]
+    shapes[0].putpixel((3, 3), (255, 255, 255, 255))
+    frames = [photograph.convert("P"), photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("P")]
+    dark = np.zeros((40, 40), np.uint16)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    pairs = [
+        [encoded(shape, "PNG") for shape in shapes],
+        [encoded(frames[0], "GIF", save_all=True, append_images=more) for more in ([], frames[1:])],
+        [encoded(Image.fromarray(one), "PNG") for one in (dark, dark + np.arange(40, dtype=np.uint16))],
+        [encoded(photograph, "PNG"), encoded(photograph, "PNG", exif=exif)],
+    ]
+    files = [file for pair in pairs for file in pair]
+    none = np.zeros(len(files), np.int64)
+    found = same_pixels(Groups(none, none + 1.0, none + 1.0), np.arange(len(files)), files.__getitem__)
+    assert len(set(found.tolist())) == len(files)
+
+
+def test_no_images():
+    kept, similarity = np.empty(0, np.int64), np.empty(0)
+
+    def load(index: int) -> bytes:
+        raise AssertionError
+
     assert same_pixels(Groups(kept[:0], similarity[:0], similarity[:0]), np.arange(0), load).tolist() == []

@@ -221,7 +221,7 @@ def test_the_command(images, queries, tmp_path, network, capsys):
     assert "with preset small_288: embed both with the same weights and preset" in line
     assert "no image of" in fails(capsys, "search", str(queries / "broken.jpg"), str(images), *few)
     assert "--k is 0" in fails(capsys, "search", str(queries), str(images), "--k", "0")
-    assert "--threshold is 3" in fails(capsys, "search", str(queries), str(images), "--threshold", "3")
+    assert "threshold is 3" in fails(capsys, "search", str(queries), str(images), "--threshold", "3")
     (tmp_path / "out" / "collection" / "manifest.json").unlink()
     assert "not a complete set of descriptors" in fails(capsys, "search", str(queries), f"{out}/collection", *few)
 

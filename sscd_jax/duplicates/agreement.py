@@ -14,6 +14,7 @@ FLAT = 4.0  # levels, the standard deviation in a window below which an image sh
 CORRELATION = 0.6  # from which a window agrees
 LEAST_PART = 0.05  # of all that agrees, which a part has to be
 MOST_CORNERS = 8
+LEAST_HEIGHT = 1.0  # pixels of a corner over the line between its neighbors
 NEARLY_ALL = 0.9  # of the common frame; where this much agrees, the region is the frame
 
 
@@ -45,7 +46,7 @@ def common_frame(a: Features, b: Features, transform: np.ndarray) -> np.ndarray:
     edges = np.array([[0, 0, 1], [1, 0, 0], [-1, 0, width], [0, 1, 0], [0, -1, height]], np.float64) @ transform
     for edge in edges:
         polygon = _cut(polygon, edge)
-    return polygon
+    return _simplified(polygon)
 
 
 def area(polygon: np.ndarray) -> float:
@@ -190,13 +191,16 @@ def _region(
     return apply(np.linalg.inv(grid), _simplified(hull))
 
 
-def _simplified(hull: np.ndarray) -> np.ndarray:
-    """Drops corners of a convex polygon, float64 [N, 2], that change its area least, until there are few."""
-    while len(hull) > MOST_CORNERS:
-        before, after = np.roll(hull, 1, 0) - hull, np.roll(hull, -1, 0) - hull
-        lost = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])
-        hull = np.delete(hull, lost.argmin(), 0)
-    return hull
+def _simplified(polygon: np.ndarray) -> np.ndarray:
+    """Drops corners of a convex polygon, float64 [N, 2], that change it least, until there are few and all matter."""
+    while len(polygon) > 3:
+        before, after = np.roll(polygon, 1, 0) - polygon, np.roll(polygon, -1, 0) - polygon
+        lost = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])  # twice the area
+        height = lost / np.maximum(np.linalg.norm(after - before, axis=1), 1e-6)
+        if len(polygon) <= MOST_CORNERS and height.min() > LEAST_HEIGHT:
+            break
+        polygon = np.delete(polygon, (lost if len(polygon) > MOST_CORNERS else height).argmin(), 0)
+    return polygon
 
 
 def _cut(polygon: np.ndarray, edge: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest column of each row, int64 [N], and whether it is much nearer than the second, bool [N]."""
     rows, nearest = np.arange(len(similarity)), similarity.argmax(1)
     best = similarity[rows, nearest]
-    rest = similarity.copy()
-    rest[rows, nearest] = -np.inf
-    distance, second = (np.maximum(2 - 2 * value, 0) for value in (best, rest.max(1)))  # squared
+    similarity[rows, nearest] = -np.inf
+    distance, second = (np.maximum(2 - 2 * value, 0) for value in (best, similarity.max(1)))  # squared
+    similarity[rows, nearest] = best
     return nearest, distance < RATIO**2 * second

@@ -65,7 +65,11 @@ def verify(a: Image.Image, b: Image.Image) -> Verification:
 
 def verify_features(a: Features, b: Features) -> Verification:
     """Verifies a pair as `verify` does, where the features of the images were found before."""
-    seen = evidence(a, b)
+    return judge(evidence(a, b), a, b)
+
+
+def judge(seen: "Evidence | None", a: Features, b: Features) -> Verification:
+    """Returns the verdict on a pair for what `evidence` returned."""
     doubt = _doubt(seen, a, b)
     if doubt is not None:
         return Verification(

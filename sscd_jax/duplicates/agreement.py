@@ -73,7 +73,7 @@ def agreement(a: Features, b: Features, found: Found) -> Agreement | None:
     frame = common_frame(a, b, transform)
     if len(frame) < 3 or area(frame) < 1 or not is_sane(transform, frame, mirrored=found.mirrored):
         return None
-    grid, agrees, shows = _compare(a, b, transform, frame)
+    grid, agrees, shows = _compare(a, b, transform, frame, negative=found.negative)
     region = _region(frame, grid, agrees, shows, found.inliers[:, 0])
     if region is None:
         return Agreement(0.0, 0.0, 0.0, frame)
@@ -83,7 +83,7 @@ def agreement(a: Features, b: Features, found: Found) -> Agreement | None:
 
 
 def _compare(
-    a: Features, b: Features, transform: np.ndarray, frame: np.ndarray
+    a: Features, b: Features, transform: np.ndarray, frame: np.ndarray, *, negative: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correlates both images in windows.
 
@@ -104,6 +104,7 @@ def _compare(
     other = _laid(b, to_grid @ np.linalg.inv(transform), size, apply(transform, middle))
     inside = _filled(apply(to_grid, frame), size)
     correlation, deviation = _correlation(one, other, inside)
+    correlation = -correlation if negative else correlation
     return to_grid, (correlation >= CORRELATION) & inside, (deviation >= FLAT) & inside
 
 

@@ -1,4 +1,4 @@
-"""Local features of an image, and which of them two images share: RootSIFT, with the mirror image for free."""
+"""Local features of an image, RootSIFT, also as the mirror image and the negative have them; and matches of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +53,14 @@ class Features:
         """
         cells = self.vectors.reshape(-1, 4, 4, 8)[:, ::-1]
         return np.ascontiguousarray(cells[..., -np.arange(8) % 8]).reshape(-1, 128)
+
+    @cached_property
+    def negative(self) -> np.ndarray:
+        """The vectors that the negative would have at the same places, float32 [N, 128].
+
+        All gradients turn around in it, and so does the orientation of a feature, along which its cells are numbered.
+        """
+        return np.ascontiguousarray(self.vectors.reshape(-1, 4, 4, 8)[:, ::-1, ::-1]).reshape(-1, 128)
 
     @cached_property
     def coarse(self) -> "Features":

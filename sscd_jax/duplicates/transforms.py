@@ -22,24 +22,27 @@ class Found:
         transform: float64 [3, 3], a projective transform of pixels of `Features.gray`.
         inliers: float64 [N, 2, 2], the matched places that agree with it: N times x and y in a, and in b.
         mirrored: whether b shows a as in a mirror.
+        negative: whether b is dark where a is bright.
     """
 
     transform: np.ndarray
     inliers: np.ndarray
-    mirrored: bool
+    mirrored: bool = False
+    negative: bool = False
 
 
-def find(a: Features, b: Features, *, mirrored: bool) -> list[Found]:
+def find(a: Features, b: Features, *, mirrored: bool = False, negative: bool = False) -> list[Found]:
     """Finds the affine and the projective transform that most matches agree with.
 
     Args:
         a, b: features of both images.
         mirrored: whether b shows a as in a mirror.
+        negative: whether b is dark where a is bright, instead.
 
     Returns:
         The affine transform and the projective one, without those that no edit would make.
     """
-    rows, others = matches(a.mirrored if mirrored else a.vectors, b.vectors)
+    rows, others = matches(a.mirrored if mirrored else a.negative if negative else a.vectors, b.vectors)
     if len(rows) < LEAST:
         return []
     source, target = a.points[rows], b.points[others]
@@ -50,8 +53,9 @@ def find(a: Features, b: Features, *, mirrored: bool) -> list[Found]:
             continue
         near = np.flatnonzero(_near(transform, source, target))
         if is_sane(transform, source[near], mirrored=mirrored):
-            agree = near[_alike(transform, a, b, rows[near], others[near], mirrored=mirrored)]
-            candidates.append(Found(transform, _distinct(np.stack([source[agree], target[agree]], 1)), mirrored))
+            agree = near[_alike(transform, a, b, rows[near], others[near], negative=negative)]
+            places = _distinct(np.stack([source[agree], target[agree]], 1))
+            candidates.append(Found(transform, places, mirrored, negative))
     return candidates
 
 
@@ -59,7 +63,7 @@ def scaled(found: Found, a: Features, b: Features) -> Found:
     """Turns what was found between `a.coarse` and `b.coarse` into what it is between `a` and `b`."""
     from_a, from_b = (np.array(image.shape) / image.coarse.shape for image in (a, b))
     transform = np.diag([*from_b, 1]) @ found.transform @ np.diag([*1 / from_a, 1])
-    return Found(transform, found.inliers * np.stack([from_a, from_b]), found.mirrored)
+    return Found(transform, found.inliers * np.stack([from_a, from_b]), found.mirrored, found.negative)
 
 
 def refined(a: Features, b: Features, found: Found) -> list[Found]:
@@ -69,12 +73,12 @@ def refined(a: Features, b: Features, found: Found) -> list[Found]:
     from_pixels = np.linalg.inv(half) @ np.linalg.inv(found.transform) @ half
     laid = cv2.warpPerspective(b.gray, from_pixels, a.shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     again = []
-    for one in find(a, of_gray(laid, a.size), mirrored=False):
+    for one in find(a, of_gray(255 - laid if found.negative else laid, a.size)):
         inliers = one.inliers.copy()
         inliers[:, 1] = apply(found.transform, inliers[:, 1])
         transform = found.transform @ one.transform
         if np.isfinite(inliers).all() and is_sane(transform, inliers[:, 0], mirrored=found.mirrored):
-            again.append(Found(transform, inliers, found.mirrored))
+            again.append(Found(transform, inliers, found.mirrored, found.negative))
     return again
 
 
@@ -138,11 +142,11 @@ def _near(transform: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.n
 
 
 def _alike(
-    transform: np.ndarray, a: Features, b: Features, rows: np.ndarray, others: np.ndarray, *, mirrored: bool
+    transform: np.ndarray, a: Features, b: Features, rows: np.ndarray, others: np.ndarray, *, negative: bool
 ) -> np.ndarray:
     """Returns which matches have the sizes and orientations that the transform says, bool [N]."""
     derivatives = jacobian(transform, a.points[rows])
-    angles = a.angles[rows]
+    angles = a.angles[rows] + (np.pi if negative else 0)
     along = np.einsum("nij,nj->ni", derivatives, np.stack([np.cos(angles), np.sin(angles)], 1))
     turn = np.arctan2(along[:, 1], along[:, 0]) - b.angles[others]
     turn = np.abs((turn + np.pi) % (2 * np.pi) - np.pi)

@@ -20,10 +20,11 @@ Verdict = Literal["copy", "different", "cannot say"]
 
 LEAST_FEATURES = 24  # of an image, with which two images can be told to differ
 ENOUGH = 15  # inliers that the pixels confirm, with which nothing else is tried
+VIEWS = ((False, False), (True, False), (False, True))  # of b: whether it is mirrored, and whether it is a negative
 LEAST_INLIERS = 6
 FEW_INLIERS = 4  # which may be chance; if the pixels agree, nothing is said
 LEAST_SPREAD = 0.02  # of the long side: the standard deviation of the inliers across the line that is nearest to them
-LEAST_SHARE = 0.5  # of what both images show in their common frame, which must agree for a copy
+LEAST_SHARE = 0.65  # of what both images show in their common frame, which must agree for a copy
 LOW_SHARE = 0.25  # below which it is a caption, a logo or a frame that both images have
 LEAST_AREA = 0.05  # of the region that agrees, as a share of the image of which it is more
 
@@ -35,7 +36,7 @@ class Verification:
     Attributes:
         verdict: whether one image has a part of the other.
         inliers: the number of places whose features match and agree with the transform.
-        mirrored: whether one image shows the other as in a mirror.
+        mirrored: whether one image shows the other as in a mirror; False unless the verdict is "copy".
         polygon_a: float64 [N, 2], the convex region of image a that is in b, in pixels, (0, 0) being the upper left
             corner of the image; 3 to 8 corners. None unless the verdict is "copy".
         polygon_b: float64 [N, 2], the same corners in image b.
@@ -48,60 +49,6 @@ class Verification:
     polygon_a: np.ndarray | None = None
     polygon_b: np.ndarray | None = None
     reason: str = ""
-
-
-def verify(a: Image.Image, b: Image.Image) -> Verification:
-    """Verifies whether one image has a part of the other.
-
-    Args:
-        a, b: images, of which each is reduced to at most 640 pixels on the long side.
-
-    Raises:
-        ImportError: OpenCV is not installed; the error names the extra `verify`.
-        ValueError: an image has pixels of 32 bits, or cannot be decoded.
-    """
-    return verify_features(features(a), features(b))
-
-
-def verify_features(a: Features, b: Features) -> Verification:
-    """Verifies a pair as `verify` does, where the features of the images were found before."""
-    return judge(evidence(a, b), a, b)
-
-
-def judge(seen: "Evidence | None", a: Features, b: Features) -> Verification:
-    """Returns the verdict on a pair for what `evidence` returned."""
-    doubt = _doubt(seen, a, b)
-    if doubt is not None:
-        return Verification(
-            "cannot say" if doubt else "different",
-            seen.inliers if seen else 0,
-            bool(seen and seen.found.mirrored),
-            reason=doubt,
-        )
-    assert seen is not None
-    region = seen.agreement.region
-    polygons = []
-    for image, corners in ((a, region), (b, apply(seen.found.transform, region))):
-        polygons.append((corners * np.array(image.size) / image.shape).clip(0, image.size))
-    return Verification("copy", seen.inliers, seen.found.mirrored, *polygons)
-
-
-def _doubt(seen: "Evidence | None", a: Features, b: Features) -> str | None:
-    """Returns None for a copy, why nothing can be said, or "" if the images differ."""
-    few = next(
-        (f"too few features in {name}" for name, image in (("a", a), ("b", b)) if len(image) < LEAST_FEATURES), ""
-    )
-    if seen is None or seen.inliers < FEW_INLIERS or seen.agreement.share < LOW_SHARE:
-        return few
-    if seen.inliers < LEAST_INLIERS:
-        return few or "too few features match"
-    if seen.spread(a, b) < LEAST_SPREAD:
-        return few or "what matches is along a line"
-    if seen.agreement.share < LEAST_SHARE:
-        return few or "only a part of what both show agrees"
-    if max(seen.agreement.area_a, seen.agreement.area_b) < LEAST_AREA:
-        return few or "only a small part agrees"
-    return None
 
 
 @dataclass(frozen=True)
@@ -131,16 +78,66 @@ class Evidence:
         return min(spreads)
 
 
+def verify(a: Image.Image, b: Image.Image) -> Verification:
+    """Verifies whether one image has a part of the other.
+
+    Args:
+        a, b: images, of which each is reduced to at most 640 pixels on the long side.
+
+    Raises:
+        ImportError: OpenCV is not installed; the error names the extra `verify`.
+        ValueError: an image has pixels of 32 bits, or cannot be decoded.
+    """
+    return verify_features(features(a), features(b))
+
+
+def verify_features(a: Features, b: Features) -> Verification:
+    """Verifies a pair as `verify` does, where the features of the images were found before."""
+    return judge(evidence(a, b), a, b)
+
+
+def judge(seen: Evidence | None, a: Features, b: Features) -> Verification:
+    """Returns the verdict on a pair for what `evidence` returned."""
+    doubt = _doubt(seen, a, b)
+    inliers = seen.inliers if seen else 0
+    if seen is None or doubt is not None:
+        return Verification("cannot say" if doubt else "different", inliers, reason=doubt or "")
+    region = seen.agreement.region
+    polygon_a, polygon_b = (
+        (corners * np.array(image.size) / image.shape).clip(0, image.size)
+        for image, corners in ((a, region), (b, apply(seen.found.transform, region)))
+    )
+    return Verification("copy", inliers, seen.found.mirrored, polygon_a, polygon_b)
+
+
+def _doubt(seen: Evidence | None, a: Features, b: Features) -> str | None:
+    """Returns None for a copy, why nothing can be said, or "" if the images differ."""
+    few = next(
+        (f"too few features in {name}" for name, image in (("a", a), ("b", b)) if len(image) < LEAST_FEATURES), ""
+    )
+    if seen is None or seen.inliers < FEW_INLIERS or seen.agreement.share < LOW_SHARE:
+        return few
+    if seen.inliers < LEAST_INLIERS:
+        return few or "too few features match"
+    if seen.spread(a, b) < LEAST_SPREAD:
+        return few or "what matches is along a line"
+    if seen.agreement.share < LEAST_SHARE:
+        return few or "only a part of what both show agrees"
+    if max(seen.agreement.area_a, seen.agreement.area_b) < LEAST_AREA:
+        return few or "only a small part agrees"
+    return None
+
+
 def evidence(a: Features, b: Features) -> Evidence | None:
-    """Returns the best transform, direct or mirrored, and how the pixels agree under it.
+    """Returns the best transform, direct, mirrored or to a negative, and how the pixels agree under it.
 
     Where that is too little, the images are compared at a lower resolution, and once more after b was laid over a: SIFT
     finds little in common between images that are stretched differently.
     """
     best: Evidence | None = None
-    for mirrored in (False, True):
+    for mirrored, negative in VIEWS:
         if best is None or best.weight < ENOUGH:
-            best = _better(best, _weighed(a, b, find(a, b, mirrored=mirrored)))
+            best = _better(best, _weighed(a, b, find(a, b, mirrored=mirrored, negative=negative)))
     if best is None or best.weight < ENOUGH:
         for mirrored in (False, True):
             founds = [scaled(found, a, b) for found in find(a.coarse, b.coarse, mirrored=mirrored)]

@@ -106,6 +106,13 @@ def test_a_perspective_view(photographs):
     is_region(verify(image, seen), image, seen, frame(image), quad)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_negative(photographs, name):
+    image = photographs[name]
+    negative = ImageOps.invert(image)
+    is_region(verify(image, negative), image, negative, frame(image), frame(image))
+
+
 def test_two_copies_in_different_frames(photographs):
     """Each has bars that the other does not have: the region is the photograph between them."""
     image = photographs["chelsea"]

@@ -94,8 +94,9 @@ def _compare(
     finer = np.median(np.abs(np.linalg.det(jacobian(transform, frame)))) < 1  # than b is a
     to_frame = transform if finer else np.eye(3)
     width, height = (b if finer else a).shape
-    least = np.nan_to_num(apply(to_frame, frame)).clip(0, (width, height)).min(0)
-    sides = np.nan_to_num(apply(to_frame, frame)).clip(0, (width, height)).max(0) - least
+    corners = apply(to_frame, frame).clip(0, (width, height))
+    least = corners.min(0)
+    sides = corners.max(0) - least
     scale = min(1.0, GRID / sides.max())
     size = max(1, round(sides[0] * scale)), max(1, round(sides[1] * scale))
     to_grid = np.array([[scale, 0, -scale * least[0]], [0, scale, -scale * least[1]], [0, 0, 1]]) @ to_frame

@@ -1,6 +1,6 @@
 """Measures what `sscd_jax.duplicates.verify` says about copies and about images that are none.
 
-    python scripts/benchmarks/verify.py IMAGES [--images 10] [--unrelated 2000] [--seed 0] [--evidence FILE]
+    python scripts/benchmarks/verify.py IMAGES [--images 8] [--unrelated 2000] [--seed 0] [--evidence FILE]
 
 IMAGES are any images, of which some are drawn. Each is verified with copies of it, one by each edit of `sscd-jax
 benchmark make` in each strength; and with these images that are no copies:
@@ -46,7 +46,7 @@ Row = dict[str, Any]  # of a pair: its kind, the strength, the verdict and what 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IMAGES", help="a folder, or another source that `sscd-jax embed` takes")
-    parser.add_argument("--images", type=int, default=10, help="images that are copied (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=8, help="images that are copied (default: %(default)s)")
     parser.add_argument("--unrelated", type=int, default=2000, help="unrelated pairs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--evidence", type=Path, help="a CSV file for the numbers of each pair")

@@ -17,7 +17,8 @@ PINS = [
 
 def test_the_pins_are_within_the_bounds():
     versions = {pin.name: re.sub("^==", "", str(pin.specifier)) for pin in PINS}
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["demo"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["demo"] + extras["verify"]
     for requirement in map(Requirement, wanted):
         if requirement.name != PROJECT["name"]:
             assert versions[requirement.name] in requirement.specifier, requirement

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sscd_jax.descriptors import Descriptors
     from sscd_jax.duplicates.matching import Matches
     from sscd_jax.duplicates.result import Duplicates
+    from sscd_jax.duplicates.verify import Verification, verify_copy
     from sscd_jax.provenance import Provenance
 
     __version__: str
@@ -26,10 +27,12 @@ __all__ = [
     "Matches",
     "Model",
     "Provenance",
+    "Verification",
     "__version__",
     "find_copies",
     "find_duplicates",
     "load",
+    "verify_copy",
 ]
 
 _MODULES = {
@@ -38,9 +41,11 @@ _MODULES = {
     "Matches": "duplicates.matching",
     "Model": "api",
     "Provenance": "provenance",
+    "Verification": "duplicates.verify",
     "find_copies": "api",
     "find_duplicates": "api",
     "load": "api",
+    "verify_copy": "duplicates.verify",
 }
 
 

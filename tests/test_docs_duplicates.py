@@ -86,8 +86,19 @@ def test_clean_a_training_set(folder, capsys):
 
 
 def test_python(folder):
-    (code,) = (block for language, block in BLOCKS if language == "python")
-    (expected,) = (block for language, block in BLOCKS if language == "text")
-    code = code.replace('("photos")', '("photos", threshold=0.99999, score="similarity")')  # as above
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    pytest.importorskip("cv2")
+    sections = [PAGES["duplicates"].split(f"## {title}")[1] for title in ("Which part was copied", "In Python")]
+    for section in sections:
+        code, expected = (
+            re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0] for language in ("python", "text")
+        )
+        if "verify_copy" in code:
+            photograph = Image.open(photograph_paths()["astronaut"]).convert("RGB")
+            photograph.save(folder / "photos" / "1.jpg")
+            part = photograph.crop((160, 200, 480, 360))
+            part.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "crop.jpg")
+        else:
+            shutil.copy(folder / "photos" / "1.jpg", folder / "photos" / "copy.jpg")
+            code = code.replace('("photos")', '("photos", threshold=0.99999, score="similarity")')  # as above
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, expected), done.stderr

@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sscd_jax.data.images import open_image
 from sscd_jax.duplicates.agreement import Agreement, agreement
 from sscd_jax.duplicates.local_features import Features, features
 from sscd_jax.duplicates.transforms import Found, apply, find, refined, scaled
+from sscd_jax.embedding.given_images import ImageLike, open_given
 
 Verdict = Literal["copy", "different", "cannot say"]
 
@@ -78,6 +80,33 @@ class Evidence:
             across = np.linalg.svd(places - places.mean(0), compute_uv=False)[-1]
             spreads.append(float(across) / np.sqrt(len(places)) / max(image.shape))
         return min(spreads)
+
+
+def verify_copy(a: ImageLike, b: ImageLike) -> Verification:
+    """Says by local features whether one image has a part of the other, and which part.
+
+    It needs no network, and finds the region that was copied. It says nothing about images with few local features,
+    such as blurred and tiny ones: the verdict is then "cannot say".
+
+    Args:
+        a, b: an image each: a path, a PIL image, or an array, uint8 RGB [H, W, 3].
+
+    Raises:
+        ValueError: an image cannot be read.
+        OSError: a file cannot be read.
+        ImportError: the extra verify is not installed.
+
+    Examples:
+        >>> found = sscd_jax.verify_copy("poster.jpg", "photo.jpg")
+        >>> found.verdict, found.polygon_b.round().tolist()
+        ('copy', [[40.0, 31.0], [600.0, 31.0], [600.0, 415.0], [40.0, 415.0]])
+    """
+    images = [open_given([one]) for one in (a, b)]
+    for source in images:
+        if len(source) != 1:
+            raise ValueError(f"{source.name} has {len(source)} images; give one image")
+    one, other = (open_image(source.load(0)) for source in images)
+    return verify(one, other)
 
 
 def verify(a: Image.Image, b: Image.Image) -> Verification:

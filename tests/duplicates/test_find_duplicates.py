@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers.small_collection import MODEL, PRESET, make_variables
 from PIL import Image
@@ -44,16 +43,17 @@ def test_a_folder(photos, tmp_path, model):
     assert repr(found) == "<sscd_jax.Duplicates: 8 images, 2 groups, 2 to remove>"
     assert found.pairs["kind"].tolist() == ["pixels", "bytes"]
     assert found.pairs["similarity"].tolist() == [1, 1]
+    page = found.to_html(tmp_path / "page")
+    assert "copy" in page.read_text()
+    shown = found._repr_html_()
+    assert shown.count("data:image/jpeg") == 4
+    assert len(list(photos.iterdir())) == 8  # nothing is written there
+    pd = pytest.importorskip("pandas")
     table = found.to_pandas()
     assert isinstance(table, pd.DataFrame)
     assert table["keep"].tolist() == [True, False, True, False]
     assert set(table["id"]) == {"000", "copy", "001", "pixels"}
     assert (table["width"] == 96).all()
-    page = found.to_html(tmp_path / "page")
-    assert "copy" in page.read_text()
-    shown = found._repr_html_()
-    assert shown.count("data:image/jpeg") == 4
-    assert sorted(path.name for path in photos.iterdir()) == sorted(p.name for p in photos.glob("*"))  # nothing written
 
 
 def test_arrays_and_names_that_are_markup(images, model):
@@ -74,8 +74,9 @@ def test_descriptors(photos, tmp_path, model):
     found = sscd_jax.find_duplicates(Descriptors.read(tmp_path / "d"), **SETTINGS)
     assert sorted(map(sorted, found.groups)) == [["000", "copy"], ["001", "pixels"]]
     assert found._repr_html_().count("data:image/jpeg") == 0
-    assert found.to_pandas()["width"].isna().all()
     assert moved.exists()
+    pytest.importorskip("pandas")
+    assert found.to_pandas()["width"].isna().all()
 
 
 def test_files_that_are_not_there_are_said(photos, model):

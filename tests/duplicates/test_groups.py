@@ -1,6 +1,5 @@
 """Groups, compared with naive implementations that follow their definitions word by word."""
 
-import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,6 +64,7 @@ def test_leaders(given_, size):
 @settings(max_examples=150)
 @given(collections(), st.integers(1, 12), st.sampled_from([1, 7, 10**6]))
 def test_components(given_, max_group, waiting):
+    networkx = pytest.importorskip("networkx")
     scores, order, threshold = given_
     score = pairwise(scores)
     before, module._PAIRS = module._PAIRS, waiting

@@ -31,6 +31,8 @@ from sscd_jax.weights.native import write_safetensors
 # Files that are named and are not in the repository: an example, the output of a command, files of the official code.
 ELSEWHERE = {
     "00017.jpg",
+    "crop.jpg",
+    "photos/1.jpg",
     "photos/copies/a.jpg",
     "query.jpg",
     "removed/copies/a.jpg",

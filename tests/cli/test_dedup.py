@@ -84,6 +84,7 @@ def test_what_is_skipped_is_said_and_is_an_error(folder, weights, capsys):
     assert (folder / "photos" / "copies" / "a b.jpg").read_bytes() == b"changed"
 
 
+@pytest.mark.slow
 def test_what_is_refused(folder, weights, capsys):
     assert "name at least one SOURCE" in fails(capsys, "dedup", "--out", "out")
     for option in (("--background", "others"), ("--calibration", "c.npz")):
@@ -103,6 +104,7 @@ def test_what_is_refused(folder, weights, capsys):
     assert "photos is given twice" in fails(capsys, "dedup", "photos", "photos", "--out", "out")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_called_apply(folder, weights, capsys):
     (folder / "photos").rename(folder / "apply")
     main(["dedup", "./apply", "--out", "out", "--weights", str(weights), *PLAIN])

@@ -126,6 +126,7 @@ def test_what_is_found_and_written(photos, tmp_path, job):
     assert "12</b>" in page  # were compared
 
 
+@pytest.mark.slow
 def test_a_pair_has_the_similarity_of_its_descriptors(photos, tmp_path, job):
     out = tmp_path / "out"
     job(photos, out)
@@ -244,6 +245,7 @@ def test_nothing_that_is_a_duplicate(images, tmp_path, job):
     assert not (tmp_path / "out" / "errors.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_images_of_an_archive_and_of_two_folders(photos, tmp_path, job):
     with tarfile.open(tmp_path / "more.tar", "w") as archive:
         for name in ("000.jpg", "007.jpg"):
@@ -307,6 +309,7 @@ def test_what_stays_is_chosen(photos, tmp_path, job):
         kept("nothing")
 
 
+@pytest.mark.slow
 def test_files_that_are_not_there(photos, tmp_path, job):
     listed = tmp_path / "list.txt"
     listed.write_text("photos/000.jpg\nphotos/gone.jpg\nphotos/copies/bytes.jpg\n")
@@ -350,6 +353,7 @@ def reads(monkeypatch) -> list[str]:
     return read
 
 
+@pytest.mark.slow
 def test_files_are_hashed_once_unless_they_change_or_move(photos, tmp_path, job, reads):
     out = tmp_path / "out"
     job(photos, out)
@@ -405,6 +409,7 @@ def test_a_file_with_several_paths_counts_once(photos, tmp_path, job, capsys):
     assert {row["path"] for row in table(out / "groups.csv") if row["id"].endswith("a_link_out")} == {""}
 
 
+@pytest.mark.slow
 def test_what_is_in_out_is_no_image(photos, tmp_path, job):
     out = photos / "duplicates"
     first = job(photos, out)
@@ -448,6 +453,7 @@ def test_archives_beside_files_can_be_applied(photos, tmp_path, job, monkeypatch
     assert plan_moves(tmp_path / "out", tmp_path / "gone").moves == plan.moves
 
 
+@pytest.mark.slow
 def test_other_weights_say_what_to_do(photos, tmp_path, job):
     out = tmp_path / "out"
     job(photos, out)

@@ -33,7 +33,7 @@ def pairwise(scores: Scores) -> np.ndarray:
     return scores.scores(one, other).reshape(len(rows), len(rows))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(collections(), st.sampled_from([1, 3, 8, 2048]))
 def test_leaders(given_, size):
     scores, order, threshold = given_
@@ -61,7 +61,7 @@ def test_leaders(given_, size):
             assert found.score[row] == score[row, found.kept[row]] >= threshold
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(collections(), st.integers(1, 12), st.sampled_from([1, 7, 10**6]))
 def test_components(given_, max_group, waiting):
     networkx = pytest.importorskip("networkx")

@@ -117,6 +117,7 @@ def test_what_is_found_and_written(sets, tmp_path):
     assert not (out / "errors.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["train", "test", "both"])
 def test_descriptors_take_the_place_of_images(sets, tmp_path, of):
     train, test = sets
@@ -239,6 +240,7 @@ def test_equal_files_are_linked_across_sets(sets, tmp_path):
     assert (test / "bytes.jpg").samefile(train / "003.jpg")
 
 
+@pytest.mark.slow
 def test_descriptors_as_the_other_set(sets, tmp_path):
     train, test = sets
     made = descriptors(train, tmp_path / "d")

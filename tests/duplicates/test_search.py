@@ -88,6 +88,7 @@ def test_what_is_found_and_written(images, queries, tmp_path):
     assert embed.embedded[6:] == [1]
 
 
+@pytest.mark.slow
 def test_an_image_that_has_changed_is_embedded_again(images, tmp_path):
     folder, out, embed = tmp_path / "photos", tmp_path / "out", Embedder(update=True)
     shutil.copytree(images, folder)
@@ -100,6 +101,7 @@ def test_an_image_that_has_changed_is_embedded_again(images, tmp_path):
     assert summary["collection"] == 39
 
 
+@pytest.mark.slow
 def test_a_threshold_that_nothing_reaches_and_a_large_k(images, queries, tmp_path):
     out, embed = tmp_path / "out", Embedder()
     found, summary = run(queries, images, out, embed, Options(1.0, "similarity"))
@@ -191,6 +193,7 @@ def fails(capsys, *arguments: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command(images, queries, tmp_path, network, capsys):
     few = ["--weights", network, "--batch-size", "8"]
     main(["search", str(queries), str(images), *few, "--k", "30", "--score", "similarity"])
@@ -230,6 +233,7 @@ def _scaled(parameters: Any) -> Any:
     return {name: _scaled(value) if hasattr(value, "items") else value * 1.01 for name, value in parameters.items()}
 
 
+@pytest.mark.slow
 def test_the_commands_of_two_sets(images, queries, tmp_path, network, capsys):
     few = ["--weights", network, "--batch-size", "8", "--score", "similarity", "--threshold", "0.9995"]
     shutil.copy(images / "005.jpg", queries)

@@ -62,6 +62,7 @@ def test_a_crop(photographs, name):
     is_region(verify(cropped, image), cropped, image, frame(cropped), corners(*box))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [7, -23, 90, 180])
 def test_a_rotation(photographs, angle):
     image = photographs["astronaut"]
@@ -72,6 +73,7 @@ def test_a_rotation(photographs, angle):
     is_region(verify(image, rotated), image, rotated, frame(image), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_padded_image_of_another_size(photographs, name):
     """The region is in pixels of the images as they are, whatever size they are reduced to."""
@@ -106,6 +108,7 @@ def test_a_perspective_view(photographs):
     is_region(verify(image, seen), image, seen, frame(image), quad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_negative(photographs, name):
     image = photographs[name]
@@ -131,6 +134,7 @@ def test_two_copies_in_different_frames(photographs):
     assert 3 <= len(said.polygon_a) <= 8
 
 
+@pytest.mark.slow
 def test_different_photographs(photographs):
     found = {name: features(image) for name, image in photographs.items()}
     for i, one in enumerate(NAMES):
@@ -155,6 +159,7 @@ def test_a_logo_is_no_copy(photographs):
     assert said.verdict == "different"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "make"), [
     ("b", lambda image: Image.new("RGB", image.size, (40, 90, 40))),
     ("b", lambda image: image.resize((8, 8))),
@@ -170,6 +175,7 @@ def test_what_has_too_few_features_is_not_called_different(photographs, which, m
     assert verify(made, made).verdict == "cannot say"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
 def test_modes(photographs, mode):
     image = photographs["coffee"]
@@ -190,6 +196,7 @@ def test_pixels_without_a_known_range_are_an_error(photographs):
         verify(photographs["coffee"], Image.new("F", (50, 50)))
 
 
+@pytest.mark.slow
 def test_the_same_on_every_call(photographs):
     image = photographs["motorcycle"]
     copy = image.rotate(11).resize((300, 220))

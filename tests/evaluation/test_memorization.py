@@ -237,6 +237,7 @@ def call(folders: dict[str, str], *options: str, without: str = "") -> None:
     main(["evaluate", "memorization", *sets, *options])
 
 
+@pytest.mark.slow
 def test_the_command(folders, capsys):
     call(folders, "--bootstrap", "40")
     printed = capsys.readouterr()

@@ -71,6 +71,7 @@ def test_gradients_of_a_convolution(kernel, stride, groups):
     assert both.operations == pytest.approx(3 * forward.operations)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_inputs_and_outputs_of_convolutions():
     sides = {"stem": 16 * 16 * 8, "pooled": 8 * 8 * 8}
     stages = [(8, 8), (4, 16), (2, 32), (1, 64)]

@@ -223,6 +223,7 @@ def test_the_preset_of_a_file_that_leaves_its_bundle(source, tmp_path):
         weights.read(file)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_was_changed_is_refused(source, tmp_path):
     _, _, path = saved(tmp_path, "resnet18")
     for format_ in ("npz", "saved_model"):

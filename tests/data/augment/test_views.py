@@ -70,6 +70,7 @@ def test_what_is_applied_how_often(augmentation):
     assert np.abs(correlation - np.eye(len(expected))).max() < 4.5 / np.sqrt(DRAWS), "independent of one another"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("augmentation", "low", "high"), [("SIMCLR", 0.1, 2), ("STRONG_BLUR", 1, 5), ("ADVANCED", 1, 5)]
 )

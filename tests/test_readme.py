@@ -81,6 +81,7 @@ def test_the_first_example(folder):
     assert names["similarities"][0, 1] > 0.999, "a.jpg is photos/000.jpg"
 
 
+@pytest.mark.slow
 def test_search_and_evaluate(folder, capsys):
     Path("queries").mkdir()
     pairs = ["query_id,reference_id"]

@@ -510,8 +510,7 @@ def check_undone(scene: Scene, before: Facts) -> None:
 
 KINDS = [
     (1, True, False),
-    *(pytest.param(*kind, marks=pytest.mark.slow) for kind in ((1, False, False), (2, True, False))),
-    (2, False, False),
+    *(pytest.param(*kind, marks=pytest.mark.slow) for kind in ((1, False, False), (2, True, False), (2, False, False))),
     (1, True, True),
 ]
 

@@ -166,6 +166,7 @@ def test_what_cannot_be_calibrated_says_why():
         calibrate_by_precision(few, drawn("q", 20, 2), references, [("q0", "r49")], precision=1.1)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, capsys):
     references, training = drawn("r", 300, 1), drawn("t", 400, 2)
     queries, truth = copies(references, 100, 50, 7)

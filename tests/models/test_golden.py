@@ -23,7 +23,7 @@ def test_descriptors(backbone):
     np.testing.assert_allclose(descriptors, EXPECTED[f"{backbone}/descriptors"], atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["CV_RESNET18", "TV_RESNET18"])
+@pytest.mark.parametrize("backbone", [pytest.param("CV_RESNET18", marks=pytest.mark.slow), "TV_RESNET18"])
 def test_train_mode(backbone):
     model, variables = from_state_dict(seeded_state_dict(backbone))
     descriptors, updates = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])

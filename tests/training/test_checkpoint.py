@@ -80,6 +80,7 @@ def test_what_a_killed_process_left_is_no_checkpoint_and_is_removed(state, tmp_p
     assert steps_in(tmp_path) == {1}
 
 
+@pytest.mark.slow
 def test_a_run_and_one_of_its_checkpoints_can_be_read(state, tmp_path):
     save_steps(tmp_path, state, {}, steps=3)
     for path in (tmp_path, tmp_path / "checkpoints" / "2"):

@@ -262,6 +262,7 @@ def test_a_run_whose_arrays_are_of_another_network(run, change, message, tmp_pat
         weights.load(folder)
 
 
+@pytest.mark.slow
 def test_a_run_whose_arrays_are_larger_than_its_files(run, monkeypatch):
     """TensorStore fills what is missing with zeros."""
     assert weights.read(run).format == "training run"

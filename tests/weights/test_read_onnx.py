@@ -77,6 +77,7 @@ def test_an_int8_graph_is_read_as_its_dequantised_weights(quantized, tmp_path):
     assert float((found * run_onnx(quantized, IMAGES)).sum(1).mean()) > 0.96
 
 
+@pytest.mark.slow
 def test_names_do_not_matter(tmp_path):
     model, variables = write(tmp_path / "a.onnx", "resnet50")
     proto = onnx.load(tmp_path / "a.onnx")

@@ -85,6 +85,7 @@ def test_how_much_is_applied(augmentation, low, high):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_how_much_advanced_applies():
     view = drawn("ADVANCED")
     for name, low, high in [

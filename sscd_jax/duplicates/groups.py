@@ -102,7 +102,8 @@ def components(scores: Scores, threshold: float, order: np.ndarray, *, max_group
     edges = _spanning_forest(scores, threshold, order)
     label = np.arange(len(scores))
     if len(edges[0]):
-        graph = coo_array((np.ones(len(edges[0])), (edges[0], edges[1])), (len(scores),) * 2)
+        rows, columns = edges[0].astype(np.int32), edges[1].astype(np.int32)
+        graph = coo_array((np.ones(len(rows)), (rows, columns)), (len(scores),) * 2)
         label = connected_components(graph, directed=False)[1].astype(np.int64)
     large = np.bincount(label) > max_group
     label = _split(label, large, edges, max_group)
@@ -127,7 +128,8 @@ def _spanning_forest(scores: Scores, threshold: float, rows: np.ndarray) -> tupl
     def merged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         one, other, score = (np.concatenate(part) for part in zip(forest, *waiting, strict=True))
         highest = score.max(initial=0.0) + 1  # scipy finds the smallest weights, and takes 0 for no edge
-        graph = coo_array((highest - score, (one, other)), (len(scores),) * 2)
+        rows, columns = one.astype(np.int32), other.astype(np.int32)  # scipy 1.16 takes no int64
+        graph = coo_array((highest - score, (rows, columns)), (len(scores),) * 2)
         tree = minimum_spanning_tree(graph.tocsr()).tocoo()
         return tree.row.astype(np.int64), tree.col.astype(np.int64), highest - tree.data
 

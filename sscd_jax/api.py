@@ -19,6 +19,7 @@ from sscd_jax.duplicates.collect import contents_of
 from sscd_jax.duplicates.image_files import look_at
 from sscd_jax.duplicates.matching import BEST, Matches, match
 from sscd_jax.duplicates.options import MAX_GROUP, Grouping, Options, ScoreKind
+from sscd_jax.duplicates.preference import preferred
 from sscd_jax.duplicates.result import Duplicates, find
 from sscd_jax.duplicates.sides import Described, described, of_descriptors, preset_of
 from sscd_jax.embedding.collection import default_batch_size, made_by
@@ -212,14 +213,15 @@ def find_duplicates(
     options = Options(threshold, score, grouping, max_group, keep)
     if isinstance(images, Descriptors):
         side = of_descriptors(images)
-        return find(side.source, side.seen, images, options)
+        return find(side.source, side.seen, images, options, preferred(keep, side.source.ids, side.seen))
     source = open_given(images, ids)
     seen, unread = look_at(source)
     _warn_of_unreadable(source, unread, stacklevel=3)
+    order = preferred(keep, source.ids, seen)
     chosen = load(model) if isinstance(model, str) else model
     contents = contents_of(source, seen)
     embedded = chosen.embed_source(contents, preset=preset, on_error="skip", progress=progress)
-    return find(source, seen, embedded, options)
+    return find(source, seen, embedded, options, order)
 
 
 def _warn_of_unreadable(source: Source, reasons: Mapping[int, str], *, stacklevel: int) -> None:

@@ -105,8 +105,9 @@ class FolderKind:
         if not (folder / self.markers[0]).exists():
             write_text(folder / self.markers[0], json.dumps({"format": self.format, "version": self.version}))
 
-    def lock(self, folder: Path) -> object:
-        """Begins a folder, and keeps other processes from working in it as long as what is returned is referenced.
+    @contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Begins a folder, and keeps other processes from working in it while the block runs.
 
         Raises:
             ValueError: it holds something else.
@@ -120,7 +121,10 @@ class FolderKind:
             lock.acquire()
         except filelock.Timeout as error:
             raise OSError(f"another process is at work in {folder}: wait for it, or name another folder") from error
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _mark(self, file: Any) -> tuple[Any, Any] | None:
         try:

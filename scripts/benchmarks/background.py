@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--images", dest="most", type=int, default=600, help="most images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     given = parser.parse_args()
-    originals = [image for image in read(given.images, given.most + HELD_BACK, given.seed)]
+    originals = list(read(given.images, given.most + HELD_BACK, given.seed))
     model = sscd_jax.load(given.weights)
     held_back, originals = originals[:HELD_BACK], originals[HELD_BACK:]
     vectors = np.asarray(model.embed([np.asarray(image) for image in originals], progress=True).vectors)

@@ -82,7 +82,7 @@ def dedup(
     from sscd_jax.data.sources import open_sources
     from sscd_jax.descriptors import Descriptors
     from sscd_jax.duplicates.against import dedup_against
-    from sscd_jax.duplicates.dedup import begin
+    from sscd_jax.duplicates.dedup import FOLDER
     from sscd_jax.duplicates.dedup import dedup as find
     from sscd_jax.search.calibration import Calibration
 
@@ -99,7 +99,7 @@ def dedup(
         raise ValueError("--against measures the background in both sets: leave out --background and --calibration")
     if against is not None and options != Options(threshold, score):
         raise ValueError("--keep, --grouping and --max-group have no meaning with --against, whose images are all kept")
-    begin(out)  # a wrong place is an error before anything is loaded
+    FOLDER.begin(out)  # a wrong place is an error before anything is loaded
     source = open_sources(sources, ids=ids)
     other = None if against is None else open_set(against, ids=ids)
     outside = None if background is None else open_set(background, ids=ids)

@@ -18,11 +18,10 @@ from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import tables
 from sscd_jax.duplicates.compare import SUMMARY, Compared, Embed, compare, key
 from sscd_jax.duplicates.dedup import FOLDER, FORMAT, OTHER, VERSION
-from sscd_jax.duplicates.find import KINDS, lowest_similarity
 from sscd_jax.duplicates.image_files import FILE, Seen, own_files
-from sscd_jax.duplicates.options import Options
+from sscd_jax.duplicates.options import KINDS, Options
 from sscd_jax.duplicates.page import Member, PageGroup, Summary, write_pages
-from sscd_jax.duplicates.result import Group
+from sscd_jax.duplicates.result import Group, doubtful_first
 from sscd_jax.duplicates.sides import opened
 from sscd_jax.files import write_text
 
@@ -57,44 +56,44 @@ def dedup_against(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    _lock = FOLDER.lock(out)  # until this function ends
-    source = own_files(source, out)
-    (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
-    sides = (
-        opened(source, "source", out, FILE, max_errors=max_errors),
-        opened(other, "against", out, OTHER, max_errors=max_errors),
-    )
-    _check_apart(*(side.seen for side in sides))
-    found = Removal(compare(("source", "against"), sides, out, embed, options))
-    compared, best = found.compared, found.compared.best[0]
-    removed = np.flatnonzero(best.has_copy)
-    kept = np.flatnonzero(~best.has_copy & compared.has_descriptor[0])
-    tables.write_groups(out / "groups.csv", found.rows())
-    for name, images in (("keep", kept), ("remove", removed)):
-        tables.write_list(out / f"{name}.txt", compared.names(0, images))
-    found.write_pages(out, weights)
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "images": len(source),
-        "unreadable": int((~compared.has_descriptor[0]).sum()),
-        "groups": len(found.groups),
-        "duplicates": len(removed),
-        "duplicates_by_kind": {name: int((best.kind[removed] == KINDS.index(name)).sum()) for name in KINDS[1:]},
-        "duplicate_bytes": found.bytes_of(removed),
-        **compared.described(),
-        "against": sides[1].source.name,
-        "against_images": len(sides[1]),
-        "against_unreadable": int((~compared.has_descriptor[1]).sum()),
-        "source": source.name,
-        "roots": [os.path.abspath(root) for root in roots],
-        "weights": weights,
-        "sscd_jax": version("sscd_jax"),
-        "out": str(out),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    write_text(out / SUMMARY, json.dumps(summary, indent=2))
-    return summary
+    with FOLDER.locked(out):
+        source = own_files(source, out)
+        (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
+        sides = (
+            opened(source, "source", out, FILE, max_errors=max_errors),
+            opened(other, "against", out, OTHER, max_errors=max_errors),
+        )
+        _check_apart(*(side.seen for side in sides))
+        found = Removal(compare(("source", "against"), sides, out, embed, options))
+        compared, best = found.compared, found.compared.best[0]
+        removed = np.flatnonzero(best.has_copy)
+        kept = np.flatnonzero(~best.has_copy & compared.has_descriptor[0])
+        tables.write_groups(out / "groups.csv", found.rows())
+        for name, images in (("keep", kept), ("remove", removed)):
+            tables.write_list(out / f"{name}.txt", compared.names(0, images))
+        found.write_pages(out, weights)
+        summary: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "images": len(source),
+            "unreadable": int((~compared.has_descriptor[0]).sum()),
+            "groups": len(found.groups),
+            "duplicates": len(removed),
+            "duplicates_by_kind": {name: int((best.kind[removed] == KINDS.index(name)).sum()) for name in KINDS[1:]},
+            "duplicate_bytes": found.bytes_of(removed),
+            **compared.described(),
+            "against": sides[1].source.name,
+            "against_images": len(sides[1]),
+            "against_unreadable": int((~compared.has_descriptor[1]).sum()),
+            "source": source.name,
+            "roots": [os.path.abspath(root) for root in roots],
+            "weights": weights,
+            "sscd_jax": version("sscd_jax"),
+            "out": str(out),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        write_text(out / SUMMARY, json.dumps(summary, indent=2))
+        return summary
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,10 @@ class Removal:
         certainty = np.nan_to_num(best.score[removed])
         removed = removed[np.lexsort((removed, -certainty, best.match[removed]))]
         starts = np.flatnonzero(np.diff(best.match[removed], prepend=-1))
-        found = []
-        for part in np.split(removed, starts[1:]) if len(removed) else []:
-            images = np.append(best.match[part[0]] + len(best.match), part)
-            rows = np.unique(collection.row[images])
-            found.append(Group(images, lowest_similarity(collection.scores, rows[rows >= 0])))
-        worst = [float(np.nanmin(np.append(best.score[group.images[1:]], 2))) for group in found]  # 2 if all are NaN
-        return [found[i] for i in sorted(range(len(found)), key=lambda i: (worst[i], found[i].images[1]))]
+        parts = np.split(removed, starts[1:]) if len(removed) else []
+        groups = (np.append(best.match[part[0]] + len(best.match), part) for part in parts)
+        kept = np.full(len(self.compared.sides[1]), np.nan)
+        return doubtful_first(collection, groups, np.append(best.score, kept))
 
     def rows(self) -> Iterator[list[Any]]:
         """Yields the lines of groups.csv."""
@@ -128,21 +124,12 @@ class Removal:
         for number, group in enumerate(self.groups, 1):
             for image in group.images.tolist():
                 side, index, file = self._image(image)
-                yield [
-                    number,
-                    self.compared.sides[side].source.ids[index],
-                    str(side == 1).lower(),
-                    tables.number(1.0 if side else best.similarity[index]),
-                    tables.number(group.lowest),
-                    file.width if file else None,
-                    file.height if file else None,
-                    file.bytes if file and file.bytes else None,
-                    file.path if file and file.file and not file.link else "",
-                ]
+                one, similarity = self.compared.sides[side].source.ids[index], 1.0 if side else best.similarity[index]
+                yield tables.group_row(number, one, similarity, group.lowest, file, keep=side == 1)
 
     def bytes_of(self, images: np.ndarray) -> int:
         """Returns the size of the files of some images of the first set."""
-        return sum(file.bytes for i in images.tolist() if (file := self.compared.sides[0].seen[i]))
+        return sum(file.bytes or 0 for i in images.tolist() if (file := self.compared.sides[0].seen[i]))
 
     def write_pages(self, folder: Path, weights: str) -> None:
         """Writes the pages; see `page.write_pages`."""
@@ -154,7 +141,6 @@ class Removal:
             removed=len(removed),
             bytes_freed=self.bytes_of(removed),
             threshold=found.options.least,
-            meaning="",
             kept=f"It is in {found.sides[1].source.name}, of which nothing is removed.",
             background=found.options.score == "background",
             unreadable=len(found.errors),
@@ -171,7 +157,7 @@ class Removal:
             for image in group.images.tolist():
                 side, index, file = self._image(image)
                 one = self.compared.sides[side].source.ids[index]
-                size = (file.width, file.height, file.bytes or None) if file else (None, None, None)
+                size = (file.width, file.height, file.bytes) if file else (None, None, None)
                 if side:
                     members.append(Member(one, *size, None, None, "", key(side, index)))
                     continue

@@ -1,7 +1,8 @@
 """Turns images and their descriptors into a collection, in which each different content has one descriptor."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,29 @@ def contents_of(source: Source, seen: Sequence[Seen | None]) -> Source:
         return data
 
     return Source("sscd-jax dedup", ids, StringList(source.paths[index] for index in chosen), record)
+
+
+def embedded(contents: Source, folder: Path, embed: Callable[[Source, Path], object]) -> Descriptors | None:
+    """Embeds what has no descriptor yet, and returns the descriptors; None if there are no contents.
+
+    Args:
+        contents: what `contents_of` returned.
+        folder: the folder of the descriptors.
+        embed: writes the descriptors of a source to a folder, as `write_descriptors` with a network and a preset does.
+
+    Raises:
+        ValueError: the folder has descriptors of other weights or of another preset; the error says what to do.
+    """
+    if not len(contents):
+        return None
+    try:
+        embed(contents, folder)
+    except ValueError as error:
+        hint = "name another folder for the descriptors"
+        if hint not in str(error):
+            raise
+        raise ValueError(str(error).replace(hint, f"name another --out, or remove {folder}")) from error
+    return Descriptors.read(folder)
 
 
 def collect(

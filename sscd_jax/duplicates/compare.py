@@ -12,9 +12,8 @@ import numpy as np
 
 from sscd_jax.data.image_source import Source
 from sscd_jax.descriptors import FOLDER as DESCRIPTORS
-from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import tables
-from sscd_jax.duplicates.collect import collect, contents_of
+from sscd_jax.duplicates.collect import collect, contents_of, embedded
 from sscd_jax.duplicates.crossing import Best, crossing_pairs, noted
 from sscd_jax.duplicates.find import Collection
 from sscd_jax.duplicates.options import Options
@@ -100,11 +99,8 @@ def compare(names: tuple[str, str], sides: tuple[Side, Side], out: Path, embed: 
     both = joined_sources(one.source, other.source)
     seen = [*one.seen, *other.seen]
     is_source = [file if side.descriptors is None else None for side in sides for file in side.seen]
-    contents, made = contents_of(both, is_source), None
+    made = embedded(contents_of(both, is_source), out / FOLDER, embed)
     given = {name: side.descriptors for name, side in zip(names, sides, strict=True)}
-    if len(contents):
-        embed(contents, out / FOLDER)
-        made = Descriptors.read(out / FOLDER)
     descriptors = joined_descriptors(images=made, **given)
     count = len(one)
     order = np.concatenate([np.arange(count, len(both)), np.arange(count)])  # the second set comes first

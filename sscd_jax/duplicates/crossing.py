@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sscd_jax.duplicates.find import KINDS, Collection
+from sscd_jax.duplicates.find import Collection
+from sscd_jax.duplicates.options import KINDS
 from sscd_jax.duplicates.scores import all_pairs
 
 BYTES, PIXELS, NEAR = (KINDS.index(kind) for kind in ("bytes", "pixels", "near"))

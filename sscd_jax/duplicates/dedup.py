@@ -28,9 +28,9 @@ from sscd_jax.data.image_source import Source, check_unique_ids
 from sscd_jax.descriptors import FOLDER as DESCRIPTORS
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import image_files, tables
-from sscd_jax.duplicates.collect import contents_of
-from sscd_jax.duplicates.find import KINDS, pairs
-from sscd_jax.duplicates.options import Options
+from sscd_jax.duplicates.collect import contents_of, embedded
+from sscd_jax.duplicates.find import pairs
+from sscd_jax.duplicates.options import KINDS, Options
 from sscd_jax.duplicates.preference import preferred
 from sscd_jax.duplicates.result import find
 from sscd_jax.duplicates.unreadable import unreadable, write_errors
@@ -43,7 +43,7 @@ MARK, SUMMARY, OTHER = "dedup.json", "summary.json", "other.jsonl"
 FOLDER = FolderKind(
     FORMAT,
     VERSION,
-    r"(dedup|summary)\.json|(files|other|errors|moves|decisions)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
+    r"(dedup|summary)\.json|(files|other|errors|moves)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
     r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
     rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",
     (MARK,),
@@ -85,81 +85,57 @@ def dedup(
     """
     begun = time.monotonic()
     check_unique_ids(source)
-    _lock = FOLDER.lock(out)  # until this function ends
-    source = image_files.own_files(source, out)
-    (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
-    seen, unread = image_files.look_at(source, out, max_errors=max_errors)
-    preferred(options.keep, source.ids, seen)  # a wrong value is an error before anything is embedded
-    contents, descriptors = contents_of(source, seen), None
-    if len(contents):
-        embed_into(contents, out / "descriptors", embed)
-        descriptors = Descriptors.read(out / "descriptors")
-    found = find(source, seen, descriptors, options, outside=outside, calibration=calibration)
-    errors = unreadable(source, seen, unread, out / "descriptors")
-    write_errors(out, errors)
-    for name in (OTHER, "pairs.parquet"):  # of an earlier run
-        (out / name).unlink(missing_ok=True)
-    kinds = tables.write_pairs(out, pairs(found.collection, found.least), source.ids)
-    tables.write_groups(out / "groups.csv", found.rows())
-    removed = np.flatnonzero(~found.copies.is_kept)
-    for name, chosen in (("keep", np.flatnonzero(found.is_good)), ("remove", removed)):
-        tables.write_list(out / f"{name}.txt", (tables.listed_name(source.ids[i], seen[i]) for i in chosen.tolist()))
-    found.write_pages(out, weights, len(errors))
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "images": len(source),
-        "unreadable": len(errors),
-        "groups": len(found.sorted_groups),
-        "duplicates": len(removed),
-        "duplicates_by_kind": {
-            name: int((found.copies.kind[removed] == KINDS.index(name)).sum()) for name in ("bytes", "pixels", "near")
-        },
-        "duplicate_bytes": found.bytes_of(removed),
-        "pairs": sum(kinds.values()),
-        "pairs_by_kind": kinds,
-        "score": options.score,
-        "threshold": found.least,
-        "calibrated": calibration is not None,
-        "background_images": len(outside.ids) if outside else None,
-        "grouping": options.grouping,
-        "keep": options.keep,
-        "source": source.name,
-        "roots": [os.path.abspath(root) for root in roots],
-        "weights": weights,
-        "weights_sha256": descriptors.provenance.weights if descriptors else None,
-        "preset": descriptors.provenance.preset if descriptors else None,
-        "computation": descriptors.provenance.computation if descriptors else None,
-        "sscd_jax": version("sscd_jax"),
-        "out": str(out),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    write_text(out / SUMMARY, json.dumps(summary, indent=2))
-    return summary
-
-
-def embed_into(contents: Source, folder: Path, embed: Callable[[Source, Path], object]) -> None:
-    """Embeds what has no descriptor yet.
-
-    Raises:
-        ValueError: the folder has descriptors of other weights or of another preset; the error says what to do.
-    """
-    try:
-        embed(contents, folder)
-    except ValueError as error:
-        hint = "name another folder for the descriptors"
-        if hint not in str(error):
-            raise
-        raise ValueError(str(error).replace(hint, f"name another --out, or remove {folder}")) from error
-
-
-def begin(out: Path) -> None:
-    """Makes the folder, or checks that it is one of ours.
-
-    Raises:
-        ValueError: it holds something else; the error names it.
-    """
-    FOLDER.begin(out)
+    with FOLDER.locked(out):
+        source = image_files.own_files(source, out)
+        (out / SUMMARY).unlink(missing_ok=True)  # so that nobody applies groups of files as they were before
+        seen, unread = image_files.look_at(source, out, max_errors=max_errors)
+        order = preferred(options.keep, source.ids, seen)  # a wrong value is an error before anything is embedded
+        descriptors = embedded(contents_of(source, seen), out / "descriptors", embed)
+        found = find(source, seen, descriptors, options, order, outside=outside, calibration=calibration)
+        errors = unreadable(source, seen, unread, out / "descriptors")
+        write_errors(out, errors)
+        for name in (OTHER, "pairs.parquet"):  # of an earlier run
+            (out / name).unlink(missing_ok=True)
+        kinds = tables.write_pairs(out, pairs(found.collection, found.least), source.ids)
+        tables.write_groups(out / "groups.csv", found.rows())
+        removed = np.flatnonzero(~found.copies.is_kept)
+        for name, chosen in (("keep", np.flatnonzero(found.is_good)), ("remove", removed)):
+            tables.write_list(
+                out / f"{name}.txt", (tables.listed_name(source.ids[i], seen[i]) for i in chosen.tolist())
+            )
+        found.write_pages(out, weights, len(errors))
+        summary: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "images": len(source),
+            "unreadable": len(errors),
+            "groups": len(found.sorted_groups),
+            "duplicates": len(removed),
+            "duplicates_by_kind": {
+                name: int((found.copies.kind[removed] == KINDS.index(name)).sum())
+                for name in ("bytes", "pixels", "near")
+            },
+            "duplicate_bytes": found.bytes_of(removed),
+            "pairs": sum(kinds.values()),
+            "pairs_by_kind": kinds,
+            "score": options.score,
+            "threshold": found.least,
+            "calibrated": calibration is not None,
+            "background_images": len(outside.ids) if outside else None,
+            "grouping": options.grouping,
+            "keep": options.keep,
+            "source": source.name,
+            "roots": [os.path.abspath(root) for root in roots],
+            "weights": weights,
+            "weights_sha256": descriptors.provenance.weights if descriptors else None,
+            "preset": descriptors.provenance.preset if descriptors else None,
+            "computation": descriptors.provenance.computation if descriptors else None,
+            "sscd_jax": version("sscd_jax"),
+            "out": str(out),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        write_text(out / SUMMARY, json.dumps(summary, indent=2))
+        return summary
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

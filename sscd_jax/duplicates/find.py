@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from sscd_jax.duplicates.groups import components, leaders
-from sscd_jax.duplicates.options import MAX_GROUP, Grouping
+from sscd_jax.duplicates.options import KINDS, MAX_GROUP, Grouping
 from sscd_jax.duplicates.scores import BLOCK, Scores, all_pairs
-
-Kind = Literal["", "bytes", "pixels", "near"]
-KINDS: tuple[Kind, ...] = ("", "bytes", "pixels", "near")
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,12 @@ _SECONDS = 5.0  # between two writes
 
 
 class Seen(NamedTuple):
-    """What is known of an image."""
+    """What is known of an image; None for what is not known where there is a descriptor only."""
 
     path: str
     file: bool
     link: bool
-    bytes: int
+    bytes: int | None
     time: int
     sha256: str
     width: int | None
@@ -162,12 +162,12 @@ def _line(one: str, seen: Seen) -> bytes:
 
 def _read(file: Path) -> tuple[dict[str, Seen], int]:
     """Returns what was written before, and the number of lines. Lines that are not complete are left out."""
-
     found: dict[str, Seen] = {}
     number = 0
     if file.exists():
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  # it is returned
+            for line in lines:
+                number += 1
                 try:
                     values = json.loads(line)
                     one = str(values.pop("id"))

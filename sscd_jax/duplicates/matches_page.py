@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from sscd_jax.duplicates.options import Kind
 from sscd_jax.duplicates.page_files import histogram, write_pages_of
 from sscd_jax.duplicates.thumbnails import Load
 
@@ -31,7 +31,7 @@ class Match:
     key: str
     similarity: float
     score: float | None
-    kind: Literal["bytes", "pixels", "near", ""]
+    kind: Kind
     is_copy: bool
 
 

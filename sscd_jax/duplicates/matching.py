@@ -1,6 +1,5 @@
 """The copies of some images among others: the best ones of each, or all at or above a threshold."""
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sscd_jax.data.names import printable
 from sscd_jax.descriptors import check_same_provenance
 from sscd_jax.duplicates import background
 from sscd_jax.duplicates.background_cache import measured
+from sscd_jax.duplicates.notebook import lines_of_images
 from sscd_jax.duplicates.options import Options, ScoreKind
 from sscd_jax.duplicates.scores import Scores, all_pairs, best_pairs, ranked
 from sscd_jax.duplicates.sides import Described, check_units
@@ -117,13 +116,12 @@ class Matches:
             shown = range(pairs.start, min(pairs.stop, pairs.start + _SHOWN_MATCHES))
             told = [(self.reference[i], f"{self.score[i]:.3f}{', copy' if is_copy[i] else ''}") for i in shown]
             rows.append((self.queries.descriptors.ids[row], told))
-        lines = [f"<p>{_text(repr(self))}</p>"]
         with Thumbnails(self.queries.load) as some, Thumbnails(self.references.load) as others:
             mine, theirs = some.of(one for one, _ in rows), others.of(one for _, told in rows for one, _ in told)
-        for one, told in rows:
-            cells = [_cell(mine[one], one, "query"), *(_cell(theirs[other], other, label) for other, label in told)]
-            lines.append(f"<table><tr>{''.join(cells)}</tr></table>")
-        return "".join(lines)
+        lines = (
+            [(mine[one], one, "query"), *((theirs[other], other, label) for other, label in told)] for one, told in rows
+        )
+        return lines_of_images(repr(self), lines)
 
 
 def match(queries: Described, references: Described, options: Options, *, k: int = BEST) -> Matches:
@@ -175,12 +173,3 @@ def _taken(images: Described, rows: np.ndarray) -> np.ndarray:
     names = np.empty(len(rows), object)
     names[:] = [images.descriptors.ids[row] for row in rows.tolist()]
     return names
-
-
-def _cell(image: str, one: str, label: str) -> str:
-    picture = f'<img src="{image}" style="max-height:110px">' if image else ""
-    return f"<td style='text-align:center'>{picture}<br>{_text(one)}<br>{_text(label)}</td>"
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text))

@@ -7,6 +7,9 @@ THRESHOLD = 0.2  # of the score; scripts/benchmarks/background.py says what it f
 PLAIN_THRESHOLD = 0.75  # of the similarity; on DISC, about 90 % precision for sscd_disc_mixup, as its authors say
 MAX_GROUP = 100
 KEEP = ("largest", "first", "oldest")
+# In what two images are alike: the bytes of their files, their pixels, or their descriptors. "" is no pair.
+Kind = Literal["", "bytes", "pixels", "near"]
+KINDS: tuple[Kind, ...] = ("", "bytes", "pixels", "near")
 Grouping = Literal["leaders", "components"]
 ScoreKind = Literal["background", "similarity"]
 

@@ -26,9 +26,8 @@ from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import tables
 from sscd_jax.duplicates.compare import DESCRIPTORS_PATTERN, SUMMARY, Compared, Embed, compare, key
 from sscd_jax.duplicates.crossing import NEAR
-from sscd_jax.duplicates.find import KINDS
 from sscd_jax.duplicates.matches_page import About, Match, Row, write_matches
-from sscd_jax.duplicates.options import Options
+from sscd_jax.duplicates.options import KINDS, Options
 from sscd_jax.duplicates.sides import opened
 from sscd_jax.files import FolderKind, write_text
 
@@ -74,29 +73,29 @@ def overlap(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    _lock = FOLDER.lock(out)  # until this function ends
-    first, second = (
-        opened(given, name, out, f"{name}.jsonl", max_errors=max_errors)
-        for name, given in zip(SETS, (train, test), strict=True)
-    )
-    found = compare(SETS, (first, second), out, embed, options)
-    for side, name in enumerate(("train_in_test", "test_in_train")):
-        tables.write_list(out / f"{name}.txt", found.names(side, np.flatnonzero(found.best[side].has_copy)))
-    counts = {name: _counts(found, side) for side, name in enumerate(SETS)}
-    _write_pages(found, out, counts, weights)
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        **counts,
-        **found.described(),
-        "sources": dict(zip(SETS, (side.source.name for side in found.sides), strict=True)),
-        "weights": weights,
-        "sscd_jax": version("sscd_jax"),
-        "out": str(out),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    write_text(out / SUMMARY, json.dumps(summary, indent=2))
-    return summary
+    with FOLDER.locked(out):
+        first, second = (
+            opened(given, name, out, f"{name}.jsonl", max_errors=max_errors)
+            for name, given in zip(SETS, (train, test), strict=True)
+        )
+        found = compare(SETS, (first, second), out, embed, options)
+        for side, name in enumerate(("train_in_test", "test_in_train")):
+            tables.write_list(out / f"{name}.txt", found.names(side, np.flatnonzero(found.best[side].has_copy)))
+        counts = {name: _counts(found, side) for side, name in enumerate(SETS)}
+        _write_pages(found, out, counts, weights)
+        summary: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            **counts,
+            **found.described(),
+            "sources": dict(zip(SETS, (side.source.name for side in found.sides), strict=True)),
+            "weights": weights,
+            "sscd_jax": version("sscd_jax"),
+            "out": str(out),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        write_text(out / SUMMARY, json.dumps(summary, indent=2))
+        return summary
 
 
 def _counts(found: Compared, side: int) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from sscd_jax.duplicates.options import Kind
 from sscd_jax.duplicates.page_files import histogram, write_pages_of
 from sscd_jax.duplicates.thumbnails import Load
 
@@ -35,7 +35,7 @@ class Member:
     bytes: int | None
     similarity: float | None
     score: float | None
-    kind: Literal["bytes", "pixels", "near", ""]
+    kind: Kind
     key: str | None = None
 
     @property
@@ -68,7 +68,6 @@ class Summary:
         removed: the number of images to remove.
         bytes_freed: the size of their files.
         threshold: the lowest score of a duplicate.
-        meaning: sentences that say what the threshold promises; "" if nothing is known.
         kept: a sentence that says how the image that is kept is chosen in each group; "" if nothing is to be said.
         background: whether scores are similarities less background, and not the similarities themselves.
         unreadable: the number of images that could not be read.
@@ -80,7 +79,6 @@ class Summary:
     removed: int
     bytes_freed: int
     threshold: float
-    meaning: str
     kept: str
     background: bool
     unreadable: int

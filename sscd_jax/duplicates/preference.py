@@ -28,7 +28,7 @@ def preferred(keep: str, ids: Sequence[str], seen: Sequence[Seen | None]) -> np.
     if not keep:
         raise ValueError(f"keep is empty: give {', '.join(KEEP)}, or the beginning of an id or a path")
     area = np.array([(one.width or 0) * (one.height or 0) if one else 0 for one in seen], np.int64)
-    size = np.array([one.bytes if one else 0 for one in seen], np.int64)
+    size = np.array([(one.bytes or 0) if one else 0 for one in seen], np.int64)
     name = np.argsort(np.argsort(np.array(ids, object), kind="stable"), kind="stable") if len(ids) else np.arange(0)
     # A link comes after files: what it leads to may not be a file of the source, which can be moved or kept.
     is_link = np.array([bool(one and one.link) for one in seen], bool)

@@ -1,6 +1,6 @@
 """What was found in a collection: groups, what to keep and what to remove, as lists, tables and pages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sscd_jax.data.image_source import Source
-from sscd_jax.data.names import printable
 from sscd_jax.descriptors import Descriptors
 from sscd_jax.duplicates import tables
 from sscd_jax.duplicates.collect import collect
-from sscd_jax.duplicates.find import KINDS, Collection, Copies, find_groups, lowest_similarity, pairs
+from sscd_jax.duplicates.find import Collection, Copies, find_groups, lowest_similarity, pairs
 from sscd_jax.duplicates.image_files import Seen
-from sscd_jax.duplicates.options import Options
+from sscd_jax.duplicates.notebook import Cell, lines_of_images
+from sscd_jax.duplicates.options import KINDS, Options
 from sscd_jax.duplicates.page import Member, PageGroup, Summary, write_pages
-from sscd_jax.duplicates.preference import preferred
+from sscd_jax.duplicates.thumbnails import Thumbnails
 from sscd_jax.provenance import Provenance
 from sscd_jax.search.calibration import Calibration
 from sscd_jax.string_list import Lookup
@@ -30,7 +30,7 @@ _KEPT = {
     "first": "It comes first in the source.",
     "oldest": "Its file was changed longest ago.",
 }
-_SHOWN = 10  # groups in a notebook
+_SHOWN, _SHOWN_IMAGES = 10, 6  # groups in a notebook, and images of each
 _COLUMNS = ("id_a", "id_b", "similarity", "score", "kind")
 
 
@@ -40,6 +40,22 @@ class Group:
 
     images: np.ndarray
     lowest: float
+
+
+def doubtful_first(collection: Collection, groups: Iterable[np.ndarray], score: np.ndarray) -> list[Group]:
+    """Sorts groups so that the most doubtful ones come first: those whose worst image has the lowest score.
+
+    Args:
+        collection: the images.
+        groups: the images of each group, int64 [n], the kept one first.
+        score: float64 [N], the score of each image with the one that is kept; NaN where there is none.
+    """
+    found: list[tuple[float, Group]] = []
+    for images in groups:
+        rows = np.unique(collection.row[images])
+        group = Group(images, lowest_similarity(collection.scores, rows[rows >= 0]))
+        found.append((float(np.nanmin(np.append(score[images], 2))), group))  # 2 if all are NaN
+    return [group for _, group in sorted(found, key=lambda one: (one[0], one[1].images[0]))]
 
 
 @dataclass(frozen=True)
@@ -79,12 +95,7 @@ class Duplicates:
     @cached_property
     def sorted_groups(self) -> list[Group]:
         """The groups of at least two images, the most doubtful first: those whose worst image has the lowest score."""
-        found = []
-        for images in self.copies.groups():
-            rows = np.unique(self.collection.row[images])
-            found.append(Group(images, lowest_similarity(self.collection.scores, rows[rows >= 0])))
-        worst = [float(np.nanmin(np.append(self.copies.score[group.images], 2))) for group in found]  # 2 if all are NaN
-        return [found[i] for i in sorted(range(len(found)), key=lambda i: (worst[i], found[i].images[0]))]
+        return doubtful_first(self.collection, self.copies.groups(), self.copies.score)
 
     @property
     def groups(self) -> list[list[str]]:
@@ -145,21 +156,16 @@ class Duplicates:
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the first groups, with small images."""
-        from sscd_jax.duplicates.thumbnails import Thumbnails
-
-        shown = [group.images[:6].tolist() for group in self.sorted_groups[:_SHOWN]]
-        lines = [f"<p>{_text(repr(self))}</p>"]
+        shown = [group.images[:_SHOWN_IMAGES].tolist() for group in self.sorted_groups[:_SHOWN]]
         with Thumbnails(self.load) as thumbnails:
             images = thumbnails.of(self.source.ids[i] for group in shown for i in group)
-        for group in shown:
-            cells = []
-            for i in group:
-                one = self.source.ids[i]
-                label = "keep" if self.copies.kept[i] == i else tables.number(self.copies.score[i])[:5]
-                picture = f'<img src="{images[one]}" style="max-height:110px">' if images[one] else ""
-                cells.append(f"<td style='text-align:center'>{picture}<br>{_text(one)}<br>{label}</td>")
-            lines.append(f"<table><tr>{''.join(cells)}</tr></table>")
-        return "".join(lines)
+
+        def cell(i: int) -> Cell:
+            one = self.source.ids[i]
+            label = "keep" if self.copies.kept[i] == i else f"score {self.copies.score[i]:.3f}"
+            return images[one], one, label
+
+        return lines_of_images(repr(self), (map(cell, group) for group in shown))
 
     def load(self, one: str) -> bytes:
         """Returns the encoded bytes of the image of an id."""
@@ -173,18 +179,14 @@ class Duplicates:
         """Yields the lines of groups.csv."""
         for number, group in enumerate(self.sorted_groups, 1):
             for i in group.images.tolist():
-                file = self.seen[i]
-                yield [
+                yield tables.group_row(
                     number,
                     self.source.ids[i],
-                    str(bool(self.copies.kept[i] == i)).lower(),
-                    tables.number(self.copies.similarity[i]),
-                    tables.number(group.lowest),
-                    file.width if file else None,
-                    file.height if file else None,
-                    file.bytes if file and file.bytes >= 0 else None,
-                    file.path if file and file.file and not file.link else "",
-                ]
+                    self.copies.similarity[i],
+                    group.lowest,
+                    self.seen[i],
+                    keep=bool(self.copies.kept[i] == i),
+                )
 
     def write_pages(self, folder: Path, weights: str, unreadable: int = 0) -> list[Path]:
         """Writes the pages; see `page.write_pages`.
@@ -201,7 +203,6 @@ class Duplicates:
             removed=len(removed),
             bytes_freed=self.bytes_of(removed),
             threshold=self.least,
-            meaning="",
             kept=_KEPT.get(self.options.keep, ""),
             background=self.options.score == "background",
             unreadable=unreadable,
@@ -213,7 +214,7 @@ class Duplicates:
 
     def bytes_of(self, images: np.ndarray) -> int:
         """Returns the size of the files of some images."""
-        return sum(max(file.bytes, 0) for i in images.tolist() if (file := self.seen[i]))
+        return sum(file.bytes or 0 for i in images.tolist() if (file := self.seen[i]))
 
     def _shown(self) -> Iterator[PageGroup]:
         """Yields the groups of the pages."""
@@ -223,8 +224,7 @@ class Duplicates:
                 file, is_kept = self.seen[i], bool(self.copies.kept[i] == i)
                 similarity = None if is_kept else float(self.copies.similarity[i])
                 score = None if np.isnan(self.copies.score[i]) else float(self.copies.score[i])
-                width, height, size = (file.width, file.height, file.bytes) if file else (None, None, -1)
-                size = None if size < 0 else size
+                width, height, size = (file.width, file.height, file.bytes) if file else (None, None, None)
                 kind = KINDS[self.copies.kind[i]]
                 members.append(Member(self.source.ids[i], width, height, size, similarity, score, kind))
             yield PageGroup(number, members, group.lowest)
@@ -235,6 +235,7 @@ def find(
     seen: Sequence[Seen | None],
     descriptors: Descriptors | None,
     options: Options,
+    order: np.ndarray,
     *,
     outside: Descriptors | None = None,
     calibration: Calibration | None = None,
@@ -246,20 +247,14 @@ def find(
         seen: what is known of each.
         descriptors: the descriptors of `collect.contents_of`; None if there are none.
         options: how they are found.
+        order: int64 [N], the images in order of preference; see `preference.preferred`.
         outside, calibration: as for `collect.collect`.
 
     Raises:
-        ValueError: as `preferred` and `collect`.
+        ValueError: as `collect`.
     """
-    order = preferred(options.keep, source.ids, seen)
     collection = collect(source, seen, order, descriptors, options.score, outside=outside, calibration=calibration)
     least = options.least if calibration is None or options.threshold is not None else calibration.threshold
     copies = find_groups(collection, least, grouping=options.grouping, max_group=options.max_group)
     made_by = descriptors.provenance if descriptors else None
     return Duplicates(source, seen, collection, copies, options, least, made_by)
-
-
-def _text(text: str) -> str:
-    import html
-
-    return html.escape(printable(text))

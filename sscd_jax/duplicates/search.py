@@ -73,44 +73,44 @@ def search(
         OSError: a file cannot be written, or too many images cannot be read.
     """
     begun = time.monotonic()
-    _lock = FOLDER.lock(out)  # until this function ends
-    if isinstance(queries, Source):
-        _remove_other(out / "queries", queries)
-    mine = _described(queries, out / "queries", embed)
-    if isinstance(collection, Descriptors):
-        check_same_provenance(queries=mine.descriptors, collection=collection)
-    found = match(mine, _described(collection, out / "collection", embed), options, k=k)
-    errors = [
-        {"set": name, **{key: error.get(key) for key in ("id", "path", "reason")}}
-        for name, given in (("queries", queries), ("collection", collection))
-        if isinstance(given, Source)
-        for error in read_errors(out / name / FILE)
-    ]
-    (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
-    (out / "matches.parquet").unlink(missing_ok=True)
-    write_errors(out, errors)
-    tables.write_matches(out, found)
-    _write_pages(found, out, weights, len(errors))
-    made_by = mine.descriptors.provenance
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        **counts(found),
-        "unreadable": len(errors),
-        "k": k if options.threshold is None else None,
-        "score": options.score,
-        "threshold": options.least,
-        "sources": {"queries": mine.source.name, "collection": found.references.source.name},
-        "weights": weights,
-        "weights_sha256": made_by.weights,
-        "preset": made_by.preset,
-        "computation": made_by.computation,
-        "sscd_jax": version("sscd_jax"),
-        "out": str(out),
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    write_text(out / SUMMARY, json.dumps(summary, indent=2))
-    return found, summary
+    with FOLDER.locked(out):
+        if isinstance(queries, Source):
+            _remove_other(out / "queries", queries)
+        mine = _described(queries, out / "queries", embed)
+        if isinstance(collection, Descriptors):
+            check_same_provenance(queries=mine.descriptors, collection=collection)
+        found = match(mine, _described(collection, out / "collection", embed), options, k=k)
+        errors = [
+            {"set": name, **{key: error.get(key) for key in ("id", "path", "reason")}}
+            for name, given in (("queries", queries), ("collection", collection))
+            if isinstance(given, Source)
+            for error in read_errors(out / name / FILE)
+        ]
+        (out / SUMMARY).unlink(missing_ok=True)  # what follows belongs together
+        (out / "matches.parquet").unlink(missing_ok=True)
+        write_errors(out, errors)
+        tables.write_matches(out, found)
+        _write_pages(found, out, weights, len(errors))
+        made_by = mine.descriptors.provenance
+        summary: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            **counts(found),
+            "unreadable": len(errors),
+            "k": k if options.threshold is None else None,
+            "score": options.score,
+            "threshold": options.least,
+            "sources": {"queries": mine.source.name, "collection": found.references.source.name},
+            "weights": weights,
+            "weights_sha256": made_by.weights,
+            "preset": made_by.preset,
+            "computation": made_by.computation,
+            "sscd_jax": version("sscd_jax"),
+            "out": str(out),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        write_text(out / SUMMARY, json.dumps(summary, indent=2))
+        return found, summary
 
 
 def counts(found: Matches) -> dict[str, int]:

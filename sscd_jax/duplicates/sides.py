@@ -71,10 +71,10 @@ def of_descriptors(descriptors: Descriptors, label: str = "") -> Side:
     """
     source = source_of(descriptors)
     if not label:
-        return Side(source, [Seen("", False, False, -1, 0, one, None, None) for one in source.ids], descriptors)
+        return Side(source, [Seen("", False, False, None, 0, one, None, None) for one in source.ids], descriptors)
     names = StringList(f"{label} {one}" for one in descriptors.ids)
     renamed = Descriptors(names, descriptors.vectors, descriptors.provenance)
-    return Side(source, [Seen("", False, False, -1, 0, one, None, None) for one in names], renamed)
+    return Side(source, [Seen("", False, False, None, 0, one, None, None) for one in names], renamed)
 
 
 def opened(given: Source | Descriptors, label: str, folder: Path, file: str, *, max_errors: int | None = None) -> Side:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sscd_jax.duplicates.find import KINDS
 from sscd_jax.duplicates.image_files import Seen
 from sscd_jax.duplicates.matching import Matches
+from sscd_jax.duplicates.options import KINDS
 from sscd_jax.files import atomic_file
 
 PAIRS = ("id_a", "id_b", "similarity", "score", "kind")
@@ -69,6 +69,22 @@ def write_matches(folder: Path, matches: Matches) -> None:
             for row in zip(query, rank, match, similarity, score, copy, strict=True):
                 lines.write(json.dumps(dict(zip(MATCHES, row, strict=True))) + "\n")
             write_parquet(_unicode(query), rank, _unicode(match), similarity, score, copy)
+
+
+def group_row(group: int, one: str, similarity: float, lowest: float, seen: Seen | None, *, keep: bool) -> list[Any]:
+    """Returns the values of `GROUPS` for an image.
+
+    Args:
+        group: the number of its group.
+        one: its id.
+        similarity: its similarity to the kept image.
+        lowest: the lowest similarity of two images of the group.
+        seen: what is known of its file.
+        keep: whether it is the one that is kept.
+    """
+    facts = (seen.width, seen.height, seen.bytes) if seen else (None, None, None)
+    path = seen.path if seen and seen.file and not seen.link else ""
+    return [group, one, str(keep).lower(), number(similarity), number(lowest), *facts, path]
 
 
 def write_groups(path: Path, rows: Iterable[Sequence[Any]]) -> None:

@@ -1,6 +1,5 @@
 """From folders of real images to pairs, groups, lists and pages, by a narrow network."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from helpers.narrow_job import OPTIONS, VARIABLES, Embedder, killed_runs, table
 from helpers.small_collection import MODEL, PRESET, files, make_variables
 from PIL import Image
 
@@ -25,22 +25,16 @@ from sscd_jax.duplicates.options import Options
 from sscd_jax.embedding.collection import write_descriptors
 from sscd_jax.presets import Preset
 
-OPTIONS = Options(0.9995, "similarity")  # the narrow network finds all photographs alike
-VARIABLES = make_variables()
-
 
 class Job:
     """Runs dedup, and notes how many images each call embedded."""
 
     def __init__(self) -> None:
-        self.embedded: list[int] = []
+        self.embed = Embedder()
 
-    def embed(self, contents: Source, folder: Path) -> dict[str, Any]:
-        found = write_descriptors(
-            MODEL, VARIABLES, contents, PRESET, folder, batch_size=8, shard_size=12, retry=True, prune=True
-        )
-        self.embedded.append(found["embedded"])
-        return found
+    @property
+    def embedded(self) -> list[int]:
+        return self.embed.embedded
 
     def __call__(self, source: Path | Source, out: Path, options: Options = OPTIONS) -> dict[str, Any]:
         opened = source if isinstance(source, Source) else open_source(str(source))
@@ -65,11 +59,6 @@ def photos(images, tmp_path) -> Path:
     for name in ("broken", "broken_too"):
         (folder / f"{name}.jpg").write_bytes((folder / "003.jpg").read_bytes()[:400])
     return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def kinds(out: Path) -> dict[tuple[str, str], str]:
@@ -168,40 +157,15 @@ def test_only_new_bytes_are_embedded(photos, tmp_path, job):
     assert len(Descriptors.read(out / "descriptors").ids) == 10  # what has gone is gone
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_a_killed_run_is_resumed(photos, tmp_path, job, monkeypatch, call):
-    """The process dies at any rename, or before any file is opened for writing."""
-    expected = tmp_path / "expected"
+    expected, out = tmp_path / "expected", tmp_path / "out"
     job(photos, expected)
     wanted = {name: data for name, data in files(expected).items() if "/" not in name and name != SUMMARY}
-    original = os.replace if call == "replace" else Path.open
-    out, number, ended = tmp_path / "out", 0, False
-    while not ended:
-        left = number
-
-        def dying(*arguments, **options):
-            nonlocal left
-            if call == "replace" or any("w" in str(mode) or "a" in str(mode) for mode in arguments[1:2]):
-                left -= 1
-                if left < 0:
-                    raise Killed
-            return original(*arguments, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os if call == "replace" else Path, call, dying)
-            try:
-                job(photos, out)
-                ended = True
-            except Killed:
-                assert not (out / SUMMARY).exists()  # so nobody takes the folder for complete
-        number += 1 if number < 4 else 3
-    assert number > 5
+    for _ in killed_runs(lambda: job(photos, out), monkeypatch, call):
+        assert not (out / SUMMARY).exists()  # so nobody takes the folder for complete
     found = {name: data for name, data in files(out).items() if "/" not in name and name != SUMMARY}
-    assert {name.replace(str(out), "") for name in found} == {*wanted}
+    assert {*found} == {*wanted}
     for name, data in wanted.items():
         assert found[name].replace(str(out).encode(), str(expected).encode()) == data, name
 
@@ -428,6 +392,14 @@ def test_one_process_at_a_time(photos, tmp_path, job):
 
     dedup(open_source(str(photos)), out, late, OPTIONS, weights="narrow")
     assert kinds(out) == FOUND
+
+    def fails(contents: Source, folder: Path) -> dict[str, Any]:
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose") as kept:  # as an interactive session keeps the last error
+        dedup(open_source(str(photos)), out, fails, OPTIONS, weights="narrow")
+    job(photos, out)
+    assert str(kept.value) == "on purpose"
 
 
 def test_carriage_returns_in_names(images, tmp_path, job):

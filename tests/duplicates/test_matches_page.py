@@ -10,6 +10,7 @@ from helpers.html_page import Page
 from PIL import Image
 
 from sscd_jax.duplicates.matches_page import About, Match, Row, write_matches
+from sscd_jax.duplicates.options import Kind
 
 ABOUT = About(
     title="Found",
@@ -37,8 +38,8 @@ def load(key: str) -> bytes:
     return buffer.getvalue()
 
 
-def match(one: str, score: float | None = 0.5, kind: str = "near", *, is_copy: bool = True) -> Match:
-    return Match(one, f"1 {one}", 0.75, score, kind, is_copy)  # type: ignore[arg-type]
+def match(one: str, score: float | None = 0.5, kind: Kind = "near", *, is_copy: bool = True) -> Match:
+    return Match(one, f"1 {one}", 0.75, score, kind, is_copy)
 
 
 def read(path: Path) -> Page:

@@ -195,11 +195,10 @@ def test_files_are_moved_and_brought_back_with_their_time_and_permissions(disks,
     assert snapshot(scene.photos) == before
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no second file system")
 def test_files_are_moved_to_a_real_other_file_system(scene):
     trash = Path("/dev/shm") / f"test_moves_{os.getpid()}"
-    if os.stat("/dev/shm").st_dev == scene.root.stat().st_dev:
-        pytest.skip("there is no second file system")
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == scene.root.stat().st_dev:
+        pytest.skip("this machine has no second file system that every user can write to")
     before = snapshot(scene.photos)
     try:
         assert apply(plan_moves(scene.out, trash)).done == 3

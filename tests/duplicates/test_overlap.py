@@ -248,6 +248,9 @@ def test_descriptors_as_the_other_set(sets, tmp_path):
     out = tmp_path / "out"
     summary = against(test, made, out, Embedder())
     assert summary["duplicates"] == 3
+    kept = [row for row in table(out / "groups.csv") if row["keep"] == "true"]
+    assert [(row["bytes"], row["path"]) for row in kept] == [("", "")] * 3  # of their files nothing is known
+    assert "-1 byte" not in (out / "duplicates.html").read_text()
     plan = plan_moves(out, tmp_path / "trash")
     assert not plan.moves  # there is nothing that could be checked
     assert len(plan.skipped) == 3

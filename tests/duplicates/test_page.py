@@ -24,7 +24,6 @@ SUMMARY = Summary(
     removed=95,
     bytes_freed=3_449_000,
     threshold=0.6,
-    meaning="Nine in ten are copies.",
     kept="It has the most pixels.",
     background=True,
     unreadable=2,
@@ -104,7 +103,6 @@ def test_the_first_page_has_the_summary(tmp_path):
     for words in (
         "score is at least 0.600",
         "less the similarity of each to unrelated images",
-        "Nine in ten are copies.",
         "It has the most pixels.",
         "the weights sscd_<x> and the preset skew_320",
         "2 images could not be read and were left out. The file errors.jsonl beside this page lists them.",
@@ -130,7 +128,7 @@ def test_a_folder_that_is_not_absolute_or_has_spaces(tmp_path, monkeypatch):
 
 
 def test_no_duplicates(tmp_path):
-    summary = replace(SUMMARY, removed=0, bytes_freed=0, unreadable=0, background=False, meaning="", scores=[])
+    summary = replace(SUMMARY, removed=0, bytes_freed=0, unreadable=0, background=False, scores=[])
     (path,) = write_pages(tmp_path, [], 0, summary, lambda one: b"")
     page = read(path)
     assert page.texts("h1") == ["No duplicate images"]
@@ -237,7 +235,7 @@ HOSTILE = {
 def test_names_of_any_kind(tmp_path, name):
     """As ids, weights and sentences. No character of them changes anything but the place where it stands."""
     asked = []
-    summary = replace(SUMMARY, weights=name, meaning=name, kept=name)
+    summary = replace(SUMMARY, weights=name, kept=name)
     group = PageGroup(1, [kept(name), near(f"{name}2", 0.7)], None)
     (path,) = write_pages(tmp_path, [group], 1, summary, lambda one: asked.append(one) or encoded())
     text = path.read_text(encoding="utf-8")

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
 from sscd_jax.data.sample import photograph_paths
+from sscd_jax.duplicates.local_features import MOST, features, matches
+from sscd_jax.duplicates.verify import Verification, outline, verify, verify_features
 
 cv2 = pytest.importorskip("cv2")
-
-from sscd_jax.duplicates.local_features import MOST, features, matches  # noqa: E402
-from sscd_jax.duplicates.verify import Verification, outline, verify, verify_features  # noqa: E402
 
 NAMES = ("astronaut", "chelsea", "china", "coffee", "motorcycle", "rocket")
 

@@ -210,7 +210,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.touch(exist_ok=False)  # libraries in C++ do not say why they cannot
         yield temporary
         if not special:
-            _flush(temporary)
+            flush(temporary)
             with contextlib.suppress(OSError):  # there is none, or its file system has no permissions
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
@@ -246,7 +246,7 @@ def atomic_folder(path: str | os.PathLike[str], check: Callable[[Path], object])
         yield temporary
         written = [file for file in temporary.rglob("*") if file.is_file() and not file.is_symlink()]
         with ThreadPoolExecutor(16) as pool:  # a disk flushes many files together in the time of a few
-            list(pool.map(_flush, written))
+            list(pool.map(flush, written))
         check(Path(path))  # the block may have taken hours
         ours = list_files(target) if target.is_dir() else []
         if target.is_dir():
@@ -323,7 +323,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(temporary_name(path.name))
 
 
-def _flush(path: Path) -> None:
+def flush(path: str | os.PathLike[str]) -> None:
     """Waits until the content of a file is on the disk."""
     # Windows flushes only what may be written; elsewhere a file that was copied may be read-only.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

@@ -60,7 +60,7 @@ def test_commands(folder, capsys):
     named = set(re.findall(r"`([a-z]+\.[a-z]+|descriptors/)`", table))
     there = {path.name + "/" * path.is_dir() for path in (folder / "duplicates").iterdir()}
     assert named - {"errors.jsonl"} <= there
-    assert there - named <= {"dedup.json", "moves.jsonl", ".lock", ".moves.lock"}
+    assert there - named <= {"dedup.json", "moves.jsonl", ".lock"}
 
 
 def test_clean_a_training_set(folder, capsys):

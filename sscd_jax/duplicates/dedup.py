@@ -44,7 +44,7 @@ FOLDER = FolderKind(
     FORMAT,
     VERSION,
     r"(dedup|summary)\.json|(files|other|errors|moves)\.jsonl|pairs\.(csv|parquet)|groups\.csv"
-    r"|(keep|remove)\.txt|duplicates(-\d+)?\.html|\.moves\.lock"
+    r"|(keep|remove)\.txt|duplicates(-\d+)?\.html"
     rf"|(descriptors|background)(/plan)?|(descriptors|background)/({DESCRIPTORS.pattern})",
     (MARK,),
 )

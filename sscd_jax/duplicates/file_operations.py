@@ -10,7 +10,8 @@ import os
 import shutil
 import stat
 
-from sscd_jax.duplicates.journal import State, Step, flush, flush_names
+from sscd_jax.duplicates.journal import State, Step, flush_names
+from sscd_jax.files import flush
 
 _CANNOT_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _CHUNK = 2**20

@@ -23,7 +23,9 @@ from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
-JOURNAL, LOCK = "moves.jsonl", ".moves.lock"
+from sscd_jax.files import LOCK, flush
+
+JOURNAL = "moves.jsonl"
 
 Kind = Literal["move", "link"]
 State = Literal["begun", "done", "undoing", "left"]
@@ -155,13 +157,13 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: Path) -> Iterator[Journal]:
-    """Yields the journal of a folder for writing, which no other process has at the same time.
+    """Yields the journal of a folder for writing, in which no other process is at work meanwhile.
 
     Args:
         folder: the folder, which must exist.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process is at work there: it moves files, or finds duplicates.
         OSError: the folder cannot be written.
         ValueError: a line of the journal is broken.
     """
@@ -170,7 +172,7 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         held = lock.acquire(blocking=False)
     except Timeout as error:
         raise BlockingIOError(
-            f"another process is moving files by {folder}, or bringing them back: wait until it has ended"
+            f"another process is at work in {folder}, finding or moving duplicates: wait until it has ended"
         ) from error
     with held, Journal(folder)._opened() as journal:
         yield journal
@@ -180,15 +182,6 @@ def flush_names(folder: str | os.PathLike[str]) -> None:
     """Waits until the names of the files in a folder are on the disk, where the file system can do that."""
     with contextlib.suppress(OSError):
         flush(folder)
-
-
-def flush(path: str | os.PathLike[str]) -> None:
-    """Waits until the content of a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _details(step: Step) -> dict[str, Any]:

@@ -657,9 +657,9 @@ def test_a_broken_line_is_an_error_that_names_it(line, scene):
 
 def test_only_one_process_works_on_a_folder(scene):
     scene.moves()
-    with FileLock(scene.out / ".moves.lock"):
+    with FileLock(scene.out / ".lock"):
         for work in (scene.moves, lambda: undo(scene.out)):
-            with pytest.raises(BlockingIOError, match="another process is moving files"):
+            with pytest.raises(BlockingIOError, match="another process is at work in"):
                 work()
 
 

@@ -121,8 +121,9 @@ def _write_pages(found: Compared, out: Path, counts: dict[str, dict[str, Any]], 
     share = "" if test["share"] is None else f"{100 * test['share']:.2f} %"
     about = About(
         title="Images of the test set that are in the training set" if len(order) else "No image is in both sets",
-        intro="Each image of the test set that has a copy in the training set stands beside its best copy. The pairs "
-        "that are most likely to be wrong come first."
+        intro="Each image of the test set that has a copy in the training set stands beside its best copy. Files with "
+        "the same bytes or pixels are copies, whatever their score is. The pairs that are most likely to be wrong come "
+        "first."
         if len(order)
         else "No image of the test set has a copy in the training set.",
         totals=[

@@ -334,6 +334,26 @@ def test_files_are_hashed_once_unless_they_change_or_move(photos, tmp_path, job,
     assert {Path(row["path"]).is_relative_to(moved) for row in table(out / "groups.csv")} == {True}
 
 
+def test_what_is_hashed_after_half_a_line_is_known_after_another_kill(photos, tmp_path, reads, monkeypatch):
+    source = open_source(str(photos))
+    image_files.look_at(source, tmp_path)
+    whole = (tmp_path / "files.jsonl").read_bytes()
+    (tmp_path / "files.jsonl").write_bytes(whole[: len(whole) // 2])  # as a killed process leaves it
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            image_files.look_at(source, tmp_path)
+    before = len(reads)
+    assert 14 < before < 28
+    image_files.look_at(source, tmp_path)
+    assert len(reads) == before
+    assert (tmp_path / "files.jsonl").read_bytes() == whole
+
+
 def test_an_interrupted_run_leaves_nothing_to_apply(photos, tmp_path, job):
     """Else the groups of files as they were would be applied to files that have taken their places."""
     out = tmp_path / "out"
@@ -359,18 +379,18 @@ def test_a_file_with_several_paths_counts_once(photos, tmp_path, job, capsys):
     (photos / "a_link.jpg").symlink_to(photos / "007.jpg")
     outside = tmp_path / "outside.jpg"
     shutil.copy(photos / "008.jpg", outside)
-    (photos / "a_link_out.jpg").symlink_to(outside)
+    (photos / "00_link_out.jpg").symlink_to(outside)
     out = tmp_path / "out"
     summary = job(open_sources([str(photos), str(photos / "copies")]), out)
     assert "4 images are left out: the same file has another path in the source" in capsys.readouterr().err
     assert summary["images"] == 15
     pairs = {tuple(one.removeprefix("photos/") for one in pair): kind for pair, kind in kinds(out).items()}
-    assert pairs == FOUND | {("008", "a_link_out"): "bytes"}
+    assert pairs == FOUND | {("008", "00_link_out"): "bytes"}
     keep, remove = ((out / f"{name}.txt").read_text().splitlines() for name in ("keep", "remove"))
     assert not {os.path.realpath(path) for path in keep} & {os.path.realpath(path) for path in remove}
     assert str(photos / "007.jpg") in keep  # the file, and not the link to it
-    assert str(photos / "a_link_out.jpg") in remove  # files are kept rather than links
-    assert {row["path"] for row in table(out / "groups.csv") if row["id"].endswith("a_link_out")} == {""}
+    assert str(photos / "00_link_out.jpg") in remove  # files are kept rather than links
+    assert {row["path"] for row in table(out / "groups.csv") if row["id"].endswith("00_link_out")} == {""}
 
 
 @pytest.mark.slow
